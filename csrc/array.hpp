@@ -1,0 +1,44 @@
+// What every kernel shares: borrowed arrays and the errors that cross into Python. Knows no Python.
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace pqrst {
+
+// A damaged or unsupported file: names the file and the line or byte. Becomes pqrst.FormatError (a ValueError).
+struct FormatError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Becomes FileNotFoundError.
+struct FileMissing : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Borrowed, row-major, contiguous (rows = leads, cols = samples); passed by value.
+template <class T>
+struct View {
+  T* data;
+  std::ptrdiff_t rows, cols;
+  T* row(std::ptrdiff_t i) const { return data + i * cols; }
+};
+
+// Owned, row-major.
+template <class T>
+struct Array {
+  std::vector<T> values;
+  std::ptrdiff_t rows = 0, cols = 0;
+
+  Array() = default;
+  Array(std::ptrdiff_t n_rows, std::ptrdiff_t n_cols)
+      : values(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols)), rows(n_rows), cols(n_cols) {}
+  T* row(std::ptrdiff_t i) { return values.data() + i * cols; }
+  const T* row(std::ptrdiff_t i) const { return values.data() + i * cols; }
+  View<T> view() { return {values.data(), rows, cols}; }
+  View<const T> view() const { return {values.data(), rows, cols}; }
+};
+
+}  // namespace pqrst

@@ -1,0 +1,26 @@
+"""Compiles csrc/ into the extension module `pqrst`; everything else stands in pyproject.toml."""
+
+import os
+from glob import glob
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import setup
+
+# -ffp-contract=off: a compiler may not fuse multiply-add on its own, or the last bit would depend on the machine
+FLAGS = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow"]
+if os.environ.get("PQRST_WERROR"):
+    FLAGS.append("-Werror")
+
+ParallelCompile("PQRST_BUILD_JOBS", default=0).install()
+setup(
+    ext_modules=[
+        Pybind11Extension(
+            "pqrst",
+            sorted(glob("csrc/*.cpp")),
+            depends=sorted(glob("csrc/*.hpp")),
+            cxx_std=17,
+            extra_compile_args=FLAGS,
+            extra_link_args=["-pthread"],
+        )
+    ]
+)
