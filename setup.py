@@ -7,7 +7,7 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 # -ffp-contract=off: a compiler may not fuse multiply-add on its own, or the last bit would depend on the machine
-FLAGS = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow"]
+FLAGS = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra"]
 if os.environ.get("PQRST_WERROR"):
     FLAGS.append("-Werror")
 
