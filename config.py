@@ -154,7 +154,7 @@ class Model(Section):
 
 
 class Augmentation(Section):
-    noise_mv: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0)
     """standard deviation of white noise, in units of the row"""
     gain: float = Field(0.0, ge=0, lt=1)
     """each row is multiplied by a factor from 1 - gain to 1 + gain"""
@@ -273,13 +273,18 @@ def _print_error(error: Exception) -> int:
     return 2
 
 
-def load(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[Settings, argparse.Namespace]:
+def load(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    base: Callable[[argparse.Namespace], Path] | None = None,
+) -> tuple[Settings, argparse.Namespace]:
     """Read all settings.
 
     Parameters
     ----------
     parser : the script's parser with its own actions and positional arguments; the settings are added to it
     argv : command line without the script's name; sys.argv where None
+    base : the YAML to read where the command line names none, e.g. that of a run
 
     Returns
     -------
@@ -306,17 +311,14 @@ def load(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> 
     if arguments.config and arguments.dataset:
         raise Stop("give --config or --dataset, not both")
     config = CONFIGS / f"{arguments.dataset}.yaml" if arguments.dataset else arguments.config
+    if config is None and base is not None:
+        config = base(arguments)
 
     command_line(parsed_args=vars(arguments))
     merged: dict[str, Any] = {}
     for source in (_read_yaml(config) if config else {}, _environment(), command_line()):
         _merge(merged, source)
     return _validated(merged, str(config) if config else "settings"), arguments
-
-
-def from_dict(tree: dict[str, Any], origin: str) -> Settings:
-    """Settings from a plain tree, e.g. the config.yaml of a run; environment and command line play no part."""
-    return _validated(tree, origin)
 
 
 def _validated(tree: dict[str, Any], origin: str) -> Settings:

@@ -3,7 +3,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
+#include <optional>
+
 #include "array.hpp"
+#include "filter.hpp"
+#include "prepare.hpp"
+#include "resample.hpp"
+#include "scale.hpp"
+#include "segment.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -47,8 +55,216 @@ void bind_reading(py::module_& m) {
 
 // ---------------------------------------------------------------------------------------------- kernels
 
+// Calls f with x as float32 where it is, otherwise as float64; integers widen, nothing is narrowed in silence.
+template <class F>
+py::object in_own_type(const py::object& x, F&& f) {
+  const py::array array = py::array::ensure(x);
+  if (!array) {
+    PyErr_Clear();
+    throw std::invalid_argument("x: is not an array");
+  }
+  const char kind = array.dtype().kind();
+  if ((kind != 'f' && kind != 'i' && kind != 'u') || array.itemsize() > 8)
+    throw std::invalid_argument("x: expected real numbers of up to 64 bits, got " + py::str(array.dtype()).cast<std::string>());
+  if (kind == 'f' && array.itemsize() == 4) return f(In<float>(array));
+  return f(In<double>(py::array_t<double, py::array::c_style | py::array::forcecast>(array)));
+}
+
+// Runs kernel(View<const T>, View<T>) over x without the GIL; `cols` samples per lead come out.
+template <class T, class Kernel>
+py::object filtered(const In<T>& x, std::ptrdiff_t cols, Kernel&& kernel) {
+  const View<const T> in = signal_view(x);
+  py::array_t<T> result = result_like(x, cols);
+  const View<T> out = mutable_view(result);
+  {
+    const py::gil_scoped_release release;
+    kernel(in, out);
+  }
+  return std::move(result);
+}
+
+template <class T>
+View<const T> rows_view(const In<T>& x) {
+  if (x.ndim() < 1) throw std::invalid_argument("x: expected at least one dimension");
+  const std::ptrdiff_t cols = x.shape(x.ndim() - 1);
+  if (cols == 0) throw std::invalid_argument("x: has no samples");
+  return {x.data(), static_cast<std::ptrdiff_t>(x.size()) / cols, cols};
+}
+
+// Runs a scaling kernel over the last axis of an array of any rank.
+template <class Kernel>
+py::object scaled(const py::object& x, Kernel&& kernel) {
+  return in_own_type(x, [&](const auto& array) -> py::object {
+    using T = std::remove_cv_t<std::remove_reference_t<decltype(*array.data())>>;
+    const View<const T> in = rows_view<T>(array);
+    py::array_t<T> result(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
+    const View<T> out{result.mutable_data(), in.rows, in.cols};
+    {
+      const py::gil_scoped_release release;
+      kernel(in, out);
+    }
+    return std::move(result);
+  });
+}
+
+// int, float or fractions.Fraction
+double rate_of(const py::object& rate, const char* name) {
+  try {
+    return py::float_(rate).cast<double>();
+  } catch (const py::error_already_set&) {
+    throw std::invalid_argument(std::string(name) + ": expected a number, got " + py::repr(rate).cast<std::string>());
+  }
+}
+
 void bind_kernels(py::module_& m) {
-  (void)m;
+  m.def(
+      "bandpass",
+      [](const py::object& x, double fs, double low_hz, double high_hz, int order) {
+        const ZeroPhaseFilter filter = bandpass_filter(fs, low_hz, high_hz, order);
+        return in_own_type(x, [&](const auto& array) {
+          const std::ptrdiff_t cols = signal_view(array).cols;
+          return filtered(array, cols, [&](auto in, auto out) { filter.apply(in, out); });
+        });
+      },
+      "x"_a, "fs"_a, "low_hz"_a, "high_hz"_a, "order"_a = 3,
+      R"(Zero-phase Butterworth band-pass, equal to `scipy.signal.sosfiltfilt` with its defaults.
+
+Parameters
+----------
+x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
+fs : float, Hz
+low_hz, high_hz : float, 0 < low_hz < high_hz < fs / 2, edges at -6 dB (-3 dB in each direction)
+order : int, 1 to 8, of the prototype
+
+Returns
+-------
+Same shape and dtype as x, computed in float64 and rounded once. NaN and infinity stay in their lead.
+
+Raises
+------
+ValueError
+    A setting out of range; x of another rank, without leads or samples, not numeric, or not longer than the filter's
+    padding (the message gives the length).
+)");
+  m.def(
+      "notch",
+      [](const py::object& x, double fs, double notch_hz, double quality) {
+        const ZeroPhaseFilter filter = notch_filter(fs, notch_hz, quality);
+        return in_own_type(x, [&](const auto& array) {
+          const std::ptrdiff_t cols = signal_view(array).cols;
+          return filtered(array, cols, [&](auto in, auto out) { filter.apply(in, out); });
+        });
+      },
+      "x"_a, "fs"_a, "notch_hz"_a, "quality"_a = default_notch_quality,
+      R"(Zero-phase notch, equal to `scipy.signal.iirnotch` with `filtfilt`.
+
+Parameters
+----------
+x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
+fs : float, Hz
+notch_hz : float, 0 < notch_hz < fs / 2, what is removed
+quality : float, notch_hz over the width at -3 dB of one direction
+
+Returns
+-------
+Same shape and dtype as x, computed in float64 and rounded once. NaN and infinity stay in their lead.
+
+Raises
+------
+ValueError
+    As `bandpass`.
+)");
+  m.def(
+      "resample",
+      [](const py::object& x, const py::object& fs_in, const py::object& fs_out) {
+        const Ratio ratio = rate_ratio(rate_of(fs_in, "fs_in"), rate_of(fs_out, "fs_out"));
+        return in_own_type(x, [&](const auto& array) {
+          const std::ptrdiff_t cols = resampled_length(signal_view(array).cols, ratio.up, ratio.down);
+          const Resampler resampler(ratio);
+          return filtered(array, cols, [&](auto in, auto out) { resampler.apply(in, out); });
+        });
+      },
+      "x"_a, "fs_in"_a, "fs_out"_a,
+      R"(Polyphase resampling, equal to `scipy.signal.resample_poly` with its defaults.
+
+Parameters
+----------
+x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
+fs_in, fs_out : int, float or Fraction, Hz; fractions with a denominator up to 10000
+
+Returns
+-------
+(..., ceil(T * fs_out / fs_in)), dtype of x, computed in that dtype. Beyond its ends the signal counts as 0.
+
+Raises
+------
+ValueError
+    A rate that is not positive, finite and such a fraction; x as in `bandpass`; a length that overflows.
+)");
+  m.def(
+      "segment",
+      [](const py::object& x, const In<std::int64_t>& centers, std::ptrdiff_t length,
+         const std::optional<std::ptrdiff_t>& before) {
+        if (length < 1) throw std::invalid_argument("length " + std::to_string(length) + ": must be at least 1");
+        if (centers.ndim() != 1) throw std::invalid_argument("centers: expected shape (N,)");
+        return in_own_type(x, [&](const auto& array) -> py::object {
+          using T = std::remove_cv_t<std::remove_reference_t<decltype(*array.data())>>;
+          if (array.ndim() != 2)
+            throw std::invalid_argument("x: expected shape (L, T), got " + std::to_string(array.ndim()) + " dimensions");
+          const View<const T> in = signal_view<T>(array);
+          if (centers.size() > 0 && length > PY_SSIZE_T_MAX / static_cast<std::ptrdiff_t>(sizeof(T)) / in.rows / centers.size())
+            throw std::invalid_argument("length " + std::to_string(length) + ": too much for memory");
+          py::array_t<T> result({centers.size(), static_cast<py::ssize_t>(in.rows), static_cast<py::ssize_t>(length)});
+          T* out = result.mutable_data();
+          {
+            const py::gil_scoped_release release;
+            segment(in, centers.data(), centers.size(), length, before.value_or(length / 2), out);
+          }
+          return std::move(result);
+        });
+      },
+      "x"_a, "centers"_a, "length"_a, "before"_a = py::none(), R"(Cut a window around each centre.
+
+Parameters
+----------
+x : (L, T) float32 or float64, any unit; integers are taken as float64
+centers : (N,) int64, sample indices
+length : int, samples per window, at least 1
+before : int, samples ahead of the centre, length // 2 if None
+
+Returns
+-------
+(N, L, length), dtype and unit of x; a window that leaves the signal repeats the edge sample.
+
+Raises
+------
+ValueError
+    length < 1, a rank other than 2, or a centre more than one window outside the signal.
+)");
+  m.def(
+      "zscore", [](const py::object& x) { return scaled(x, [](auto in, auto out) { zscore(in, out); }); }, "x"_a,
+      R"(Mean 0 and population deviation 1 over the last axis.
+
+Parameters
+----------
+x : (..., T) float32 or float64, any unit; integers are taken as float64
+
+Returns
+-------
+Same shape and dtype, no unit, computed in float64. A constant row gives zeros; a row that holds NaN is NaN.
+)");
+  m.def(
+      "minmax", [](const py::object& x) { return scaled(x, [](auto in, auto out) { minmax(in, out); }); }, "x"_a,
+      R"(From 0 (least value) to 1 (largest) over the last axis.
+
+Parameters
+----------
+x : (..., T) float32 or float64, any unit; integers are taken as float64
+
+Returns
+-------
+Same shape and dtype, no unit, computed in float64. A constant row gives zeros; a row that holds NaN is NaN.
+)");
 }
 
 // ---------------------------------------------------------------------------------------------- R peaks
@@ -59,8 +275,230 @@ void bind_rpeaks(py::module_& m) {
 
 // ---------------------------------------------------------------------------------------------- the chain
 
+template <class T>
+T value_of(const py::dict& tree, const char* key, const char* path) {
+  if (!tree.contains(key)) throw std::invalid_argument("recipe: " + std::string(path) + key + " is missing");
+  try {
+    return tree[key].cast<T>();
+  } catch (const py::cast_error&) {
+    throw std::invalid_argument("recipe: " + std::string(path) + key + " has the wrong type: " +
+                                py::repr(tree[key]).cast<std::string>());
+  }
+}
+
+std::ptrdiff_t samples_of(double seconds, double fs) {
+  const double n = seconds * fs;
+  if (!(n >= 0 && n < 1e12)) throw std::invalid_argument("recipe: window of " + std::to_string(seconds) + " s is out of range");
+  return std::llround(n);
+}
+
+// str or os.PathLike
+std::string path_of(const py::handle& path) {
+  return py::module_::import("os").attr("fspath")(path).cast<std::string>();
+}
+
+template <class Enum>
+Enum choice(const std::string& key, const std::string& word, const std::vector<std::pair<const char*, Enum>>& choices) {
+  for (const auto& [name, value] : choices)
+    if (word == name) return value;
+  throw std::invalid_argument("recipe: " + key + " " + word + " is not known");
+}
+
+Recipe recipe_of(const py::dict& tree) {
+  if (value_of<int>(tree, "version", "") != 1)
+    throw std::invalid_argument("recipe: version " + py::str(tree["version"]).cast<std::string>() +
+                                " is not known; this pqrst applies version 1");
+  Recipe r;
+  r.fs = value_of<double>(tree, "fs", "");
+  r.half = choice<bool>("dtype", value_of<std::string>(tree, "dtype", ""), {{"float16", true}, {"float32", false}});
+  r.leads = value_of<std::vector<std::vector<std::string>>>(tree, "leads", "");
+  r.missing_is_error =
+      choice<bool>("missing", value_of<std::string>(tree, "missing", ""), {{"error", true}, {"zeros", false}});
+  const auto gaps = value_of<py::dict>(tree, "gaps", "");
+  r.max_gap_s = value_of<double>(gaps, "max_s", "gaps.");
+  r.max_gap_fraction = value_of<double>(gaps, "max_fraction", "gaps.");
+  if (const auto band = value_of<std::optional<py::dict>>(tree, "bandpass", ""))
+    r.bandpass = Recipe::Bandpass{value_of<double>(*band, "low_hz", "bandpass."),
+                                  value_of<double>(*band, "high_hz", "bandpass."), value_of<int>(*band, "order", "bandpass.")};
+  r.notch_hz = value_of<std::optional<double>>(tree, "notch_hz", "");
+  const auto window = value_of<py::dict>(tree, "window", "");
+  r.kind = choice<Recipe::Kind>(
+      "window.kind", value_of<std::string>(window, "kind", "window."),
+      {{"record", Recipe::Kind::record}, {"window", Recipe::Kind::window}, {"beat", Recipe::Kind::beat}});
+  const auto samples = value_of<std::optional<std::ptrdiff_t>>(window, "samples", "window.");
+  const auto length_s = value_of<std::optional<double>>(window, "length_s", "window.");
+  if (samples.has_value() == length_s.has_value())
+    throw std::invalid_argument("recipe: window needs either samples or length_s");
+  r.length = samples ? *samples : samples_of(*length_s, r.fs);
+  r.overlap = samples_of(value_of<double>(window, "overlap_s", "window."), r.fs);
+  const auto before_s = value_of<std::optional<double>>(window, "before_s", "window.");
+  r.before = before_s ? samples_of(*before_s, r.fs) : r.length / 2;
+  const auto scale = value_of<py::dict>(tree, "scale", "");
+  r.scale = choice<Recipe::Scale>(
+      "scale.kind", value_of<std::string>(scale, "kind", "scale."),
+      {{"none", Recipe::Scale::none}, {"zscore", Recipe::Scale::zscore}, {"minmax", Recipe::Scale::minmax}});
+  r.over = choice<Recipe::Over>(
+      "scale.over", value_of<std::string>(scale, "over", "scale."),
+      {{"lead", Recipe::Over::lead}, {"record", Recipe::Over::record}, {"dataset", Recipe::Over::dataset}});
+  r.center = value_of<std::vector<double>>(scale, "center", "scale.");
+  r.spread = value_of<std::vector<double>>(scale, "spread", "scale.");
+  check(r);
+  return r;
+}
+
+struct PyPrepared {
+  py::array rows;
+  py::array_t<std::int64_t> record, index, start, valid;
+  py::array_t<std::uint8_t> lead_mask;
+  py::list errors, warnings;
+};
+
+// Takes list entries: a Record, or a path.
+std::vector<Input> inputs_of(const py::sequence& records) {
+  std::vector<Input> inputs;
+  for (const py::handle item : records) {
+    Input input;
+    if (py::isinstance<Record>(item))
+      input.record = item.cast<const Record*>();
+    else
+      input.path = path_of(item);
+    inputs.push_back(std::move(input));
+  }
+  return inputs;
+}
+
+PyPrepared gathered(const std::vector<Rows>& all, const Recipe& recipe, const py::object& out) {
+  const auto n_slots = static_cast<py::ssize_t>(recipe.leads.size()), length = static_cast<py::ssize_t>(recipe.length);
+  py::ssize_t n = 0;
+  for (const Rows& r : all) n += static_cast<py::ssize_t>(r.index.size());
+  const py::dtype dtype(recipe.half ? "float16" : "float32");
+  PyPrepared result;
+  if (out.is_none()) {
+    result.rows = py::array(dtype, {n, n_slots, length});
+  } else {
+    const auto array = py::cast<py::array>(out);
+    if (!array.dtype().equal(dtype) || array.ndim() != 3 || array.shape(1) != n_slots || array.shape(2) != length ||
+        !(array.flags() & py::array::c_style) || !array.writeable())
+      throw std::invalid_argument("out: expected a writable C-ordered array (rows, " + std::to_string(n_slots) + ", " +
+                                  std::to_string(length) + ") of " + std::string(recipe.half ? "float16" : "float32"));
+    if (array.shape(0) < n)
+      throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " + std::to_string(n));
+    result.rows = array[py::slice(0, n, 1)].cast<py::array>();
+  }
+  result.record = py::array_t<std::int64_t>(n);
+  result.index = py::array_t<std::int64_t>(n);
+  result.start = py::array_t<std::int64_t>(n);
+  result.valid = py::array_t<std::int64_t>({n, py::ssize_t{2}});
+  result.lead_mask = py::array_t<std::uint8_t>({n, n_slots});
+  auto* values = static_cast<std::byte*>(result.rows.mutable_data());
+  auto* record = result.record.mutable_data();
+  auto* index = result.index.mutable_data();
+  auto* start = result.start.mutable_data();
+  auto* valid = result.valid.mutable_data();
+  auto* mask = result.lead_mask.mutable_data();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Rows& r = all[i];
+    values = std::copy(r.values.begin(), r.values.end(), values);
+    record = std::fill_n(record, r.index.size(), static_cast<std::int64_t>(i));
+    index = std::copy(r.index.begin(), r.index.end(), index);
+    start = std::copy(r.start.begin(), r.start.end(), start);
+    valid = std::copy(r.valid.begin(), r.valid.end(), valid);
+    mask = std::copy(r.lead_mask.begin(), r.lead_mask.end(), mask);
+    for (const Problem& p : r.errors) result.errors.append(py::make_tuple(p.record, p.stage, p.reason));
+    for (const Problem& p : r.warnings) result.warnings.append(py::make_tuple(p.record, p.stage, p.reason));
+  }
+  return result;
+}
+
 void bind_prepare(py::module_& m) {
-  (void)m;
+  py::class_<PyPrepared>(m, "Prepared", R"(Rows of one or many records, as `prepare` gives them.
+
+Attributes
+----------
+rows : (N, L, T) float16 or float32, in the order of the records
+record : (N,) int64, index of the row's record
+index : (N,) int64, place of the row's centre, or window, within the record
+start : (N,) int64, at the record's own rate: the row's first sample, for a beat its centre
+valid : (N, 2) int64, [first, last) sample of the row that lies inside the record; the rest is 0
+lead_mask : (N, L) uint8, 1 where a lead of the record fills the slot
+errors : list of (record, stage, reason), what is not in `rows`
+warnings : list of (record, stage, reason), what is, with something to say about it
+)")
+      .def_readonly("rows", &PyPrepared::rows)
+      .def_readonly("record", &PyPrepared::record)
+      .def_readonly("index", &PyPrepared::index)
+      .def_readonly("start", &PyPrepared::start)
+      .def_readonly("valid", &PyPrepared::valid)
+      .def_readonly("lead_mask", &PyPrepared::lead_mask)
+      .def_readonly("errors", &PyPrepared::errors)
+      .def_readonly("warnings", &PyPrepared::warnings);
+
+  m.def(
+      "prepare",
+      [](const py::object& records, const py::dict& recipe_tree, const std::optional<std::vector<In<std::int64_t>>>& centers,
+         const py::object& out, int n_threads, bool skip_errors) {
+        const Recipe recipe = recipe_of(recipe_tree);
+        const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
+        const py::sequence list = many ? records.cast<py::sequence>() : py::make_tuple(records);
+        const std::vector<Input> inputs = inputs_of(list);
+        std::vector<std::vector<std::int64_t>> r_peaks;
+        if (centers)
+          for (const auto& array : *centers) {
+            if (array.ndim() != 1) throw std::invalid_argument("centers: expected one array of shape (N,) per record");
+            r_peaks.emplace_back(array.data(), array.data() + array.size());
+          }
+        if (n_threads < 1) throw std::invalid_argument("n_threads " + std::to_string(n_threads) + ": must be at least 1");
+        std::vector<Rows> all;
+        {
+          const py::gil_scoped_release release;
+          all = prepare(inputs, recipe, r_peaks, n_threads, skip_errors);
+        }
+        return gathered(all, recipe, out);
+      },
+      "records"_a, "recipe"_a, "centers"_a = py::none(), "out"_a = py::none(), "n_threads"_a = 1, "skip_errors"_a = false,
+      R"(The whole chain: records to rows.
+
+Read (mV) -> slots by name -> bridge gaps -> band-pass, notch at the record's own rate -> resample -> cut -> scale over
+the row's valid samples -> padding to 0 -> cast. In float64, rounded once to float32 and from there to float16. Equals
+the public kernels composed on float64 arrays. Never gives NaN. A lead that does not change within a row is zeros there.
+
+Parameters
+----------
+records : a path or Record, or a list of them
+recipe : dict, the tree of config.Recipe
+centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
+out : (>= N, L, T) array of the recipe's dtype to write to; `rows` is then its first N
+n_threads : int, records at work at a time; the result does not depend on it
+skip_errors : bool, list a record that fails in `errors` instead of raising
+
+Returns
+-------
+Prepared
+
+Raises
+------
+ValueError
+    A recipe with a missing or wrong key; a record without the leads that the slots accept, in units other than
+    voltage, too short for the filter, or with centres more than a window outside.
+FormatError, FileNotFoundError
+    A record that cannot be read.
+)");
+
+  m.def(
+      "n_rows",
+      [](const py::dict& recipe, std::ptrdiff_t n_samples, double fs, std::ptrdiff_t n_centers) {
+        return n_rows(recipe_of(recipe), n_samples, fs, n_centers);
+      },
+      "recipe"_a, "n_samples"_a, "fs"_a, "n_centers"_a = 0,
+      "Number of rows that a record of n_samples at fs Hz with n_centers beats gives, before any is dropped.");
+  m.def(
+      "row_samples", [](const py::dict& recipe) { return recipe_of(recipe).length; }, "recipe"_a,
+      "Length of a row in samples at the recipe's rate.");
+  m.def("match_leads", &match_leads, "slots"_a, "leads"_a,
+        R"(For each slot the index of the lead that fills it, or -1.
+
+Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare
+without regard to case.)");
 }
 
 }  // namespace

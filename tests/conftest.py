@@ -1,10 +1,23 @@
-"""Shared by all tests: seeded randomness and the folder of real recordings."""
+"""Shared by all tests: seeded randomness, the folder of real recordings, small simulated datasets."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb
+
+import pqrst
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # the scripts are run where they stand, they are not installed
+
+
+def pytest_report_header():
+    import torch
+
+    return f"pqrst from {pqrst.__file__}, torch {torch.__version__}, {torch.cuda.device_count()} GPUs"
 
 
 @pytest.fixture
@@ -19,3 +32,33 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs real recordings: set ECG_TEST_DATA to a folder that holds mitdb/, ptb-xl/, ...")
     return Path(folder)
+
+
+def write_record(folder, name, signal, fs, leads, beats=None, **more):
+    """One WFDB record of (L, T) mV in format 16, 1000 units per mV; beats: (samples, symbols) for an .atr file."""
+    n = len(leads)
+    wfdb.wrsamp(
+        name, fs, ["mV"] * n, list(leads), np.ascontiguousarray(signal.T), fmt=["16"] * n, adc_gain=[1000.0] * n,
+        baseline=[0] * n, write_dir=str(folder), **more,
+    )
+    if beats is not None:
+        wfdb.wrann(name, "atr", np.asarray(beats[0]), list(beats[1]), write_dir=str(folder))
+    return folder / f"{name}.hea"
+
+
+@pytest.fixture(scope="session")
+def mitdb_like(tmp_path_factory) -> Path:
+    """A folder laid out like MIT-BIH: eight two-lead records of 60 s at 360 Hz, simulated, with N and V beats.
+
+    102 is paced by name and has other leads; 114 has its leads in the other order.
+    """
+    import simulate
+
+    folder = tmp_path_factory.mktemp("mitdb")
+    for number, name in enumerate(["101", "102", "106", "108", "109", "114", "119", "200"]):
+        generator = np.random.default_rng(number)
+        patient = simulate.simulate_patient(generator)
+        signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 60.0, 360.0, pvc_rate=0.15)
+        leads, rows = {"102": (("V5", "V2"), [10, 7]), "114": (("V5", "MLII"), [10, 1])}.get(name, (("MLII", "V1"), [1, 6]))
+        write_record(folder, name, signal[rows], 360, leads, (r_peaks, symbols))
+    return folder

@@ -1,0 +1,55 @@
+// The whole chain, record -> rows: the only implementation, for training and prediction alike.
+//
+//   read (mV) -> slots by name -> bridge gaps -> band-pass, notch at the record's rate -> resample
+//   -> cut -> scale over the valid samples -> padding to 0 -> cast
+//
+// float64 from the first filter to the last operation, rounded once to float32 and, if asked, from there to float16.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "record.hpp"
+#include "recipe.hpp"
+
+namespace pqrst {
+
+// A record to prepare: one in memory, or a path to read.
+struct Input {
+  const Record* record = nullptr;
+  std::string path;
+};
+
+struct Problem {
+  std::ptrdiff_t record;
+  std::string stage;  // read | leads | filter | rows
+  std::string reason;
+};
+
+// The rows of one record, in order.
+struct Rows {
+  std::vector<std::byte> values;         // (n, L, length) float16 or float32
+  std::vector<std::ptrdiff_t> index;     // (n,) of the centre, or of the window within the record
+  std::vector<std::int64_t> start;       // (n,) at the record's rate: the first sample, for a beat its centre
+  std::vector<std::int64_t> valid;       // (n, 2) [first, last) sample of the row that lies inside the record
+  std::vector<std::uint8_t> lead_mask;   // (n, L) 1 where a lead of the record fills the slot
+  std::vector<Problem> errors;           // why there are no rows, or fewer
+  std::vector<Problem> warnings;
+};
+
+// Number of rows of a record, before any is dropped.
+std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs, std::ptrdiff_t n_centers);
+
+// For each slot the record's lead that fills it, or -1. Names compare without regard to case.
+std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,
+                                        const std::vector<std::string>& leads);
+
+// One entry per input, in order, whatever the number of threads. `centers[i]`: those of record i at its own rate, only
+// used for beats. A record that fails ends the call with its exception (the first by order), or with skip_errors is
+// listed in its `errors`.
+std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe,
+                          const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors);
+
+}  // namespace pqrst

@@ -1,0 +1,122 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+import config
+from config import Stop
+
+REPOSITORY = Path(config.__file__).parent
+
+
+def load(*words, parser=None):
+    return config.load(parser or argparse.ArgumentParser(), list(words))[0]
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_without_arguments_the_defaults_hold():
+    assert load() == config.Settings()
+    assert load().data_dir == Path("prepared/demo")
+    assert load().run_dir == Path("runs/demo")
+
+
+def test_command_line_beats_environment_beats_yaml_beats_default(tmp_path, monkeypatch):
+    yaml = write(tmp_path / "s.yaml", "training: {epochs: 3, batch_size: 32, seed: 5}")
+    monkeypatch.setenv("ECG_TRAINING__EPOCHS", "4")
+    monkeypatch.setenv("ECG_TRAINING__BATCH_SIZE", "64")
+    how = load("--config", yaml, "--training.epochs", "6").training
+    assert (how.epochs, how.batch_size, how.seed, how.patience) == (6, 64, 5, config.Training().patience)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--training.epoch", "3"], r"unknown option --training.epoch; did you mean --training.epochs\?"),
+        (["--trainin"], "unknown option --trainin"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--training.epochs", "many"], "training.epochs = 'many'.*integer"),
+        (["--training.epochs", "0"], "training.epochs.*greater than or equal to 1"),
+        (["--recipe.window.samples", "5", "--recipe.window.length_s", "2"], "either length_s or samples"),
+        (["--recipe.context", '["rr_previous_s"]'], "only beat rows"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file; configs/ has .*mitdb"),
+        (["--dataset", "mitbd"], "mitbd.yaml: no such file"),
+        (["--config", "a.yaml", "--dataset", "mitdb"], "not both"),
+    ],
+)
+def test_a_wrong_word_stops_and_says_what_is_possible(words, message):
+    with pytest.raises(Stop, match=message):
+        load(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {epoch: 3}", r"s.yaml: unknown setting training.epoch; did you mean training.epochs\?"),
+        ("trainings: {}", "s.yaml: unknown setting trainings"),
+        ("training: {epochs: x}", "s.yaml: training.epochs = 'x'"),
+        ("training: [1", "s.yaml: not YAML"),
+        ("- 1", "s.yaml: expected sections"),
+    ],
+)
+def test_a_wrong_yaml_stops_and_names_file_and_key(tmp_path, text, message):
+    with pytest.raises(Stop, match=message):
+        load("--config", write(tmp_path / "s.yaml", text))
+
+
+def test_an_environment_variable_that_names_no_setting_stops(monkeypatch):
+    monkeypatch.setenv("ECG_TRAINING__EPOCH", "3")
+    with pytest.raises(Stop, match=r"ECG_TRAINING__EPOCH.*did you mean training.epochs\?"):
+        load()
+
+
+def test_an_environment_variable_without_a_section_is_none_of_ours(monkeypatch):
+    monkeypatch.setenv("ECG_TEST_DATA", "/somewhere")
+    assert load() == config.Settings()
+
+
+def test_null_switches_an_optional_section_off():
+    assert load("--recipe.bandpass", "null").recipe.bandpass is None
+
+
+def test_lists_are_read_from_the_command_line_in_either_form():
+    assert load("--data.train", "1,DS2").data.train == ["1", "DS2"]
+    assert load("--data.train", '["1", "DS2"]').data.train == ["1", "DS2"]
+    assert load("--recipe.leads", '[["MLII","II"],["V1"]]').recipe.leads == (("MLII", "II"), ("V1",))
+
+
+def test_short_flags_set_what_their_table_says():
+    settings = load("--workers", "3", "--dtype", "float32")
+    assert (settings.data.workers, settings.recipe.dtype) == (3, "float32")
+
+
+def test_dataset_is_short_for_its_yaml():
+    assert load("--dataset", "mitdb") == load("--config", str(REPOSITORY / "configs/mitdb.yaml"))
+
+
+def test_help_lists_every_setting_with_its_meaning(capsys):
+    with pytest.raises(SystemExit):
+        load("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for key in config.flatten(config.plain(config.Settings(recipe=config.Recipe()))):
+        if not key.startswith("recipe.version"):
+            assert f"--{key}" in text, key
+    assert "lower edge, Hz" in text
+
+
+def test_differences_from_the_defaults_are_printed(capsys):
+    config.print_overrides(load("--training.epochs", "3"))
+    assert "training.epochs: 40 -> 3" in capsys.readouterr().err
+
+
+def test_a_recipe_survives_json():
+    recipe = load("--dataset", "mitdb").recipe
+    assert config.Recipe(**config.plain(recipe)) == recipe
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_yaml_is_valid(path):
+    assert load("--config", str(path)).data.name

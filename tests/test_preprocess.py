@@ -1,0 +1,297 @@
+import csv
+import json
+import os
+import shutil
+import signal as signals
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import wfdb
+from conftest import REPOSITORY, write_record
+
+import config
+import data
+import pqrst
+import preprocess
+from config import Stop
+from sources import AAMI
+
+MITDB = ["--dataset", "mitdb", "--data.folds", "3", "--data.train", "0", "--data.validation", "1", "--data.test", "2"]
+
+
+def run(tmp_path, raw, *words):
+    preprocess.main([*MITDB, "--data.raw", str(raw), "--data.dir", str(tmp_path / "prepared"), *words])
+    return data.Prepared(tmp_path / "prepared")
+
+
+def failures(tmp_path):
+    with (tmp_path / "prepared/failures.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "prepare.log.json"}
+
+
+def expected_beats(raw):
+    """Record, sample and class of every AAMI beat, by wfdb."""
+    beats = []
+    for header in sorted(raw.glob("*.hea")):
+        annotation = wfdb.rdann(str(header.with_suffix("")), "atr")
+        beats += [(header.name, s, AAMI[c]) for s, c in zip(annotation.sample, annotation.symbol) if c in AAMI]
+    return beats
+
+
+def test_every_annotated_beat_becomes_a_row_with_its_class(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like)
+    classes = np.array(dataset.classes)[dataset.labels.argmax(axis=1)]
+    assert list(zip(dataset.record.astype(str), dataset.sample, classes)) == expected_beats(mitdb_like)
+    assert (dataset.labels.sum(axis=1) == 1).all()
+    assert len(set(classes)) == 2
+    assert not failures(tmp_path)
+
+
+def test_stored_rows_equal_the_chain_of_public_kernels(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like)
+    for name, leads in {"101": ("MLII", "V1"), "114": ("MLII", "V5"), "102": ("V5", "V2")}.items():
+        record = pqrst.read(mitdb_like / name)
+        signal = record.signal[[record.leads.index(lead) for lead in leads]].astype(np.float64)
+        mine = np.flatnonzero(dataset.record == f"{name}.hea".encode())
+        filtered = pqrst.bandpass(signal, 360, 0.5, 40.0, 3)
+        rows = pqrst.segment(filtered, dataset.sample[mine], 187)
+        inside = (dataset.valid[mine] == [0, 187]).all(axis=1)
+        assert inside.sum() > 40
+        expected = pqrst.minmax(rows[inside]).astype(np.float32)
+        np.testing.assert_array_equal(dataset.signals(mine[inside]), expected)
+
+
+def test_a_beat_at_the_edge_is_kept_and_scaled_over_its_valid_samples(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like)
+    edge = np.flatnonzero(dataset.valid[:, 0] > 0)
+    assert len(edge), "some simulated record has a beat in its first 93 samples"
+    for row in edge:
+        first, last = dataset.valid[row]
+        x = dataset.signals(np.array([row]))[0]
+        assert first == 93 - dataset.sample[row]
+        assert (x[:, :first] == 0).all()
+        assert x[:, first:last].min() == 0 and x[:, first:last].max() == 1
+
+
+def test_context_is_computed_over_all_beats_of_the_record(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like)
+    mine = dataset.record == b"101.hea"
+    samples = wfdb.rdann(str(mitdb_like / "101"), "atr").sample
+    expected = np.diff(samples) / 360
+    np.testing.assert_allclose(dataset.context[mine][1:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(dataset.context[mine][:-1, 1], expected, rtol=1e-6)
+    np.testing.assert_allclose(dataset.context[mine][7, 2], expected[2:12].mean(), rtol=1e-6)
+    np.testing.assert_allclose(dataset.context[mine][:, 3], expected.mean(), rtol=1e-6)
+    assert np.isnan(dataset.context[mine][0, 0]) and np.isnan(dataset.context[mine][-1, 1])
+    assert list(dataset.beat_index[mine]) == list(range(mine.sum()))
+
+
+def test_no_patient_is_in_two_folds_and_paced_records_are_aside(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like)
+    folds = {p: set(dataset.fold[dataset.patient == p]) for p in np.unique(dataset.patient)}
+    assert all(len(f) == 1 for f in folds.values())
+    assert folds[b"102"] == {b"paced"}
+    assert {f for p, fs in folds.items() for f in fs} == {b"0", b"1", b"2", b"paced"}
+
+
+def test_random_rows_splits_patients_and_says_so(tmp_path, mitdb_like, capsys):
+    dataset = run(tmp_path, mitdb_like, "--data.split", "random_rows")
+    assert len(set(dataset.fold[dataset.patient == b"101"])) == 3
+    assert "LEAK" in capsys.readouterr().out
+    assert dataset.meta["leak"] == data.LEAKS["random_rows"]
+
+
+def test_dechazal_keeps_ds2_apart(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like, "--data.split", "dechazal", "--data.test", "DS2")
+    assert set(dataset.fold[dataset.record == b"200.hea"]) == {b"DS2"}
+    assert dataset.meta["leak"] is None, "neither 201 nor 202 is there"
+
+
+def test_a_patient_in_two_splits_stops_the_load(tmp_path, mitdb_like):
+    run(tmp_path, mitdb_like)
+    for path in (tmp_path / "prepared").glob("part-*.h5"):
+        with h5py.File(path, "r+") as file:
+            fold = file["fold"][()]
+            fold[np.flatnonzero(file["patient"][()] == b"101")[0]] = b"1"
+            fold[np.flatnonzero(file["patient"][()] == b"101")[1]] = b"2"
+            file["fold"][...] = fold
+    with pytest.raises(Stop, match="patient 101 is in both"):
+        data.splits(data.Prepared(tmp_path / "prepared"), config.Data(train=["0"], validation=["1"], test=["2"]))
+
+
+def test_a_second_run_does_nothing_and_says_so(tmp_path, mitdb_like, capsys):
+    run(tmp_path, mitdb_like)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").iterdir()}
+    run(tmp_path, mitdb_like)
+    assert "up to date" in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").iterdir()}
+
+
+def test_a_changed_recipe_stops_and_says_what_changed(tmp_path, mitdb_like):
+    run(tmp_path, mitdb_like)
+    with pytest.raises(Stop, match=r"recipe.bandpass.high_hz: 40.0 -> 35.0.*--data.dir.*--overwrite"):
+        run(tmp_path, mitdb_like, "--recipe.bandpass.high_hz", "35")
+    dataset = run(tmp_path, mitdb_like, "--recipe.bandpass.high_hz", "35", "--overwrite")
+    assert dataset.recipe["bandpass"]["high_hz"] == 35.0
+
+
+def test_same_input_same_bytes_for_any_number_of_workers(tmp_path, mitdb_like):
+    run(tmp_path / "a", mitdb_like, "--workers", "1")
+    run(tmp_path / "b", mitdb_like, "--workers", "4")
+    assert files(tmp_path / "a/prepared") == files(tmp_path / "b/prepared")
+
+
+def test_parts_are_cut_by_size_and_hold_whole_records(tmp_path, mitdb_like, monkeypatch):
+    whole = run(tmp_path / "one", mitdb_like)
+    monkeypatch.setattr(preprocess, "PART_BYTES", 200_000)
+    dataset = run(tmp_path / "many", mitdb_like)
+    assert len(dataset.meta["parts"]) > 3
+    rows = np.arange(len(whole))[::-1].copy()
+    np.testing.assert_array_equal(dataset.signals(rows), whole.signals(rows))
+    assert list(dataset.record) == list(whole.record)
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path, mitdb_like):
+    words = [*MITDB, "--data.raw", str(mitdb_like)]
+    code = "import preprocess, sys; preprocess.PART_BYTES = 100_000; preprocess.main(sys.argv[1:])"
+
+    def start(folder):
+        command = [sys.executable, "-c", code, *words, "--data.dir", str(folder)]
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait() == 0
+    for number in range(5):
+        process = start(tmp_path / "cut")
+        deadline = time.time() + 60
+        while len(list((tmp_path / "cut").glob("part-*"))) <= number and process.poll() is None and time.time() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signals.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "cut").wait() == 0
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_dataset_scale_takes_its_numbers_from_training_rows_alone(tmp_path, mitdb_like):
+    words = ["--recipe.scale.kind", "zscore", "--recipe.scale.over", "dataset"]
+    dataset = run(tmp_path / "scaled", mitdb_like, *words)
+    plain = run(tmp_path / "plain", mitdb_like, "--recipe.scale.kind", "none")
+    training = np.flatnonzero((plain.fold == b"0") & (plain.valid == [0, 187]).all(axis=1))
+    edges = np.flatnonzero((plain.fold == b"0") & ~(plain.valid == [0, 187]).all(axis=1))
+    x = [plain.signals(training).transpose(1, 0, 2).reshape(2, -1)]
+    x += [plain.signals(np.array([r]))[0][:, slice(*plain.valid[r])] for r in edges]
+    x = np.concatenate(x, axis=1).astype(np.float64)
+    np.testing.assert_allclose(dataset.recipe["scale"]["center"], x.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(dataset.recipe["scale"]["spread"], x.std(axis=1), rtol=1e-9)
+
+
+def test_damaged_records_are_skipped_listed_and_counted(tmp_path, mitdb_like, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    (raw / "101.dat").unlink()
+    os.truncate(raw / "106.dat", 1000)
+    (raw / "108.hea").write_text("108 2 360 21600\n108.dat 99 200 11 1024 0 0 0 MLII\n108.dat 99 200 11 1024 0 0 0 V1\n")
+    (raw / "109.hea").write_text("109 0 360 21600\n")
+    write_record(raw, "111", np.random.default_rng(0).normal(size=(1, 3600)), 360, ["X"], ([100, 500], "NN"))
+    (raw / "112.hea").write_text("112 2 0 21600\n112.dat 16 200 11 1024 0 0 0 MLII\n112.dat 16 200 11 1024 0 0 0 V1\n")
+    (raw / "119.atr").unlink()
+    dataset = run(tmp_path, raw, "--data.folds", "2", "--data.test", "paced")
+    assert {r.decode() for r in dataset.record} == {"102.hea", "114.hea", "200.hea"}
+    listed = {row["record"]: row["reason"] for row in failures(tmp_path)}
+    assert set(listed) == {"101.hea", "106.hea", "108.hea", "109.hea", "111.hea", "112.hea", "119.hea"}
+    assert "101.dat" in listed["101.hea"]
+    assert "106.dat" in listed["106.hea"]
+    assert "99" in listed["108.hea"]
+    assert "no leads" in listed["109.hea"]
+    assert "X" in listed["111.hea"] and "MLII" in listed["111.hea"]
+    assert "119.atr" in listed["119.hea"]
+    assert "7 failures" in capsys.readouterr().out
+    assert sum(dataset.meta["failures"].values()) == 7
+
+
+def test_beats_without_a_class_are_listed_not_lost_in_silence(tmp_path, mitdb_like):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    annotation = wfdb.rdann(str(raw / "101"), "atr")
+    symbols = list(annotation.symbol)
+    symbols[3], symbols[5] = "B", "~"
+    wfdb.wrann("101", "atr", annotation.sample, symbols, write_dir=str(raw))
+    dataset = run(tmp_path, raw)
+    assert (dataset.record == b"101.hea").sum() == len(symbols) - 2
+    assert [row["reason"] for row in failures(tmp_path)] == ["1 beats 'B' have no class"]
+    # B is a beat and a neighbour of the others, ~ is none
+    mine = dataset.context[dataset.record == b"101.hea"]
+    np.testing.assert_allclose(mine[3, 0], (annotation.sample[4] - annotation.sample[3]) / 360, rtol=1e-6)
+
+
+def test_detected_peaks_can_be_the_centres(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like, "--recipe.centers", "rpeaks")
+    mine = np.flatnonzero(dataset.record == b"106.hea")
+    record = pqrst.read(mitdb_like / "106")
+    r_peaks = pqrst.rpeaks(record.signal, record.fs)
+    assert set(dataset.sample[mine]) <= set(r_peaks)
+    np.testing.assert_array_equal(r_peaks[dataset.beat_index[mine]], dataset.sample[mine])
+    assert len(mine) > 0.95 * len(wfdb.rdann(str(mitdb_like / "106"), "atr").sample)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.name", "mitbd"], r"no such dataset.*did you mean mitdb\?"),
+        (["--data.raw", "/nowhere"], "/nowhere: no recordings of mitdb"),
+        (["--data.folds", "50"], "only 7 patients"),
+        (["--data.split", "official"], "no official fold|data.split"),
+        (["--recipe.bandpass.high_hz", "400"], "no rows could be prepared.*high_hz"),
+    ],
+)
+def test_what_cannot_be_done_stops_with_one_line(tmp_path, mitdb_like, words, message):
+    with pytest.raises(Stop, match=message):
+        run(tmp_path, mitdb_like, *words)
+    assert not (tmp_path / "prepared/dataset.json").exists()
+
+
+def test_the_command_line_ends_with_status_2_and_one_line(tmp_path):
+    command = [sys.executable, "preprocess.py", "--dataset", "mitdb", "--data.raw", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_part_cut_short_stops_the_load(tmp_path, mitdb_like):
+    run(tmp_path, mitdb_like)
+    os.truncate(tmp_path / "prepared/part-00000.h5", 5000)
+    with pytest.raises(Stop, match="part-00000.h5"):
+        data.Prepared(tmp_path / "prepared")
+
+
+def test_preprocessing_imports_neither_torch_nor_scipy(mitdb_like, tmp_path):
+    code = (
+        "import sys, preprocess; preprocess.main(sys.argv[1:]);"
+        "assert not {'torch', 'scipy', 'wfdb', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
+    )
+    words = [*MITDB, "--data.raw", str(mitdb_like), "--data.dir", str(tmp_path / "prepared")]
+    subprocess.run([sys.executable, "-c", code, *words], cwd=REPOSITORY, check=True)
+
+
+def test_the_log_says_how_it_was_made(tmp_path, mitdb_like):
+    run(tmp_path, mitdb_like)
+    log = json.loads((tmp_path / "prepared/prepare.log.json").read_text())
+    assert log["workers"] >= 1 and log["records_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_mitdb_counts_equal_the_published_ones(tmp_path, real_data):
+    dataset = run(tmp_path, real_data / "mitdb", "--data.folds", "5")
+    aside = dataset.fold == b"paced"
+    # De Chazal 2004, training set, and the four paced records (data README)
+    assert dict(zip(dataset.classes, dataset.labels[~aside].sum(axis=0))) == {"N": 45866, "S": 944, "V": 3788, "F": 415, "Q": 8}
+    assert dict(zip(dataset.classes, dataset.labels[aside].sum(axis=0))) == {"N": 506, "S": 0, "V": 227, "F": 0, "Q": 8028}
+    assert not failures(tmp_path)
