@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "array.hpp"
+#include "rpeaks.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -54,7 +55,12 @@ void bind_kernels(py::module_& m) {
 // ---------------------------------------------------------------------------------------------- R peaks
 
 void bind_rpeaks(py::module_& m) {
-  (void)m;
+  m.def("rpeaks", [](In<float> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
+  m.def("rpeaks", [](In<double> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
+  m.def("dump", [](In<double> x, double fs) { RPeakDetector d(fs, signal_view(x).rows); auto v = d.push(signal_view(x)); auto u = d.finish(); v.insert(v.end(), u.begin(), u.end());
+    py::array_t<double> out({d.log.size(), std::size_t(7)}); double* o = out.mutable_data();
+    for (auto& c : d.log) { *o++ = c.k; *o++ = c.height; *o++ = c.left; *o++ = c.right; *o++ = c.left_max; *o++ = c.right_max; *o++ = c.floor; }
+    return py::make_tuple(py::array_t<std::int64_t>(v.size(), v.data()), out); });
 }
 
 // ---------------------------------------------------------------------------------------------- the chain
