@@ -15,6 +15,7 @@
 #include "prepare.hpp"
 #include "record.hpp"
 #include "resample.hpp"
+#include "rpeaks.hpp"
 #include "scale.hpp"
 #include "segment.hpp"
 
@@ -511,7 +512,12 @@ Same shape and dtype, no unit, computed in float64. A constant row gives zeros; 
 // ---------------------------------------------------------------------------------------------- R peaks
 
 void bind_rpeaks(py::module_& m) {
-  (void)m;
+  m.def("rpeaks", [](In<float> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
+  m.def("rpeaks", [](In<double> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
+  m.def("dump", [](In<double> x, double fs) { RPeakDetector d(fs, signal_view(x).rows); auto v = d.push(signal_view(x)); auto u = d.finish(); v.insert(v.end(), u.begin(), u.end());
+    py::array_t<double> out({d.log.size(), std::size_t(7)}); double* o = out.mutable_data();
+    for (auto& c : d.log) { *o++ = c.k; *o++ = c.height; *o++ = c.left; *o++ = c.right; *o++ = c.left_max; *o++ = c.right_max; *o++ = c.floor; }
+    return py::make_tuple(py::array_t<std::int64_t>(v.size(), v.data()), out); });
 }
 
 // ---------------------------------------------------------------------------------------------- the chain
