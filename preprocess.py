@@ -88,7 +88,9 @@ def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Ite
 def _index_one(recording: Recording, source: Source, settings: Settings, raw: Path, failures: list[Failure]) -> Item:
     path, recipe = raw / recording.locator, settings.recipe
     info = pqrst.header(path)
-    files = [path, *(path.with_name(name) for name in info.files)]
+    files = [path, *(path.parent / name for name in info.files)]
+    if info.n_samples < 1:
+        raise ValueError(f"{path}: has no samples, or its data file is missing")
     if recipe.window.kind != "beat":
         n_rows = pqrst.n_rows(config.plain(recipe), info.n_samples, info.fs, 0)
         labels = one_hot(recording.labels, source.classes)[None]

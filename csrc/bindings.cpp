@@ -174,6 +174,7 @@ leads : tuple of L names
 units : tuple of L units: "mV" for voltages, otherwise the header's own
 calibrated : tuple of L bool, False where the header gives no gain
 formats : list of int, the storage formats, ascending
+files : list of str, the files with the signals, relative to the header's folder
 comments : list of str, the header's comment lines without "#"
 start_time : str, time and date as the header has them, "" if absent
 name : str
@@ -186,6 +187,7 @@ name : str
       .def_property_readonly("units", [](const RecordInfo& info) { return names_tuple(info.units); })
       .def_property_readonly("calibrated", [](const RecordInfo& info) { return bool_tuple(info.calibrated); })
       .def_readonly("formats", &RecordInfo::formats)
+      .def_readonly("files", &RecordInfo::files)
       .def_readonly("comments", &RecordInfo::comments)
       .def_readonly("start_time", &RecordInfo::start_time)
       .def_readonly("name", &RecordInfo::name)
@@ -539,11 +541,6 @@ std::ptrdiff_t samples_of(double seconds, double fs) {
   return std::llround(n);
 }
 
-// str or os.PathLike
-std::string path_of(const py::handle& path) {
-  return py::module_::import("os").attr("fspath")(path).cast<std::string>();
-}
-
 template <class Enum>
 Enum choice(const std::string& key, const std::string& word, const std::vector<std::pair<const char*, Enum>>& choices) {
   for (const auto& [name, value] : choices)
@@ -608,7 +605,7 @@ std::vector<Input> inputs_of(const py::sequence& records) {
     if (py::isinstance<Record>(item))
       input.record = item.cast<const Record*>();
     else
-      input.path = path_of(item);
+      input.path = item.cast<std::filesystem::path>().string();
     inputs.push_back(std::move(input));
   }
   return inputs;
@@ -686,7 +683,7 @@ warnings : list of (record, stage, reason), what is, with something to say about
          const py::object& out, int n_threads, bool skip_errors) {
         const Recipe recipe = recipe_of(recipe_tree);
         const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
-        const py::sequence list = many ? records.cast<py::sequence>() : py::make_tuple(records);
+        const auto list = many ? records.cast<py::sequence>() : py::sequence(py::make_tuple(records));
         const std::vector<Input> inputs = inputs_of(list);
         std::vector<std::vector<std::int64_t>> r_peaks;
         if (centers)

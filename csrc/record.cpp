@@ -262,16 +262,24 @@ RecordInfo read_header(const std::string& path) {
   info.n_samples = header.n_samples;
 
   std::set<int> formats;
-  for (const auto& signal : header.signals) formats.insert(signal.format);
+  std::set<std::string> files;
+  const auto note = [&](const Header& part) {
+    for (const auto& signal : part.signals) {
+      formats.insert(signal.format);
+      if (signal.file != "~") files.insert(to_utf8(signal.file));
+    }
+  };
+  note(header);
   std::set<std::string> seen{"~"};
   for (std::size_t i = source.variable_layout() ? 1 : 0; i < header.segments.size(); ++i) {
     if (!seen.insert(header.segments[i].name).second) continue;
     try {
-      for (const auto& signal : source.segment_header(header.segments[i].name).signals) formats.insert(signal.format);
+      note(source.segment_header(header.segments[i].name));
     } catch (const FileMissing&) {  // long recordings are often downloaded in part
     }
   }
   info.formats.assign(formats.begin(), formats.end());
+  info.files.assign(files.begin(), files.end());
   if (!header.multi_segment && header.n_samples == 0) {
     info.n_samples = -1;
     try {
