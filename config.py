@@ -258,19 +258,23 @@ def script(main: Callable[[], Any]) -> NoReturn:
     """Run a script's main; a `Stop` and the errors that a file or an argument can cause end in one line and status 2."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (Stop, ValueError, OSError) as error:
-        if os.environ.get("ECG_TRACEBACK"):
-            raise
-        sys.exit(_print_error(error))
+        if os.environ.get("RANK", "0") == "0":
+            print("error: " + one_line(error), file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
 
 
-def _print_error(error: Exception) -> int:
-    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    print("error: " + " ".join(text.split()), file=sys.stderr)
-    return 2
+def one_line(error: Exception) -> str:
+    """What went wrong and with which file."""
+    named = isinstance(error, OSError) and error.filename
+    return " ".join((f"{error.filename}: {error.strerror}" if named else str(error)).split())  # type: ignore[attr-defined]
 
 
 def load(

@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if len(paths) == 1:
                 raise
             failed.append(path)
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            print("error: " + config.one_line(error), file=sys.stderr)
             continue
         for warning in result["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)

@@ -81,7 +81,7 @@ def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Ite
         try:
             items.append(_index_one(recording, source, settings, raw, failures))
         except (OSError, ValueError) as error:
-            failures.append(Failure(recording.locator, "index", " ".join(str(error).split())))
+            failures.append(Failure(recording.locator, "index", config.one_line(error)))
     return items, failures
 
 

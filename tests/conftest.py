@@ -62,3 +62,48 @@ def mitdb_like(tmp_path_factory) -> Path:
         leads, rows = {"102": (("V5", "V2"), [10, 7]), "114": (("V5", "MLII"), [10, 1])}.get(name, (("MLII", "V1"), [1, 6]))
         write_record(folder, name, signal[rows], 360, leads, (r_peaks, symbols))
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_beats(mitdb_like, tmp_path_factory) -> list[str]:
+    """Settings of a prepared dataset of beats: three folds, each with patients of its own."""
+    import preprocess
+
+    folder = tmp_path_factory.mktemp("prepared")
+    words = ["--dataset", "mitdb", "--data.raw", str(mitdb_like), "--data.dir", str(folder)]
+    words += ["--data.folds", "3", "--data.train", "0", "--data.validation", "1", "--data.test", "2"]
+    preprocess.main(words)
+    return words
+
+
+@pytest.fixture(scope="session")
+def beat_run(prepared_beats, tmp_path_factory) -> Path:
+    """A beat network, trained for two epochs."""
+    import train
+
+    folder = tmp_path_factory.mktemp("runs") / "beats"
+    train.main([*prepared_beats, "--run", str(folder), "--training.epochs", "2", "--training.batch_size", "16"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory) -> Path:
+    """Forty simulated patients with 12 leads."""
+    import simulate
+
+    folder = tmp_path_factory.mktemp("demo")
+    simulate.write_demo(folder, n_patients=40, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(demo_folder, tmp_path_factory) -> Path:
+    """A network for whole records, trained for one epoch on the simulated patients."""
+    import preprocess
+    import train
+
+    folder = tmp_path_factory.mktemp("demo_run")
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(folder / "prepared"), "--data.folds", "10"]
+    preprocess.main(words)
+    train.main([*words, "--run", str(folder / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
+    return folder / "run"

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+import data
+from config import Augmentation
+
+
+def test_context_of_regular_beats_is_their_interval():
+    context = data.beat_context(np.arange(20) * 300, 300.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"])
+    assert context.dtype == np.float32
+    np.testing.assert_array_equal(context[1:-1], 1.0)
+    np.testing.assert_array_equal(np.isnan(context[[0, -1]]), [[True, False, False, False], [False, True, False, False]])
+
+
+def test_context_mean_takes_five_intervals_to_either_side(rng):
+    r_peaks = np.cumsum(rng.integers(100, 300, 40))
+    rr = np.diff(r_peaks) / 100
+    context = data.beat_context(r_peaks, 100.0, ["rr_mean10_s"])[:, 0]
+    for i in (0, 3, 20, 39):
+        np.testing.assert_allclose(context[i], rr[max(0, i - 5) : i + 5].mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_lone_beat_has_no_context(n):
+    context = data.beat_context(np.arange(n), 360.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"])
+    assert context.shape == (n, 4) and np.isnan(context).all()
+
+
+def test_class_weights_follow_their_formula():
+    labels = np.eye(3, dtype=np.uint8)[[0] * 6 + [1] * 3 + [2]]
+    np.testing.assert_allclose(data.class_weights(labels, "multiclass", "inverse"), [10 / 18, 10 / 9, 10 / 3])
+    np.testing.assert_allclose(data.class_weights(labels, "multiclass", "sqrt") ** 2, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)
+    np.testing.assert_allclose(data.class_weights(labels, "multilabel", "inverse"), [4 / 6, 7 / 3, 9])
+    np.testing.assert_array_equal(data.class_weights(labels, "multiclass", "none"), 1)
+    absent = np.concatenate([labels, np.zeros((10, 1), np.uint8)], axis=1)
+    assert data.class_weights(absent, "multiclass", "inverse")[3] == 1
+
+
+def test_the_weighted_sampler_draws_all_classes_alike():
+    labels = np.eye(4, dtype=np.uint8)[[0] * 7000 + [1] * 2000 + [2] * 900 + [3] * 100]
+    rows = np.arange(len(labels))
+    weights = data.row_weights(labels)
+    drawn = np.concatenate([data.epoch_order(rows, 0, epoch, weights) for epoch in range(10)])
+    np.testing.assert_allclose(labels[drawn].mean(axis=0), 0.25, atol=0.02)
+
+
+def test_rows_without_a_class_are_a_class_of_their_own_to_the_sampler():
+    labels = np.zeros((100, 2), np.uint8)
+    labels[:10, 0] = 1
+    weights = data.row_weights(labels)
+    np.testing.assert_allclose(weights[:10].sum(), 0.5)
+
+
+def test_an_epoch_holds_each_row_once_in_an_order_of_its_own():
+    rows = np.arange(50, 150)
+    first, second = (data.epoch_order(rows, 0, epoch, None) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(rows)
+    assert list(first) != list(second)
+    assert list(first) == list(data.epoch_order(rows, 0, 0, None))
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 1)])
+def test_each_global_batch_is_the_same_rows_however_it_is_shared(world_size, accumulation):
+    order = np.random.default_rng(0).permutation(103)
+    shares = [data.training_batches(order, 8, accumulation, rank, world_size) for rank in range(world_size)]
+    for step in range(103 // 8):
+        micro = slice(step * accumulation, (step + 1) * accumulation)
+        got = np.concatenate([batch for share in shares for batch in share[micro]])
+        assert sorted(got) == sorted(order[step * 8 : (step + 1) * 8])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_scoring_batches_hold_every_row_exactly_once(n, world_size):
+    rows = np.random.default_rng(n).permutation(1000)[:n]
+    got = [b for rank in range(world_size) for b in data.scoring_batches(rows, 4, rank, world_size)]
+    assert sorted(np.concatenate(got)) == sorted(rows)
+
+
+def test_augmentation_follows_its_seed_and_leaves_nothing_off():
+    x = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+
+    def augmented(seed, **how):
+        out = x.copy()
+        data.augment(out, Augmentation(**how), 100.0, np.random.default_rng(seed))
+        return out
+
+    for how in ({"noise": 0.1}, {"gain": 0.3}, {"wander": 0.5}, {"shift_s": 0.2}):
+        np.testing.assert_array_equal(augmented(1, **how), augmented(1, **how))
+        assert not np.array_equal(augmented(1, **how), augmented(2, **how))
+    assert np.abs(augmented(1, gain=0.3) / x - 1).max() <= 0.3 + 1e-6
+    np.testing.assert_array_equal(augmented(1), x)
+
+
+def test_augmented_rows_do_not_depend_on_the_batch(prepared_beats):
+    folder = data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1])
+    batches = data.Batches(data.Prepared(folder), Augmentation(noise=0.1, shift_s=0.02), seed=3, epoch=2)
+    together = batches[np.array([5, 9, 40])]
+    alone = batches[np.array([9])]
+    np.testing.assert_array_equal(together.signal[1], alone.signal[0])
+    first, last = together.valid[0]
+    assert (together.signal[0][:, :first] == 0).all() and (together.signal[0][:, last:] == 0).all()

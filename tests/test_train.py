@@ -1,0 +1,199 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+
+import config
+import models
+import train
+from config import Stop
+
+ALL_ON = [
+    "--training.sampler", "weighted", "--training.class_weights", "sqrt", "--training.ema_decay", "0.9",
+    "--training.augmentation.noise", "0.02", "--training.augmentation.gain", "0.2",
+    "--training.augmentation.shift_s", "0.01", "--training.augmentation.wander", "0.1",
+]  # fmt: skip
+# Losses differ only by the order in which float32 sums are taken, and by what 20 steps make of that.
+PROCESS_TOLERANCE = 1e-5
+
+
+def steps(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [event["loss"] for event in map(json.loads, lines) if event["event"] == "step"]
+
+
+def metrics_of(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "rows_per_s"} for row in csv.DictReader(file)]
+
+
+def test_the_loss_does_not_depend_on_processes_or_accumulation(prepared_beats, tmp_path):
+    words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "3"]
+    for processes, accumulation in ((1, 1), (1, 4), (2, 1), (2, 2)):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command += ["tests/train_frozen.py", str(tmp_path / f"{processes}x{accumulation}"), *words]
+        command += ["--training.accumulation", str(accumulation)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for name in models.names():
+        reference = tmp_path / "1x1" / name
+        assert len(steps(reference)) >= 20
+        for other in ("1x4", "2x1", "2x2"):
+            np.testing.assert_allclose(steps(tmp_path / other / name), steps(reference), rtol=0, atol=PROCESS_TOLERANCE)
+            for mine, theirs in zip(metrics_of(tmp_path / other / name), metrics_of(reference), strict=True):
+                # every validation row was scored once, or this mean would be another
+                assert abs(float(mine["validation_loss"]) - float(theirs["validation_loss"])) < PROCESS_TOLERANCE
+
+
+class Cut(Exception):
+    pass
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, tmp_path, monkeypatch):
+    words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "4"]
+    train.main([*words, "--run", str(tmp_path / "whole")])
+
+    calls = []
+    score_rows = train.score_rows
+
+    def cut(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cut
+        return score_rows(*arguments)
+
+    monkeypatch.setattr(train, "score_rows", cut)
+    with pytest.raises(Cut):
+        train.main([*words, "--run", str(tmp_path / "cut")])
+    monkeypatch.undo()
+    with pytest.raises(Stop, match=r"unfinished run.*--resume.*--run.*--overwrite"):
+        train.main([*words, "--run", str(tmp_path / "cut")])
+    with pytest.raises(Stop, match=r"training.seed: 0 -> 1.*--resume needs the same"):
+        train.main([*words, "--run", str(tmp_path / "cut"), "--resume", "--training.seed", "1"])
+    train.main([*words, "--run", str(tmp_path / "cut"), "--resume"])
+
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "cut")
+    assert steps(tmp_path / "whole") == steps(tmp_path / "cut")
+    for name in ("last.pt", "best.pt", "best-loss.pt"):
+        a, b = (torch.load(tmp_path / run / name, weights_only=True) for run in ("whole", "cut"))
+        assert a["epoch"] == b["epoch"]
+        for key in a["model"]:
+            assert torch.equal(a["model"][key], b["model"][key]), key
+
+
+def test_a_finished_run_is_not_overwritten_unasked(beat_run, prepared_beats):
+    before = (beat_run / "last.pt").read_bytes()
+    words = [*prepared_beats, "--run", str(beat_run), "--training.batch_size", "16"]
+    with pytest.raises(Stop, match=r"finished run.*training.epochs: 2 -> 3.*--run.*--overwrite"):
+        train.main([*words, "--training.epochs", "3"])
+    assert (beat_run / "last.pt").read_bytes() == before
+
+
+def test_overwrite_replaces_a_run(prepared_beats, tmp_path):
+    words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.epochs", "1"]
+    train.main(words)
+    train.main([*words, "--training.learning_rate", "0.001", "--overwrite"])
+    assert len(metrics_of(tmp_path / "run")) == 1
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["training"]["learning_rate"] == 0.001
+
+
+def test_a_run_folder_holds_what_it_promises(beat_run):
+    names = {p.name for p in beat_run.iterdir()}
+    assert names == {
+        "config.yaml", "best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "report"
+    }  # fmt: skip
+    checkpoint = torch.load(beat_run / "best.pt", weights_only=True)
+    assert checkpoint["classes"] == ["N", "S", "V", "F", "Q"]
+    assert checkpoint["recipe"]["window"]["samples"] == 187
+    tree = yaml.safe_load((beat_run / "config.yaml").read_text())
+    assert config.Recipe(**tree["recipe"]) == config.Recipe(**checkpoint["recipe"])
+
+
+def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_path, monkeypatch):
+    script = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+
+    def scores(*_):
+        return {"loss": 1.0, "accuracy": 0.5, "macro_f1": next(script), "macro_auroc": None}
+
+    monkeypatch.setattr(train, "validation_scores", scores)
+    words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.patience", "2"]
+    train.main([*words, "--training.epochs", "9"])
+    assert len(metrics_of(tmp_path / "run")) == 4
+    assert torch.load(tmp_path / "run/best.pt", weights_only=True)["epoch"] == 1
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
+    settings = config.Settings(training=config.Training(learning_rate=1.0, warmup=0.1))
+    rates = [train.learning_rate(step, 100, settings) for step in range(101)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    expected = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * np.arange(91) / 90))
+    np.testing.assert_allclose(rates[10:], expected)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_row_losses_equal_their_definition(task, rng):
+    logits = torch.from_numpy(rng.normal(size=(7, 4)))
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    if task == "multiclass":
+        labels = torch.eye(4, dtype=torch.uint8)[torch.tensor([0, 1, 2, 3, 0, 1, 2])]
+        p = torch.softmax(logits.float(), 1)
+        expected = -(labels * weights * p.log()).sum(1)
+    else:
+        labels = torch.from_numpy(rng.integers(0, 2, (7, 4)).astype(np.uint8))
+        p = torch.sigmoid(logits.float())
+        expected = -(weights * labels * p.log() + (1 - labels.float()) * (1 - p).log()).mean(1)
+    torch.testing.assert_close(train.row_losses(logits, labels, task, weights), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--training.batch_size", "15", "--training.accumulation", "2"], "multiple of 1 processes x 2"),
+        (["--training.batch_size", "100000"], "there are only"),
+        (["--model.name", "resnet2d"], r"resnet2d.*did you mean 'resnet1d'"),
+        (["--model.arguments", '{"dropuot": 0.5}'], "dropuot"),
+        (["--recipe.fs", "500"], r"another recipe \(recipe.fs: 360.0 -> 500.0\)"),
+        (["--data.test", "9"], "data.test.*no rows; .* has folds 0, 1, 2, paced"),
+        (["--data.test", "1"], "share a fold"),
+        (["--data.dir", "/nowhere"], "/nowhere: no prepared dataset"),
+        (["--resume"], "no run to resume"),
+    ],
+)
+def test_what_cannot_be_done_stops_with_one_line_and_leaves_nothing(prepared_beats, tmp_path, words, message):
+    with pytest.raises((Stop, ValueError), match=message):
+        train.main([*prepared_beats, "--run", str(tmp_path / "run"), *words])
+    assert not (tmp_path / "run").exists()
+
+
+def test_list_models_names_every_network(capsys):
+    train.main(["--list_models"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in models.names())
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_yaml_runs_for_a_step(path, tmp_path, mitdb_like, demo_folder):
+    import preprocess
+
+    tree = yaml.safe_load(path.read_text())
+    raw = {"mitdb": mitdb_like, "demo": demo_folder}[tree["data"]["name"]]
+    words = ["--config", str(path), "--data.raw", str(raw), "--data.dir", str(tmp_path / "prepared")]
+    preprocess.main(words)
+    train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
+    assert math.isfinite(steps(tmp_path / "run")[0])
+
+
+@pytest.mark.slow
+def test_the_demo_is_learnt(tmp_path):
+    """The README's first command, in a folder of its own."""
+    command = [sys.executable, str(REPOSITORY / "train.py")]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    report = json.loads((tmp_path / "runs/demo/report/metrics.json").read_text())
+    assert report["macro_f1"] >= 0.90

@@ -1,0 +1,39 @@
+"""Trains every network with batch statistics and dropout out of the way; what test_train.py starts with torchrun.
+
+    torchrun --nproc_per_node 2 tests/train_frozen.py RUNS SETTINGS...     (one run RUNS/<network> for each network)
+"""
+
+import sys
+import types
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch.distributed as dist
+from torch import nn
+
+import models
+import train
+
+build = models.build
+
+
+def frozen(*arguments, **more):
+    network = build(*arguments, **more)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.train = types.MethodType(lambda self, mode=True: self, module)
+    return network
+
+
+if __name__ == "__main__":
+    models.build = frozen
+    destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None  # one group for all networks
+    runs, *words = sys.argv[1:]
+    for name in models.names():
+        train.main([*words, "--model.name", name, "--run", f"{runs}/{name}"])
+    if dist.is_initialized():
+        destroy()
