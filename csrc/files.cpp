@@ -1,0 +1,111 @@
+#include "files.hpp"
+
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <locale>
+#include <sstream>
+#include <system_error>
+
+namespace pqrst {
+namespace {
+
+// Length of the UTF-8 sequence at `i`, 0 if there is none (overlong forms and surrogates are none).
+std::size_t utf8_length(const std::string& s, std::size_t i) {
+  const auto byte = [&](std::size_t k) { return k < s.size() ? static_cast<unsigned char>(s[k]) : 0u; };
+  const auto follows = [&](std::size_t k) { return (byte(k) & 0xC0u) == 0x80u; };
+  const unsigned a = byte(i), b = byte(i + 1);
+  if (a < 0x80) return 1;
+  if (a >= 0xC2 && a <= 0xDF) return follows(i + 1) ? 2 : 0;
+  if (a >= 0xE0 && a <= 0xEF) {
+    if ((a == 0xE0 && b < 0xA0) || (a == 0xED && b >= 0xA0)) return 0;
+    return follows(i + 1) && follows(i + 2) ? 3 : 0;
+  }
+  if (a >= 0xF0 && a <= 0xF4) {
+    if ((a == 0xF0 && b < 0x90) || (a == 0xF4 && b >= 0x90)) return 0;
+    return follows(i + 1) && follows(i + 2) && follows(i + 3) ? 4 : 0;
+  }
+  return 0;
+}
+
+// What a message may hold: names out of files can have any bytes.
+std::string one_line(const std::string& message) {
+  std::string text = to_utf8(message);
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  return text;
+}
+
+}  // namespace
+
+bool to_double(std::string_view field, double& value) {
+  if (!field.empty() && field.front() == '+') field.remove_prefix(1);
+#if defined(__cpp_lib_to_chars)
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
+  return error == std::errc() && end == field.data() + field.size();
+#else
+  std::istringstream stream{std::string(field)};
+  stream.imbue(std::locale::classic());
+  return bool(stream >> value) && stream.peek() == std::istringstream::traits_type::eof();
+#endif
+}
+
+void fail_format(const std::string& message) {
+  throw FormatError(one_line(message));
+}
+
+void fail_missing(const std::string& message) {
+  throw FileMissing(one_line(message));
+}
+
+std::string to_utf8(const std::string& bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  for (std::size_t i = 0; i < bytes.size();) {
+    const std::size_t length = utf8_length(bytes, i);
+    if (length > 0) {
+      text.append(bytes, i, length);
+      i += length;
+    } else {
+      const auto byte = static_cast<unsigned char>(bytes[i++]);
+      text.push_back(static_cast<char>(0xC0 | (byte >> 6)));
+      text.push_back(static_cast<char>(0x80 | (byte & 0x3F)));
+    }
+  }
+  return text;
+}
+
+std::ptrdiff_t file_size(const std::string& path, const std::string& missing) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) fail_missing(missing);
+  // a pipe or a device would block, or never end
+  if (!std::filesystem::is_regular_file(status)) fail_format(path + ": not a regular file");
+  const auto size = std::filesystem::file_size(path, error);
+  if (error) fail_format(path + ": cannot be read (" + error.message() + ")");
+  return static_cast<std::ptrdiff_t>(size);
+}
+
+std::vector<std::uint8_t> read_bytes(const std::string& path, std::ptrdiff_t offset, std::ptrdiff_t count) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail_format(path + ": cannot be opened for reading");
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count));
+  file.seekg(offset);
+  file.read(reinterpret_cast<char*>(bytes.data()), count);
+  if (file.gcount() != count)
+    fail_format(path + ": " + std::to_string(file.gcount()) + " bytes could be read at byte " + std::to_string(offset) +
+                ", expected " + std::to_string(count));
+  return bytes;
+}
+
+std::string beside(const std::string& header, const std::string& name) {
+  const std::filesystem::path relative(name);
+  bool outside = name.empty() || relative.is_absolute() || relative.has_root_path() ||
+                 name.find('\\') != std::string::npos || name.find('\0') != std::string::npos;
+  for (const auto& part : relative) outside = outside || part == "..";
+  if (outside)
+    fail_format(header + ": file name '" + name + "' refused: expected a name inside the record's own folder");
+  return (std::filesystem::path(header).parent_path() / relative).lexically_normal().string();
+}
+
+}  // namespace pqrst

@@ -1,0 +1,34 @@
+// Files and text: sizes, byte ranges, names that stay inside a folder, bytes that become UTF-8.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "array.hpp"
+
+namespace pqrst {
+
+// Messages quote names out of files: they are made one line of valid UTF-8 before they leave.
+[[noreturn]] void fail_format(const std::string& message);
+[[noreturn]] void fail_missing(const std::string& message);
+
+// Bytes that are not UTF-8 are taken as Latin-1: old headers write the micro sign and names that way.
+std::string to_utf8(const std::string& bytes);
+
+// Decimal floating point in the C locale, whatever the process has set; false unless all of it is a number.
+bool to_double(std::string_view field, double& value);
+
+// Size in bytes of a regular file; `missing` is the message when there is none.
+std::ptrdiff_t file_size(const std::string& path, const std::string& missing);
+
+// Exactly `count` bytes from `offset`; the caller has compared both with the size.
+std::vector<std::uint8_t> read_bytes(const std::string& path, std::ptrdiff_t offset, std::ptrdiff_t count);
+
+// The path of `name` beside `header`. Names come out of files that anyone may have written: absolute paths and `..`
+// are refused, so that no file outside the record's folder is ever opened.
+std::string beside(const std::string& header, const std::string& name);
+
+}  // namespace pqrst

@@ -1,0 +1,319 @@
+#include "record.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <set>
+
+#include "files.hpp"
+#include "header.hpp"
+#include "signals.hpp"
+
+namespace pqrst {
+namespace {
+
+std::string quoted(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return "[" + text + "]";
+}
+
+// The leads of a record, whatever its kind: what they are called, and how they are measured.
+struct Leads {
+  std::vector<std::string> names, units;
+  std::vector<char> calibrated, described;
+};
+
+Leads leads_of(const Header& header) {
+  Leads leads;
+  for (const auto& signal : header.signals) {
+    leads.names.push_back(signal.lead);
+    leads.units.push_back(signal.units);
+    leads.calibrated.push_back(signal.calibrated);
+    leads.described.push_back(signal.has_description);
+  }
+  return leads;
+}
+
+// A record as a row of segments. A single-segment record is one segment.
+class Source {
+public:
+  explicit Source(const std::string& path) : header_(parse_header(header_path(path))) {
+    if (!header_.multi_segment) {
+      leads_ = leads_of(header_);
+      return;
+    }
+    auto& segments = header_.segments;
+    variable_ = segments.front().n_samples == 0 && segments.front().name != "~";
+    const auto first = std::find_if(segments.begin(), segments.end(), [](auto& s) { return s.name != "~"; });
+    if (first == segments.end()) fail_format(header_.path + ": has only gaps, expected one segment with signals");
+    const Header& model = segment_header(first->name);
+    leads_ = leads_of(model);
+    if (header_.n_leads != static_cast<std::ptrdiff_t>(leads_.names.size()))
+      fail_format(header_.path + ": says " + std::to_string(header_.n_leads) + " signals, " + model.path + " has " +
+                  std::to_string(leads_.names.size()));
+    std::ptrdiff_t total = 0;
+    for (const auto& segment : segments)
+      if (__builtin_add_overflow(total, segment.n_samples, &total))
+        fail_format(header_.path + ": the segments are longer than any file");
+    if (header_.n_samples != 0 && header_.n_samples != total)
+      fail_format(header_.path + ": says " + std::to_string(header_.n_samples) + " samples, its segments have " +
+                  std::to_string(total));
+    header_.n_samples = total;
+  }
+
+  const Header& header() const { return header_; }
+  const Leads& leads() const { return leads_; }
+  bool variable_layout() const { return variable_; }
+
+  // Headers are parsed once, however often a segment is repeated.
+  const Header& segment_header(const std::string& name) {
+    auto& slot = headers_[name];
+    if (!slot) {
+      const std::string path = header_path(beside(header_.path, name));
+      slot = std::make_unique<Header>(parse_header(path, path + ": no such file (segment of " + header_.path + ")"));
+      if (slot->multi_segment) fail_format(path + ": is a segment of " + header_.path + " and has segments itself");
+      if (slot->has_fs && slot->fs != header_.fs && header_.has_fs)
+        fail_format(path + ": has another fs than " + header_.path + ", expected the same in all segments");
+    }
+    return *slot;
+  }
+
+private:
+  Header header_;
+  Leads leads_;
+  bool variable_ = false;
+  std::map<std::string, std::unique_ptr<Header>> headers_;
+};
+
+// One header's signals matched to the rows of the result.
+struct Segment {
+  const Header* header = nullptr;
+  Layout layout;
+  std::vector<SignalRow> rows;
+  std::ptrdiff_t n_samples = 0;
+  bool verified = false;
+};
+
+// `wanted`: for each row of the result, which of the record's leads it is.
+Segment match(const Source& source, const Header& header, const std::vector<std::size_t>& wanted) {
+  const Leads& leads = source.leads();
+  Segment segment;
+  segment.header = &header;
+  const bool fixed = source.header().multi_segment && !source.variable_layout();
+  if (fixed && header.signals.size() != leads.names.size())
+    fail_format(header.path + ": has " + std::to_string(header.signals.size()) + " signals, expected " +
+                std::to_string(leads.names.size()) + " as in the first segment of " + source.header().path);
+  std::map<std::string, std::size_t> by_name;  // the first of that name
+  for (std::size_t s = 0; s < header.signals.size(); ++s) by_name.emplace(header.signals[s].lead, s);
+  for (std::size_t row = 0; row < wanted.size(); ++row) {
+    const std::size_t lead = wanted[row];
+    std::size_t s = lead;
+    if (source.variable_layout()) {  // leads come and go
+      const auto found = by_name.find(leads.names[lead]);
+      if (found == by_name.end()) continue;
+      s = found->second;
+    }
+    const SignalLine& signal = header.signals[s];
+    if (fixed && signal.has_description && leads.described[lead] && signal.lead != leads.names[lead])
+      fail_format(header.path + ": lead " + std::to_string(s) + " is " + signal.lead + ", expected " +
+                  leads.names[lead] + " as in the first segment of " + source.header().path);
+    if (signal.format != 0 && signal.units != leads.units[lead])
+      fail_format(header.path + ": lead " + signal.lead + " is in " + signal.units + ", expected " + leads.units[lead] +
+                  " as in the first segment of " + source.header().path);
+    segment.rows.push_back({s, static_cast<std::ptrdiff_t>(row)});
+  }
+  std::stable_sort(segment.rows.begin(), segment.rows.end(), [](auto& a, auto& b) { return a.signal < b.signal; });
+  segment.layout = lay_out(header);
+  segment.n_samples = check_length(header, segment.layout, segment.rows);
+  return segment;
+}
+
+std::vector<std::size_t> find_leads(const Source& source, const std::vector<std::string>& requested) {
+  const auto& names = source.leads().names;
+  std::vector<std::size_t> wanted(names.size());
+  std::iota(wanted.begin(), wanted.end(), std::size_t{0});
+  if (requested.empty()) return wanted;
+  wanted.clear();
+  for (const auto& lead : requested) {
+    const auto found = std::find(names.begin(), names.end(), lead);
+    if (found == names.end())
+      throw std::invalid_argument(to_utf8("leads: " + lead + " is not in " + source.header().path + "; requested " +
+                                          quoted(requested) + ", the record has " + quoted(names)));
+    wanted.push_back(static_cast<std::size_t>(found - names.begin()));
+  }
+  return wanted;
+}
+
+// A stretch of the result: a segment's samples [from, to), or a gap.
+struct Piece {
+  Segment* segment;
+  std::ptrdiff_t from, to, column;
+};
+
+}  // namespace
+
+Record read_record(const std::string& path, const ReadOptions& options) {
+  Source source(path);
+  const Header& header = source.header();
+  const Leads& leads = source.leads();
+  if (leads.names.empty()) fail_format(header.path + ": has no leads");
+  const std::vector<std::size_t> wanted = find_leads(source, options.leads);
+  const auto n_rows = static_cast<std::ptrdiff_t>(wanted.size());
+
+  std::map<const Header*, Segment> segments;
+  const auto segment_of = [&](const Header& h) {
+    auto found = segments.find(&h);
+    if (found == segments.end()) found = segments.emplace(&h, match(source, h, wanted)).first;
+    return &found->second;
+  };
+  std::ptrdiff_t n_samples = header.n_samples;
+  if (!header.multi_segment) n_samples = segment_of(header)->n_samples;
+  if (n_samples == 0) fail_format(header.path + ": has no samples");
+
+  const std::ptrdiff_t start = options.start, stop = options.stop == -1 ? n_samples : options.stop;
+  if (start < 0 || start >= n_samples || stop <= start || stop > n_samples)
+    throw std::invalid_argument(to_utf8("start " + std::to_string(start) + ", stop " + std::to_string(stop) +
+                                        ": expected 0 <= start < stop <= " + std::to_string(n_samples) +
+                                        ", the length of " + header.path));
+
+  // What is to be read, and how much of it no file stores: both before anything is allocated.
+  std::vector<Piece> pieces;
+  std::set<std::string> counted;
+  std::ptrdiff_t n_unstored = 0;
+  const auto add_piece = [&](Segment* segment, std::ptrdiff_t from, std::ptrdiff_t to, std::ptrdiff_t column) {
+    std::ptrdiff_t stored = segment ? stored_signals(segment->layout, segment->rows, counted) : 0;
+    std::ptrdiff_t values = 0;
+    if (__builtin_mul_overflow(n_rows - std::min(stored, n_rows), to - from, &values) ||
+        __builtin_add_overflow(n_unstored, values, &n_unstored) || n_unstored > options.max_samples)
+      fail_format(header.path + ": has more than " + std::to_string(options.max_samples) +
+                  " values that no signal file stores (null signals, gaps); read fewer leads or a shorter range");
+    pieces.push_back({segment, from, to, column});
+  };
+  if (!header.multi_segment) add_piece(segment_of(header), start, stop, 0);
+  std::ptrdiff_t position = 0;
+  for (const SegmentLine& line : header.segments) {
+    const std::ptrdiff_t from = std::max(start, position), to = std::min(stop, position + line.n_samples);
+    if (from < to) {
+      Segment* segment = line.name == "~" ? nullptr : segment_of(source.segment_header(line.name));
+      if (segment && segment->n_samples != line.n_samples)
+        fail_format(header.path + ": segment " + line.name + " has " + std::to_string(line.n_samples) + " samples, " +
+                    segment->header->path + " has " + std::to_string(segment->n_samples));
+      add_piece(segment, from - position, to - position, from - start);
+    }
+    position += line.n_samples;
+  }
+  std::ptrdiff_t n_values = 0;
+  if (__builtin_mul_overflow(n_rows, stop - start, &n_values)) fail_format(header.path + ": is longer than any file");
+
+  Record record;
+  record.name = to_utf8(path);
+  record.fs = header.fs;
+  record.n_samples = n_samples;
+  record.comments = header.comments;
+  record.start_time = header.start_time;
+  for (const std::size_t lead : wanted) {
+    record.leads.push_back(leads.names[lead]);
+    record.units.push_back(leads.units[lead]);
+    record.calibrated.push_back(leads.calibrated[lead]);
+  }
+  record.signal = Array<float>(n_rows, stop - start);
+
+  const bool whole = start == 0 && stop == n_samples;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<char> filled(static_cast<std::size_t>(n_rows));
+  for (const Piece& piece : pieces) {
+    std::fill(filled.begin(), filled.end(), 0);
+    if (piece.segment) {
+      Segment& segment = *piece.segment;
+      for (const SignalRow& row : segment.rows) {
+        filled[static_cast<std::size_t>(row.row)] = 1;
+        auto& calibrated = record.calibrated[static_cast<std::size_t>(row.row)];
+        const SignalLine& line = segment.header->signals[row.signal];
+        calibrated = calibrated && (line.calibrated || line.format == 0);
+      }
+      const bool verify = whole && !segment.verified && has_checksums(*segment.header);
+      read_signals(*segment.header, segment.layout, segment.rows, segment.n_samples, piece.from, piece.to,
+                   record.signal.view(), piece.column, verify ? &record.warnings : nullptr);
+      segment.verified = true;
+    }
+    for (std::ptrdiff_t row = 0; row < n_rows; ++row)
+      if (!filled[static_cast<std::size_t>(row)])
+        std::fill_n(record.signal.row(row) + piece.column, piece.to - piece.from, nan);
+  }
+  if (options.strict && !record.warnings.empty()) fail_format(record.warnings.front());
+  return record;
+}
+
+RecordInfo read_header(const std::string& path) {
+  Source source(path);
+  const Header& header = source.header();
+  RecordInfo info;
+  info.name = to_utf8(path);
+  info.fs = header.fs;
+  info.leads = source.leads().names;
+  info.units = source.leads().units;
+  info.calibrated = source.leads().calibrated;
+  info.comments = header.comments;
+  info.start_time = header.start_time;
+  info.n_samples = header.n_samples;
+
+  std::set<int> formats;
+  for (const auto& signal : header.signals) formats.insert(signal.format);
+  std::set<std::string> seen{"~"};
+  for (std::size_t i = source.variable_layout() ? 1 : 0; i < header.segments.size(); ++i) {
+    if (!seen.insert(header.segments[i].name).second) continue;
+    try {
+      for (const auto& signal : source.segment_header(header.segments[i].name).signals) formats.insert(signal.format);
+    } catch (const FileMissing&) {  // long recordings are often downloaded in part
+    }
+  }
+  info.formats.assign(formats.begin(), formats.end());
+  if (!header.multi_segment && header.n_samples == 0) {
+    info.n_samples = -1;
+    try {
+      info.n_samples = check_length(header, lay_out(header), {});
+    } catch (const FileMissing&) {
+    } catch (const FormatError&) {
+    }
+  }
+  return info;
+}
+
+Record make_record(Array<float> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
+                   std::string name) {
+  if (signal.rows == 0) throw std::invalid_argument("signal: has no leads");
+  if (signal.cols == 0) throw std::invalid_argument("signal: has no samples");
+  if (!(fs > 0) || !std::isfinite(fs))
+    throw std::invalid_argument("fs " + std::to_string(fs) + ": expected a finite number above 0 Hz");
+  const auto n_leads = static_cast<std::size_t>(signal.rows);
+  if (leads.size() != n_leads)
+    throw std::invalid_argument("leads: " + std::to_string(leads.size()) + " names " + quoted(leads) + ", signal has " +
+                                std::to_string(n_leads) + " rows");
+  if (units.empty()) units.assign(n_leads, "mV");
+  if (units.size() != n_leads)
+    throw std::invalid_argument("units: " + std::to_string(units.size()) + " names, signal has " +
+                                std::to_string(n_leads) + " rows");
+  for (std::size_t lead = 0; lead < n_leads; ++lead) {
+    const double factor = factor_to_mv(units[lead]);
+    if (factor == 0) continue;
+    units[lead] = "mV";
+    if (factor == 1) continue;
+    float* row = signal.row(static_cast<std::ptrdiff_t>(lead));
+    for (std::ptrdiff_t t = 0; t < signal.cols; ++t) row[t] = static_cast<float>(row[t] * factor);
+  }
+  Record record;
+  record.name = std::move(name);
+  record.n_samples = signal.cols;
+  record.signal = std::move(signal);
+  record.fs = fs;
+  record.leads = std::move(leads);
+  record.units = std::move(units);
+  record.calibrated.assign(n_leads, 1);
+  return record;
+}
+
+}  // namespace pqrst

@@ -1,0 +1,52 @@
+// WFDB records: header and signal files together, single- or multi-segment, as float32 in mV.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "array.hpp"
+
+namespace pqrst {
+
+struct Record {
+  std::string name;     // path or name, for messages
+  Array<float> signal;  // (leads, samples), mV for voltages; invalid samples NaN
+  double fs = 0;        // Hz, frames per second
+  std::vector<std::string> leads, units;
+  std::vector<char> calibrated;  // per lead
+  std::ptrdiff_t n_samples = 0;  // of the whole record, also when a part was read
+  std::vector<std::string> comments;
+  std::string start_time;             // as in the header, "" if absent
+  std::vector<std::string> warnings;  // checksums that do not match
+};
+
+struct ReadOptions {
+  std::vector<std::string> leads;  // empty: all; else these, in this order
+  std::ptrdiff_t start = 0, stop = -1;
+  bool strict = false;  // a wrong checksum is an error, not a warning
+  // Most values (leads x samples) that no signal file stores: null signals, gaps, files read twice. All others are
+  // bounded by the size of the files. 2^28 values are 1 GiB.
+  std::ptrdiff_t max_samples = std::ptrdiff_t(1) << 28;
+};
+
+// Everything that the headers say.
+struct RecordInfo {
+  std::string name;
+  double fs = 0;
+  std::ptrdiff_t n_samples = -1;  // -1: neither the header nor a signal file tells
+  std::vector<std::string> leads, units;
+  std::vector<char> calibrated;
+  std::vector<int> formats;  // ascending, each once
+  std::vector<std::string> comments;
+  std::string start_time;
+};
+
+Record read_record(const std::string& path, const ReadOptions& options = {});
+RecordInfo read_header(const std::string& path);
+
+// A record out of memory: voltages are converted to mV as read_record does. Throws std::invalid_argument.
+Record make_record(Array<float> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
+                   std::string name);
+
+}  // namespace pqrst

@@ -1,0 +1,236 @@
+#include "signals.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "files.hpp"
+#include "formats.hpp"
+
+namespace pqrst {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr std::ptrdiff_t kChunkSamples = 16384;  // decoded at a time: 64 KiB, stays in the cache
+
+void check_format(const Header& header, const SignalLine& signal) {
+  if (signal.format == 0 || is_stored_format(signal.format)) return;
+  const std::string what = header.path + ": lead " + signal.lead + " has format " + std::to_string(signal.format);
+  if (is_flac_format(signal.format))
+    fail_format(what + " (FLAC), which is not decoded here; expected " + kReadableFormats);
+  fail_format(what + ", which is unknown; expected " + kReadableFormats);
+}
+
+// A signal while its file is decoded.
+struct Lead {
+  const SignalLine* line;
+  std::ptrdiff_t row;
+  std::ptrdiff_t place;  // first sample within the frame
+  std::ptrdiff_t skew;   // frames
+  std::uint32_t level;   // format 8: the running value, with the wrap-around of 32-bit integers
+  std::uint32_t sum;     // of all codes, for the checksum
+};
+
+// header(5) counts skew in samples of the signal; the WFDB library rounds it to frames, and so does this.
+std::ptrdiff_t skew_in_frames(const SignalLine& signal, std::ptrdiff_t n_frames) {
+  const std::ptrdiff_t spf = signal.samps_per_frame;
+  const std::ptrdiff_t frames = signal.skew / spf + (signal.skew % spf >= spf - signal.skew % spf ? 1 : 0);
+  return std::min(frames, n_frames);
+}
+
+// `n` frames, one code each.
+void convert_samples(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
+                     float* out) {
+  std::int32_t invalid = 0;
+  const bool has_invalid = is_invalid_code(line.format, invalid);
+  const double baseline = line.baseline, gain = line.adc_gain, to_mv = line.to_mv;
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    const std::int32_t code = codes[i * stride];
+    const auto value = static_cast<float>((code - baseline) / gain * to_mv);
+    out[i] = has_invalid && code == invalid ? kNaN : value;
+  }
+}
+
+// `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it. A frame with
+// an invalid sample is invalid.
+void convert_frames(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
+                    float* out) {
+  std::int32_t invalid = 0;
+  const bool has_invalid = is_invalid_code(line.format, invalid);
+  const std::ptrdiff_t spf = line.samps_per_frame;
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    std::int64_t sum = 0;
+    bool valid = true;
+    for (std::ptrdiff_t k = 0; k < spf; ++k) {
+      const std::int32_t code = codes[i * stride + k];
+      valid = valid && !(has_invalid && code == invalid);
+      sum += code;
+    }
+    const auto mean = static_cast<double>(sum / spf);
+    out[i] = valid ? static_cast<float>((mean - line.baseline) / line.adc_gain * line.to_mv) : kNaN;
+  }
+}
+
+void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k) {
+      std::int32_t& code = codes[i * stride + lead.place + k];
+      lead.level += static_cast<std::uint32_t>(code);
+      code = static_cast<std::int32_t>(lead.level);
+    }
+}
+
+void add_to_checksum(Lead& lead, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
+  std::uint32_t sum = 0;
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k)
+      sum += static_cast<std::uint32_t>(codes[i * stride + lead.place + k]);
+  lead.sum += sum;
+}
+
+}  // namespace
+
+Layout lay_out(const Header& header) {
+  Layout layout;
+  std::set<std::string> seen;
+  for (const SignalLine& signal : header.signals) {
+    check_format(header, signal);
+    const std::string path = signal.format == 0 ? std::string() : beside(header.path, signal.file);
+    if (layout.groups.empty() || path.empty() || layout.groups.back().path != path) {
+      // else one file could stand for any amount of samples
+      if (!path.empty() && !seen.insert(path).second)
+        fail_format(header.path + ": " + signal.file + " is given twice, expected its signals next to each other");
+      layout.groups.push_back({path, signal.format, signal.byte_offset, 0});
+    }
+    Group& group = layout.groups.back();
+    if (group.format != signal.format || group.byte_offset != signal.byte_offset)
+      fail_format(header.path + ": lead " + signal.lead +
+                  " differs in format or byte offset from the lead before it in " + signal.file);
+    layout.group.push_back(layout.groups.size() - 1);
+    layout.place.push_back(group.samps_per_frame);
+    if (__builtin_add_overflow(group.samps_per_frame, signal.samps_per_frame, &group.samps_per_frame))
+      fail_format(header.path + ": more samples per frame than any file holds");
+  }
+  return layout;
+}
+
+std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows) {
+  const bool known = header.n_samples > 0;
+  std::vector<char> needed(layout.groups.size(), known ? 0 : 1);
+  for (const SignalRow& row : rows) needed[layout.group[row.signal]] = 1;
+
+  std::ptrdiff_t n_frames = header.n_samples;
+  std::vector<std::ptrdiff_t> sizes(layout.groups.size());
+  for (std::size_t g = 0; g < layout.groups.size(); ++g) {
+    const Group& group = layout.groups[g];
+    if (group.path.empty() || !needed[g]) continue;
+    sizes[g] = file_size(group.path, group.path + ": no such file (signals of " + header.path + ")");
+    if (known) continue;
+    const std::ptrdiff_t bytes = std::max<std::ptrdiff_t>(0, sizes[g] - group.byte_offset);
+    const std::ptrdiff_t frames = samples_in(group.format, bytes) / group.samps_per_frame;
+    if (frames == 0) fail_format(group.path + ": has no samples, " + header.path + " leaves their number to this file");
+    n_frames = n_frames == 0 ? frames : std::min(n_frames, frames);
+  }
+  if (n_frames == 0) fail_format(header.path + ": has no samples");
+
+  for (std::size_t g = 0; g < layout.groups.size() && known; ++g) {
+    const Group& group = layout.groups[g];
+    if (group.path.empty() || !needed[g]) continue;
+    std::ptrdiff_t samples = 0, bytes = -1;
+    if (!__builtin_mul_overflow(n_frames, group.samps_per_frame, &samples)) bytes = bytes_for(group.format, samples);
+    if (bytes < 0 || __builtin_add_overflow(bytes, group.byte_offset, &bytes)) bytes = -1;
+    if (bytes < 0 || bytes > sizes[g])
+      fail_format(group.path + ": has " + std::to_string(sizes[g]) + " bytes, expected " +
+                  (bytes < 0 ? "more than any file holds" : std::to_string(bytes)) + " for " +
+                  std::to_string(n_frames) + " x " + std::to_string(group.samps_per_frame) + " samples of format " +
+                  std::to_string(group.format) + " in " + header.path);
+  }
+  return n_frames;
+}
+
+std::ptrdiff_t stored_signals(const Layout& layout, const std::vector<SignalRow>& rows,
+                              std::set<std::string>& counted) {
+  std::ptrdiff_t stored = 0;
+  for (std::size_t i = 0; i < rows.size();) {
+    const std::size_t g = layout.group[rows[i].signal];
+    std::ptrdiff_t n = 0;
+    for (; i < rows.size() && layout.group[rows[i].signal] == g; ++i)
+      n += i == 0 || rows[i - 1].signal != rows[i].signal;
+    if (!layout.groups[g].path.empty() && counted.insert(layout.groups[g].path).second) stored += n;
+  }
+  return stored;
+}
+
+bool has_checksums(const Header& header) {
+  return header.n_samples > 0 && std::any_of(header.signals.begin(), header.signals.end(),
+                                             [](auto& signal) { return signal.checksum.value_or(0) != 0; });
+}
+
+void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
+                  std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
+                  std::ptrdiff_t column, std::vector<std::string>* mismatches) {
+  std::vector<std::int32_t> codes;
+  std::vector<Lead> leads;
+  for (std::size_t i = 0; i < rows.size();) {
+    const std::size_t g = layout.group[rows[i].signal];
+    const Group& group = layout.groups[g];
+    leads.clear();
+    std::ptrdiff_t most_skew = 0;
+    for (; i < rows.size() && layout.group[rows[i].signal] == g; ++i) {
+      const SignalLine& line = header.signals[rows[i].signal];
+      const std::ptrdiff_t skew = skew_in_frames(line, n_frames);
+      most_skew = std::max(most_skew, skew);
+      leads.push_back(
+          {&line, rows[i].row, layout.place[rows[i].signal], skew, static_cast<std::uint32_t>(line.initial_value), 0});
+    }
+    if (group.path.empty()) {  // a null signal: no samples are stored, all are invalid
+      for (const Lead& lead : leads) std::fill_n(out.row(lead.row) + column, to - from, kNaN);
+      continue;
+    }
+
+    // differences add up from the first sample on
+    const std::ptrdiff_t stride = group.samps_per_frame;
+    const std::ptrdiff_t first = group.format == 8 ? 0 : from;
+    const std::ptrdiff_t last = std::min(n_frames, to + most_skew);
+    const std::ptrdiff_t block = block_samples(group.format);
+    const auto byte_of = [&](std::ptrdiff_t sample) { return sample / block * block_bytes(group.format); };
+    const std::ptrdiff_t begin = byte_of(first * stride);
+    const std::vector<std::uint8_t> bytes =
+        read_bytes(group.path, group.byte_offset + begin, bytes_for(group.format, last * stride) - begin);
+
+    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, kChunkSamples / stride);
+    codes.resize(static_cast<std::size_t>(std::min(step, last - first) * stride));
+    for (std::ptrdiff_t frame = first; frame < last; frame += step) {
+      const std::ptrdiff_t n = std::min(step, last - frame), sample = frame * stride;
+      decode(group.format, bytes.data() + byte_of(sample) - begin, sample % block, n * stride, codes.data());
+      for (std::size_t l = 0; l < leads.size(); ++l) {
+        Lead& lead = leads[l];
+        const bool repeated = l > 0 && leads[l - 1].line == lead.line;  // asked for twice, but summed up once
+        if (group.format == 8 && !repeated) integrate_differences(lead, codes.data(), stride, n);
+        if (mismatches) add_to_checksum(lead, codes.data(), stride, n);
+        // stored frame f is frame f - skew of the record
+        const std::ptrdiff_t low = std::max<std::ptrdiff_t>(0, from + lead.skew - frame);
+        const std::ptrdiff_t high = std::min(n, to + lead.skew - frame);
+        if (low >= high) continue;
+        const auto convert = lead.line->samps_per_frame == 1 ? convert_samples : convert_frames;
+        convert(*lead.line, codes.data() + low * stride + lead.place, stride, high - low,
+                out.row(lead.row) + column + (frame + low - lead.skew - from));
+      }
+    }
+
+    for (const Lead& lead : leads) {  // samples that the skew moves in from behind the end
+      const std::ptrdiff_t end = std::clamp(n_frames - lead.skew, from, to);
+      std::fill_n(out.row(lead.row) + column + (end - from), to - end, kNaN);
+      if (mismatches && lead.line->checksum) {
+        const auto expected = static_cast<std::int16_t>(*lead.line->checksum & 0xFFFF);
+        const auto actual = static_cast<std::int16_t>(lead.sum & 0xFFFF);
+        if (actual != expected)
+          mismatches->push_back(to_utf8(group.path + ": lead " + lead.line->lead + " has checksum " +
+                                        std::to_string(actual) + ", expected " + std::to_string(expected) + " as in " +
+                                        header.path));
+      }
+    }
+  }
+}
+
+}  // namespace pqrst
