@@ -28,6 +28,14 @@ std::size_t utf8_length(const std::string& s, std::size_t i) {
   return 0;
 }
 
+// What a message may hold: names out of files can have any bytes.
+std::string one_line(const std::string& message) {
+  std::string text = to_utf8(message);
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  return text;
+}
+
 }  // namespace
 
 bool to_double(std::string_view field, double& value) {
@@ -43,11 +51,11 @@ bool to_double(std::string_view field, double& value) {
 }
 
 void fail_format(const std::string& message) {
-  throw FormatError(to_utf8(message));
+  throw FormatError(one_line(message));
 }
 
 void fail_missing(const std::string& message) {
-  throw FileMissing(to_utf8(message));
+  throw FileMissing(one_line(message));
 }
 
 std::string to_utf8(const std::string& bytes) {

@@ -11,7 +11,7 @@
 
 namespace pqrst {
 
-// Messages quote names out of files, so they are made valid UTF-8 before they leave.
+// Messages quote names out of files: they are made one line of valid UTF-8 before they leave.
 [[noreturn]] void fail_format(const std::string& message);
 [[noreturn]] void fail_missing(const std::string& message);
 

@@ -46,10 +46,6 @@ DEPARTURES = {
 # are FileNotFoundError in both.
 FORMATS_DIR = "wfdb-formats/"
 WFDB_DIFFERS = {
-    # record names with an extension: wfdb has "invalid syntax in record line"
-    "cinc2020/Training_WFDB/E00001.hea": (12, 5000),
-    "cinc2020/Training_WFDB/E00009.hea": (12, 5000),
-    "cinc2020/Training_WFDB/E00015.hea": (12, 5000),
     # format 0: nothing is stored, so all samples are invalid; wfdb has "invalid syntax in signal line"
     FORMATS_DIR + "headers-only/null.hea": (2, 1800),
     # absolute paths are never opened
@@ -71,14 +67,24 @@ MISSING_DATA = {
 }  # fmt: skip
 
 
-def reference(record, samples=None):
+def reference(record, units=None):
     """The physical values of wfdb (T, L), voltages to mV in float64, rounded once: (L, T) float32."""
-    factors = np.array([TO_MV.get(unit.lower(), 1.0) for unit in record.units])
+    factors = np.array([TO_MV.get(unit.lower(), 1.0) for unit in units or record.units])
     return (record.p_signal * factors).astype(np.float32).T
 
 
+def read_with_wfdb(path, tmp_path):
+    """wfdb refuses a record name with an extension (Georgia 2020, `E00001.mat 12 500 ...`): a copy goes without."""
+    header = path.read_bytes()
+    if not header.startswith(f"{path.stem}.mat ".encode()):
+        return wfdb.rdrecord(str(path.with_suffix("")))
+    shutil.copy(path.with_suffix(".mat"), tmp_path)
+    (tmp_path / path.name).write_bytes(header.replace(f"{path.stem}.mat".encode(), path.stem.encode(), 1))
+    return wfdb.rdrecord(str(tmp_path / path.stem))
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_every_real_record_equals_wfdb_value_for_value(real_data, folder):
+def test_every_real_record_equals_wfdb_value_for_value(real_data, tmp_path, folder):
     paths = sorted((real_data / folder).rglob("*.hea"))
     if not paths:
         pytest.skip(f"no records in {real_data / folder}")
@@ -86,7 +92,7 @@ def test_every_real_record_equals_wfdb_value_for_value(real_data, folder):
         key = path.relative_to(real_data).as_posix()
         if key in WFDB_DIFFERS or key in MISSING_DATA:
             continue  # the tests below
-        expected = wfdb.rdrecord(str(path.with_suffix("")))
+        expected = read_with_wfdb(path, tmp_path)
         record = pqrst.read(path)
         values = reference(expected)
         if key in DEPARTURES:
@@ -136,15 +142,6 @@ def test_headers_without_data_name_the_file_that_is_missing(real_data, key):
     pqrst.header(real_data / key)  # the header alone can be read
 
 
-def test_georgia_headers_of_2020_hold_the_values_of_the_mat_file(real_data):
-    path = real_data / "cinc2020/Training_WFDB/E00001"
-    if not path.with_suffix(".mat").exists():
-        pytest.skip("no cinc2020")
-    stored = np.frombuffer(path.with_suffix(".mat").read_bytes()[24:], "<i2").reshape(5000, 12).T
-    gain = 4880.0  # as the header has it, although it is wrong
-    assert same(pqrst.read(path).signal, (stored / gain).astype(np.float32))
-
-
 def test_frames_with_a_missing_sample_are_the_only_departure(real_data):
     path = real_data / "wfdb-formats/multi-segment/041s/041s02"
     if not path.with_suffix(".hea").exists():
@@ -165,12 +162,7 @@ def test_segments_that_are_there_are_read_without_those_that_are_not(real_data):
     assert np.isnan(record.signal[2:]).all()  # leads of no segment
     expected = wfdb.rdrecord(str(path), sampfrom=0, sampto=7500)
     assert [expected.sig_name.index(lead) for lead in record.leads] == [0, 1, 2, 3]
-    assert same(record.signal, reference_units(expected, record.units))
-
-
-def reference_units(expected, units):
-    factors = np.array([TO_MV.get(unit.lower(), 1.0) for unit in units])
-    return (expected.p_signal * factors).astype(np.float32).T
+    assert same(record.signal, reference(expected, record.units))
 
 
 def test_every_real_annotation_file_equals_wfdb(real_data):
@@ -219,10 +211,9 @@ def encode(fmt, codes):
         group = [code & 0x3FF for code in codes[k : k + 3]]
         n_bytes = {1: 2, 2: 4 if fmt == 310 else 3, 3: 4}[len(group)]
         a, b, c = group + [0] * (3 - len(group))
-        if fmt == 310:
-            word = (a << 1 | (c & 31) << 11) | (b << 1 | c >> 5 << 11) << 16
-        else:
-            word = a | b << 10 | c << 20
+        word_310 = (a << 1 | (c & 31) << 11) | (b << 1 | c >> 5 << 11) << 16
+        word_311 = a | b << 10 | c << 20
+        word = word_310 if fmt == 310 else word_311
         out += word.to_bytes(4, "little")[:n_bytes]
     return out
 
@@ -277,13 +268,15 @@ def test_every_length_of_every_format_is_read_exactly(rng, tmp_path, fmt, n_lead
         backwards = record.leads[::-1]
         assert same(pqrst.read(path, leads=backwards).signal, record.signal[::-1].copy())
         unknown = write(tmp_path, "u", f"u {n_leads}\n" + "\n".join(lines[1:]), r_dat=stored(fmt, codes))
-        assert pqrst.header(unknown).n_samples == n_samples
-        assert same(pqrst.read(unknown).signal, record.signal)
+        # two samples left over in format 310 take as many bytes as three: the file alone has one more
+        more = int(fmt == 310 and n_leads == 1 and n_samples % 3 == 2)
+        assert pqrst.header(unknown).n_samples == n_samples + more
+        assert same(pqrst.read(unknown, stop=n_samples).signal, record.signal)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", [16, 24, 32, 80, 212])  # those that it writes
 def test_what_wfdb_writes_is_read_as_wfdb_reads_it(rng, tmp_path, fmt):
-    codes = codes_of(fmt, rng, 2, 101) if fmt != 8 else np.cumsum(rng.integers(-50, 50, (2, 101)), axis=1)
+    codes = codes_of(fmt, rng, 2, 101)
     wfdb.wrsamp(
         "w", fs=250, units=["mV", "uV"], sig_name=["II", "V 1"], d_signal=codes.T.astype(np.int64), fmt=[str(fmt)] * 2,
         adc_gain=[200.0, 3.5], baseline=[1, -7], comments=["Age: 60", "note"], write_dir=str(tmp_path),
@@ -441,9 +434,10 @@ def test_time_and_date_are_kept_as_they_are(tmp_path, text):
     assert read_text(tmp_path, f"r 1 100 3  {text} \nr.dat 16 1\n").start_time == text
 
 
-def test_paths_may_have_the_suffix_or_not(tmp_path):
+def test_paths_may_have_the_suffix_or_not(tmp_path, monkeypatch):
     path = write(tmp_path, "r.1", "r 1 100 3\nr.dat 16 1\n", r_dat=encode(16, [1, 2, 3]))
-    for given_path in (path, str(path), f"{path}.hea"):
+    monkeypatch.chdir(tmp_path)
+    for given_path in (path, str(path), f"{path}.hea", "r.1", "./r.1.hea"):
         assert pqrst.read(given_path).n_samples == pqrst.header(given_path).n_samples == 3
 
 
@@ -830,10 +824,10 @@ def test_time_resolution_and_definitions_are_applied_and_left_out(tmp_path):
 
 def test_what_wfdb_writes_as_annotations_is_read_as_wfdb_reads_it(tmp_path, rng):
     sample = np.cumsum(rng.integers(0, 5000, 300)) + 1
-    custom = pd.DataFrame({"label_store": [42], "symbol": ["Q2"], "description": ["second Q"]})
+    custom = pd.DataFrame({"label_store": [42], "symbol": ["&"], "description": ["second Q"]})
     wfdb.wrann(
-        "r", "qrs", sample, symbol=list(rng.choice(["N", "V", "+", "/", "Q2"], 300)), subtype=rng.integers(-3, 4, 300),
-        chan=rng.integers(0, 3, 300), num=rng.integers(-3, 4, 300), custom_labels=custom, fs=360,
+        "r", "qrs", sample, symbol=list(rng.choice(["N", "V", "+", "/", "&"], 300)), subtype=rng.integers(-3, 4, 300),
+        chan=rng.integers(0, 3, 300), num=rng.integers(0, 4, 300), custom_labels=custom, fs=360,
         aux_note=["(AFIB" if k % 7 == 0 else "" for k in range(300)], write_dir=str(tmp_path),
     )  # fmt: skip
     expected = wfdb.rdann(str(tmp_path / "r"), "qrs")
@@ -862,7 +856,7 @@ def test_damage_in_annotations_is_named_with_its_byte(tmp_path, content, words):
 # ------------------------------------------------------------------------------------------- damage
 
 HEADER = (
-    b"r/2 3 125/60(1) 18 10:00:00 1/2/2003\nl 0\ns 9\n~ 9\n#x\n",
+    b"r/3 3 125/60(1) 18 10:00:00 1/2/2003\nl 0\ns 9\n~ 9\n#x\n",
     b"s 3 125 9\ns.dat 212x2:2+3 200(10)/mV 12 1 5 11 0 II\ns.dat 212+3 0/uV 12 0 7 12 0 V 1\n"
     b"t.dat 8 5/NU 8 0 1 5 0 resp\n# Age: 60\n",
     b"l 3 125 0\n~ 0 1/mV 12 0 0 0 0 II\n~ 0 1/uV 12 0 0 0 0 V 1\n~ 0 1/NU 8 0 0 0 0 resp\n",
