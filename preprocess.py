@@ -89,7 +89,7 @@ def _index_one(recording: Recording, source: Source, settings: Settings, raw: Pa
     path, recipe = raw / recording.locator, settings.recipe
     info = pqrst.header(path)
     files = [path, *(path.parent / name for name in info.files)]
-    if info.n_samples < 1:
+    if not info.n_samples:
         raise ValueError(f"{path}: has no samples, or its data file is missing")
     if recipe.window.kind != "beat":
         n_rows = pqrst.n_rows(config.plain(recipe), info.n_samples, info.fs, 0)
