@@ -245,6 +245,8 @@ class CNN1d(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
+        if not channels or min(channels) < 1 or pool < 1:
+            raise ValueError(f"channels {channels} must be one or more layers of at least 1, pool {pool} at least 1")
         self.n_leads, self.pool = n_leads, pool
         widths = [n_leads, *channels]
         self.convolutions = nn.ModuleList(_convolution(*pair, kernel) for pair in pairwise(widths))

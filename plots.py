@@ -17,10 +17,16 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 Array = npt.NDArray[Any]
-MAX_CURVES = 20  # colours that can be told apart; of more classes the best and worst are named, the others grey
+MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
 MAX_WRITTEN = 20  # classes up to which every cell of the confusion matrix carries its number
 
 
@@ -47,11 +53,13 @@ def save_confusion(report: dict[str, Any], path: str | Path) -> None:
         panels, (counts, shares), ("rows", "fraction of each true class"), ("{:,}", "{:.2f}"), strict=True
     ):
         # a few classes hold most rows: the colour of counts goes by their square root
-        tint = np.sqrt(values / max(values.max(), 1))
+        tint = np.sqrt(values / max(values.max(), 1)) if values is counts else values
         axes.imshow(tint, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_title(title)
         axes.set_xlabel(label)
-        axes.set_xticks(range(len(columns)), _plain(columns), rotation=90 if n > 4 else 0, fontsize=fontsize)
+        axes.set_xticks(
+            range(len(columns)), _plain(columns), rotation=90 if max(map(len, columns)) > 3 else 0, fontsize=fontsize
+        )
         axes.set_yticks(range(n), _plain(classes), fontsize=fontsize)
         for i, j in np.ndindex(values.shape) if written else ():
             colour = "white" if tint[i, j] > 0.6 else "black"
@@ -95,7 +103,7 @@ def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path
 
     def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
         observed, predicted = calibration_curve(target, score, n_bins=n_bins)
-        return predicted, observed, float(np.mean((score - target) ** 2))
+        return predicted, observed, float(brier_score_loss(target, score))
 
     figure, axes = _one_against_all(targets, scores, classes, curve, "Brier score", marker=".")
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--")  # calibrated
@@ -174,7 +182,7 @@ def _one_against_all(
     score_name: str,
     marker: str | None = None,
 ) -> tuple[Figure, Any]:
-    """One curve per class that has rows with and without it, named best first; of many, the best and worst ten."""
+    """One curve per class that has rows with and without it, by descending score; of many, ten at either end named."""
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if targets.ndim != 2 or targets.shape != scores.shape or targets.shape[1] != len(classes):
         raise ValueError(f"targets {targets.shape} and scores {scores.shape}: both must be (N, {len(classes)})")
