@@ -55,13 +55,19 @@ def mitdb_like(tmp_path_factory) -> Path:
     import simulate
 
     folder = tmp_path_factory.mktemp("mitdb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulate, "PVC_FRACTION", 1.0)
+        _write_mitdb_like(folder, simulate)
+    return folder
+
+
+def _write_mitdb_like(folder, simulate):
     for number, name in enumerate(["101", "102", "106", "108", "109", "114", "119", "200"]):
         generator = np.random.default_rng(number)
         patient = simulate.simulate_patient(generator)
-        signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 60.0, 360.0, pvc_rate=0.15)
+        signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 60.0, 360.0)
         leads, rows = {"102": (("V5", "V2"), [10, 7]), "114": (("V5", "MLII"), [10, 1])}.get(name, (("MLII", "V1"), [1, 6]))
         write_record(folder, name, signal[rows], 360, leads, (r_peaks, symbols))
-    return folder
 
 
 @pytest.fixture(scope="session")
