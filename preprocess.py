@@ -105,7 +105,7 @@ def _index_one(recording: Recording, source: Source, settings: Settings, raw: Pa
     r_peaks, symbols = annotations.sample[is_beat], symbols[is_beat]
     has_class = np.isin(symbols, list(source.symbols))
     for symbol, count in sorted(Counter(symbols[~has_class]).items()):
-        failures.append(Failure(recording.locator, "labels", f"{count} beats {symbol!r} have no class"))
+        failures.append(Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class"))
     beat_index = np.flatnonzero(has_class)
     symbols = symbols[has_class]
     if recipe.centers == "rpeaks":
