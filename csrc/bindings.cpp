@@ -5,16 +5,19 @@
 #include <pybind11/stl/filesystem.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "annotations.hpp"
 #include "array.hpp"
 #include "filter.hpp"
 #include "prepare.hpp"
 #include "record.hpp"
+#include "refuse.hpp"
 #include "resample.hpp"
 #include "rpeaks.hpp"
 #include "scale.hpp"
@@ -300,182 +303,214 @@ FormatError
 
 // ---------------------------------------------------------------------------------------------- kernels
 
-// Calls f with x as float32 where it is, otherwise as float64; integers widen, nothing is narrowed in silence.
-template <class F>
-py::object in_own_type(const py::object& x, F&& f) {
-  const py::array array = py::array::ensure(x);
-  if (!array) {
-    PyErr_Clear();
-    throw std::invalid_argument("x: is not an array");
-  }
-  const char kind = array.dtype().kind();
-  if ((kind != 'f' && kind != 'i' && kind != 'u') || array.itemsize() > 8)
-    throw std::invalid_argument("x: expected real numbers of up to 64 bits, got " + py::str(array.dtype()).cast<std::string>());
-  if (kind == 'f' && array.itemsize() == 4) return f(In<float>(array));
-  return f(In<double>(py::array_t<double, py::array::c_style | py::array::forcecast>(array)));
-}
-
-// Runs kernel(View<const T>, View<T>) over x without the GIL; `cols` samples per lead come out.
-template <class T, class Kernel>
-py::object filtered(const In<T>& x, std::ptrdiff_t cols, Kernel&& kernel) {
-  const View<const T> in = signal_view(x);
-  py::array_t<T> result = result_like(x, cols);
-  const View<T> out = mutable_view(result);
-  {
-    const py::gil_scoped_release release;
-    kernel(in, out);
-  }
-  return std::move(result);
-}
-
-template <class T>
-View<const T> rows_view(const In<T>& x) {
-  if (x.ndim() < 1) throw std::invalid_argument("x: expected at least one dimension");
-  const std::ptrdiff_t cols = x.shape(x.ndim() - 1);
-  if (cols == 0) throw std::invalid_argument("x: has no samples");
-  return {x.data(), static_cast<std::ptrdiff_t>(x.size()) / cols, cols};
-}
-
-// Runs a scaling kernel over the last axis of an array of any rank.
+// x as C-contiguous float32 or float64, handed to `kernel`; integers widen to float64, everything else is a TypeError.
+// By hand and not by overloads: those would take int16 for float32, True for 1.0 and None for NaN.
 template <class Kernel>
-py::object scaled(const py::object& x, Kernel&& kernel) {
-  return in_own_type(x, [&](const auto& array) -> py::object {
-    using T = std::remove_cv_t<std::remove_reference_t<decltype(*array.data())>>;
-    const View<const T> in = rows_view<T>(array);
-    py::array_t<T> result(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
-    const View<T> out{result.mutable_data(), in.rows, in.cols};
-    {
-      const py::gil_scoped_release release;
-      kernel(in, out);
-    }
-    return std::move(result);
+py::array with_numbers(const py::object& x, Kernel kernel) {
+  const py::array given(x);
+  const char kind = given.dtype().kind();
+  const py::ssize_t size = given.dtype().itemsize();
+  if (kind == 'f' && size == 4) return kernel(In<float>(given));
+  if ((kind == 'f' && size == 8) || kind == 'i' || kind == 'u') return kernel(In<double>(given));
+  throw py::type_error("x: dtype " + py::str(given.dtype()).cast<std::string>() +
+                       ", expected float32, float64 or integers");
+}
+
+// A kernel from (L, T) to (L, T), run without the GIL.
+template <class Kernel>
+py::array same_shape(const py::object& x, Kernel kernel) {
+  return with_numbers(x, [&](const auto& in) -> py::array {
+    const auto view = signal_view(in);
+    auto out = result_like(in, view.cols);
+    const auto result = mutable_view(out);
+    py::gil_scoped_release release;
+    kernel(view, result);
+    return out;
   });
 }
 
-// int, float or fractions.Fraction
-double rate_of(const py::object& rate, const char* name) {
+// A kernel over the last axis of any rank, run without the GIL.
+template <class Kernel>
+py::array each_row(const py::object& x, Kernel kernel) {
+  return with_numbers(x, [&](const auto& in) -> py::array {
+    using T = typename std::decay_t<decltype(in)>::value_type;
+    const py::ssize_t rank = in.ndim();
+    if (rank == 0) throw std::invalid_argument("x: is a single number, expected at least one axis");
+    const py::ssize_t cols = in.shape(rank - 1);
+    if (cols == 0) throw std::invalid_argument("x: has no samples");
+    if (rank >= 2 && in.shape(rank - 2) == 0) throw std::invalid_argument("x: has no leads");
+    py::array_t<T> out(std::vector<py::ssize_t>(in.shape(), in.shape() + rank));
+    const View<const T> view{in.data(), in.size() / cols, cols};
+    const View<T> result{out.mutable_data(), view.rows, cols};
+    py::gil_scoped_release release;
+    kernel(view, result);
+    return out;
+  });
+}
+
+double rate_as_float(const char* argument, const py::object& fs) {
   try {
-    return py::float_(rate).cast<double>();
-  } catch (const py::error_already_set&) {
-    throw std::invalid_argument(std::string(name) + ": expected a number, got " + py::repr(rate).cast<std::string>());
+    return fs.cast<double>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(std::string(argument) + ": expected a rate in Hz as int, float or Fraction, got " +
+                         py::repr(fs).cast<std::string>());
   }
+}
+
+// int and Fraction know themselves exactly; a float is the simplest fraction that rounds to it.
+Ratio exact_rate_of(const char* argument, const py::object& fs) {
+  const double value = rate_as_float(argument, fs);
+  if (!py::hasattr(fs, "numerator") || !py::hasattr(fs, "denominator")) return exact_rate(argument, value);
+  check_rate(argument, value);
+  try {
+    return {fs.attr("numerator").cast<std::int64_t>(), fs.attr("denominator").cast<std::int64_t>()};
+  } catch (const py::cast_error&) {
+    refuse(argument, value, "numerator and denominator must be below 2^63");
+  }
+}
+
+Ratio ratio_of(const py::object& fs_in, const py::object& fs_out) {
+  const double in = rate_as_float("fs_in", fs_in), out = rate_as_float("fs_out", fs_out);
+  if (fs_in.equal(fs_out)) return rate_ratio(in, out);  // no fraction needed for a copy
+  return rate_ratio(exact_rate_of("fs_in", fs_in), exact_rate_of("fs_out", fs_out));
+}
+
+py::array_t<std::int64_t> centers_of(const py::object& centers) {
+  const py::array given(centers);
+  if (given.ndim() != 1)
+    throw std::invalid_argument("centers: expected shape (N,), got " + std::to_string(given.ndim()) + " dimensions");
+  if (given.size() == 0) return py::array_t<std::int64_t>(0);  // [] is float64 to NumPy
+  const char kind = given.dtype().kind();
+  if (kind != 'i' && !(kind == 'u' && given.dtype().itemsize() < 8))
+    throw py::type_error("centers: dtype " + py::str(given.dtype()).cast<std::string>() + ", expected int64");
+  return In<std::int64_t>(given);
 }
 
 void bind_kernels(py::module_& m) {
   m.def(
       "bandpass",
       [](const py::object& x, double fs, double low_hz, double high_hz, int order) {
-        const ZeroPhaseFilter filter = bandpass_filter(fs, low_hz, high_hz, order);
-        return in_own_type(x, [&](const auto& array) {
-          const std::ptrdiff_t cols = signal_view(array).cols;
-          return filtered(array, cols, [&](auto in, auto out) { filter.apply(in, out); });
-        });
+        return same_shape(x, [=](auto in, auto out) { bandpass(in, fs, low_hz, high_hz, order, out); });
       },
       "x"_a, "fs"_a, "low_hz"_a, "high_hz"_a, "order"_a = 3,
-      R"(Zero-phase Butterworth band-pass, equal to `scipy.signal.sosfiltfilt` with its defaults.
+      R"(Zero-phase Butterworth band-pass, equal to scipy.signal.sosfiltfilt with its defaults.
 
 Parameters
 ----------
-x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
-fs : float, Hz
-low_hz, high_hz : float, 0 < low_hz < high_hz < fs / 2, edges at -6 dB (-3 dB in each direction)
-order : int, 1 to 8, of the prototype
+x : (T,) or (L, T) float32 or float64 (integers as float64), any unit; T above 3 * (2 * order + 1)
+fs : float, sampling rate in Hz
+low_hz, high_hz : float, band edges (-6 dB after both passes), 0 < low_hz < high_hz < fs / 2
+order : int, 1 to 8
 
 Returns
 -------
-Same shape and dtype as x, computed in float64 and rounded once. NaN and infinity stay in their lead.
+Shape, dtype and unit of x. Computed in float64, rounded once; NaN or infinity stays in its lead.
 
 Raises
 ------
 ValueError
-    A setting out of range; x of another rank, without leads or samples, not numeric, or not longer than the filter's
-    padding (the message gives the length).
-)");
+    A setting outside its range, a signal that is not longer than the padding, another rank, no leads, no samples.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)");
+
   m.def(
       "notch",
       [](const py::object& x, double fs, double notch_hz, double quality) {
-        const ZeroPhaseFilter filter = notch_filter(fs, notch_hz, quality);
-        return in_own_type(x, [&](const auto& array) {
-          const std::ptrdiff_t cols = signal_view(array).cols;
-          return filtered(array, cols, [&](auto in, auto out) { filter.apply(in, out); });
-        });
+        return same_shape(x, [=](auto in, auto out) { notch(in, fs, notch_hz, quality, out); });
       },
-      "x"_a, "fs"_a, "notch_hz"_a, "quality"_a = default_notch_quality,
-      R"(Zero-phase notch, equal to `scipy.signal.iirnotch` with `filtfilt`.
+      "x"_a, "fs"_a, "notch_hz"_a, "quality"_a = 30.0,
+      R"(Zero-phase notch against mains hum, equal to scipy.signal.iirnotch and filtfilt.
 
 Parameters
 ----------
-x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
-fs : float, Hz
-notch_hz : float, 0 < notch_hz < fs / 2, what is removed
-quality : float, notch_hz over the width at -3 dB of one direction
+x : (T,) or (L, T) float32 or float64 (integers as float64), any unit; T at least 10
+fs : float, sampling rate in Hz
+notch_hz : float, the frequency removed, 0 < notch_hz < fs / 2
+quality : float, notch_hz over the width of the notch (-3 dB, one pass), above notch_hz / (fs / 2)
 
 Returns
 -------
-Same shape and dtype as x, computed in float64 and rounded once. NaN and infinity stay in their lead.
+Shape, dtype and unit of x. Computed in float64, rounded once; NaN or infinity stays in its lead.
 
 Raises
 ------
 ValueError
-    As `bandpass`.
-)");
+    A setting outside its range, fewer than 10 samples, another rank, no leads, no samples.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)");
+
   m.def(
       "resample",
       [](const py::object& x, const py::object& fs_in, const py::object& fs_out) {
-        const Ratio ratio = rate_ratio(rate_of(fs_in, "fs_in"), rate_of(fs_out, "fs_out"));
-        return in_own_type(x, [&](const auto& array) {
-          const std::ptrdiff_t cols = resampled_length(signal_view(array).cols, ratio.up, ratio.down);
-          const Resampler resampler(ratio);
-          return filtered(array, cols, [&](auto in, auto out) { resampler.apply(in, out); });
+        const Ratio ratio = ratio_of(fs_in, fs_out);
+        return with_numbers(x, [&](const auto& in) -> py::array {
+          using T = typename std::decay_t<decltype(in)>::value_type;
+          const View<const T> view = signal_view(in);
+          const std::ptrdiff_t length = resampled_length(view.cols, ratio.up, ratio.down);
+          checked_product("x resampled", checked_product("x resampled", view.rows, length), sizeof(T));
+          const auto resampler = [&] {
+            py::gil_scoped_release release;
+            return Resampler<T>(ratio);
+          }();
+          auto out = result_like(in, length);
+          const View<T> result = mutable_view(out);
+          py::gil_scoped_release release;
+          resampler.apply(view, result);
+          return out;
         });
       },
       "x"_a, "fs_in"_a, "fs_out"_a,
-      R"(Polyphase resampling, equal to `scipy.signal.resample_poly` with its defaults.
+      R"(Resample, equal to scipy.signal.resample_poly with its defaults (Kaiser-windowed sinc, no delay, zeros outside).
 
 Parameters
 ----------
-x : (T,) or (L, T) float32 or float64, any unit; integers are taken as float64
-fs_in, fs_out : int, float or Fraction, Hz; fractions with a denominator up to 10000
+x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
+fs_in, fs_out : int, float or fractions.Fraction, rates of x and of the result in Hz; a float must be a fraction with a
+    denominator up to 10000 (15.5, 499.348); the reduced ratio must not need numbers above 2^20
 
 Returns
 -------
-(..., ceil(T * fs_out / fs_in)), dtype of x, computed in that dtype. Beyond its ends the signal counts as 0.
+(..., ceil(T * fs_out / fs_in)), dtype and unit of x, computed in this dtype; equal rates give a copy. NaN or infinity
+stays in its lead, within 10 samples of the lower rate.
 
 Raises
 ------
 ValueError
-    A rate that is not positive, finite and such a fraction; x as in `bandpass`; a length that overflows.
-)");
+    A rate that is not finite, not above 0 or no small fraction; a result too large; another rank, no leads, no samples.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)");
+
   m.def(
       "segment",
-      [](const py::object& x, const In<std::int64_t>& centers, std::ptrdiff_t length,
-         const std::optional<std::ptrdiff_t>& before) {
-        if (length < 1) throw std::invalid_argument("length " + std::to_string(length) + ": must be at least 1");
-        if (centers.ndim() != 1) throw std::invalid_argument("centers: expected shape (N,)");
-        return in_own_type(x, [&](const auto& array) -> py::object {
-          using T = std::remove_cv_t<std::remove_reference_t<decltype(*array.data())>>;
-          if (array.ndim() != 2)
-            throw std::invalid_argument("x: expected shape (L, T), got " + std::to_string(array.ndim()) + " dimensions");
-          const View<const T> in = signal_view<T>(array);
-          if (centers.size() > 0 && length > PY_SSIZE_T_MAX / static_cast<std::ptrdiff_t>(sizeof(T)) / in.rows / centers.size())
-            throw std::invalid_argument("length " + std::to_string(length) + ": too much for memory");
-          py::array_t<T> result({centers.size(), static_cast<py::ssize_t>(in.rows), static_cast<py::ssize_t>(length)});
-          T* out = result.mutable_data();
-          {
-            const py::gil_scoped_release release;
-            segment(in, centers.data(), centers.size(), length, before.value_or(length / 2), out);
-          }
-          return std::move(result);
+      [](const py::object& x, const py::object& centers, std::int64_t length, std::optional<std::int64_t> before) {
+        const auto middles = centers_of(centers);
+        return with_numbers(x, [&](const auto& in) -> py::array {
+          using T = typename std::decay_t<decltype(in)>::value_type;
+          if (in.ndim() != 2)
+            throw std::invalid_argument("x: expected shape (L, T), got " + std::to_string(in.ndim()) + " dimensions");
+          const View<const T> view = signal_view(in);
+          if (length < 1) throw std::invalid_argument("length " + std::to_string(length) + ": must be at least 1");
+          const std::ptrdiff_t n = middles.size();
+          const std::ptrdiff_t row = checked_product("segment: leads x length", view.rows, length);
+          checked_product("segment: bytes",
+                          checked_product("segment: centers x row", std::max<std::ptrdiff_t>(n, 1), row), sizeof(T));
+          py::array_t<T> out({n, view.rows, static_cast<std::ptrdiff_t>(length)});
+          T* result = out.mutable_data();
+          const std::int64_t* middle = middles.data();
+          py::gil_scoped_release release;
+          segment(view, middle, n, length, before.value_or(length / 2), result);
+          return out;
         });
       },
-      "x"_a, "centers"_a, "length"_a, "before"_a = py::none(), R"(Cut a window around each centre.
+      "x"_a, "centers"_a, "length"_a, "before"_a = py::none(),
+      R"(Cut a window around each centre.
 
 Parameters
 ----------
-x : (L, T) float32 or float64, any unit; integers are taken as float64
+x : (L, T) float32 or float64 (integers as float64), any unit
 centers : (N,) int64, sample indices
 length : int, samples per window, at least 1
-before : int, samples ahead of the centre, length // 2 if None
+before : int, samples ahead of the centre, 0 to length; length // 2 if None
 
 Returns
 -------
@@ -484,32 +519,68 @@ Returns
 Raises
 ------
 ValueError
-    length < 1, a rank other than 2, or a centre more than one window outside the signal.
-)");
+    length < 1, a rank other than 2, no leads, no samples, or a centre more than one window outside the signal.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16; centers are not integers.)");
+
   m.def(
-      "zscore", [](const py::object& x) { return scaled(x, [](auto in, auto out) { zscore(in, out); }); }, "x"_a,
-      R"(Mean 0 and population deviation 1 over the last axis.
+      "zscore", [](const py::object& x) { return each_row(x, [](auto in, auto out) { zscore(in, out); }); }, "x"_a,
+      R"(Scale each row (last axis) to mean 0 and standard deviation 1 over its samples (ddof 0).
 
 Parameters
 ----------
-x : (..., T) float32 or float64, any unit; integers are taken as float64
+x : (..., T) float32 or float64 (integers as float64), any unit, rank at least 1
 
 Returns
 -------
-Same shape and dtype, no unit, computed in float64. A constant row gives zeros; a row that holds NaN is NaN.
-)");
+Shape and dtype of x, no unit. Computed in float64, rounded once. A constant row gives zeros; a row with a NaN or an
+infinity becomes NaN, others are untouched.
+
+Raises
+------
+ValueError
+    A single number, no samples, no leads.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)");
+
   m.def(
-      "minmax", [](const py::object& x) { return scaled(x, [](auto in, auto out) { minmax(in, out); }); }, "x"_a,
-      R"(From 0 (least value) to 1 (largest) over the last axis.
+      "minmax", [](const py::object& x) { return each_row(x, [](auto in, auto out) { minmax(in, out); }); }, "x"_a,
+      R"(Scale each row (last axis) from its smallest and largest sample to 0 and 1.
 
 Parameters
 ----------
-x : (..., T) float32 or float64, any unit; integers are taken as float64
+x : (..., T) float32 or float64 (integers as float64), any unit, rank at least 1
 
 Returns
 -------
-Same shape and dtype, no unit, computed in float64. A constant row gives zeros; a row that holds NaN is NaN.
-)");
+Shape and dtype of x, no unit, 0..1. Computed in float64, rounded once. A constant row gives zeros; a row with a NaN or
+an infinity becomes NaN, others are untouched.
+
+Raises
+------
+ValueError
+    A single number, no samples, no leads.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)");
+
+  // The designs, for comparison with SciPy's.
+  m.def(
+      "_bandpass_design",
+      [](int order, double low_hz, double high_hz, double fs) {
+        const ZeroPhaseFilter filter(butterworth_bandpass(order, low_hz, high_hz, fs));
+        std::vector<std::array<double, 6>> sections;
+        for (const Section& s : filter.sections) sections.push_back({s.b0, s.b1, s.b2, 1, s.a1, s.a2});
+        return py::make_tuple(sections, filter.state, filter.padding);
+      },
+      "order"_a, "low_hz"_a, "high_hz"_a, "fs"_a,
+      "Second-order sections as SciPy writes them, initial state of each, padding in samples.");
+  m.def(
+      "_resampling_taps",
+      [](std::int64_t up, std::int64_t down) {
+        const std::vector<double> taps = resampling_taps({up, down});
+        return py::array_t<double>(static_cast<py::ssize_t>(taps.size()), taps.data());
+      },
+      "up"_a, "down"_a, "The low-pass of resample, times up: (2 * 10 * max(up, down) + 1,) float64.");
 }
 
 // ---------------------------------------------------------------------------------------------- R peaks

@@ -1,195 +1,263 @@
-// Zero-phase filters: Butterworth band-pass and notch, designed in closed form, run forward and backward in float64.
+// Zero-phase filters: Butterworth band-pass and notch, designed in closed form, run forwards and backwards.
+//
+// Equal to scipy.signal.sosfiltfilt with its defaults: odd extension at both ends, each pass started in the steady
+// state of its first sample. Everything is float64, whatever comes in: a 0.5 Hz edge at 500 Hz puts poles 0.006 from
+// the unit circle, where float32 coefficients are another filter.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <complex>
 #include <cstddef>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "array.hpp"
+#include "refuse.hpp"
 
 namespace pqrst {
 
-// One second-order section, a0 = 1.
+// (b0 + b1/z + b2/z^2) / (1 + a1/z + a2/z^2)
 struct Section {
   double b0, b1, b2, a1, a2;
 };
 
-// Shortest decimal that tells two settings apart in a message: 60, 0.5.
-inline std::string number_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
-  return text;
-}
+constexpr int max_order = 8;  // a band-pass of this order has as many sections
+constexpr double pi = 3.141592653589793238462643383279502884;
 
-inline void check_rate(double fs, const char* name) {
-  if (!(std::isfinite(fs) && fs > 0))
-    throw std::invalid_argument(std::string(name) + " " + number_text(fs) + ": must be positive and finite");
-}
+// ------------------------------------------------------------------------------------------------ design
 
-inline void check_below_nyquist(double hz, double fs, const char* name) {
-  if (!(hz < fs / 2))
-    throw std::invalid_argument(std::string(name) + " " + number_text(hz) + ": must be below fs / 2 = " + number_text(fs / 2));
-}
+namespace detail {
 
-// Equal to scipy.signal.butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos"), in the order and with the
-// pairing of its sections: analogue prototype -> band-pass -> bilinear transform with prewarped edges.
-inline std::vector<Section> butterworth_bandpass(int order, double low_hz, double high_hz, double fs) {
-  using Complex = std::complex<double>;
-  check_rate(fs, "fs");
-  if (order < 1 || order > 8) throw std::invalid_argument("order " + std::to_string(order) + ": must be from 1 to 8");
-  if (!(std::isfinite(low_hz) && low_hz > 0))
-    throw std::invalid_argument("low_hz " + number_text(low_hz) + ": must be positive and finite");
-  if (!(low_hz < high_hz))
-    throw std::invalid_argument("low_hz " + number_text(low_hz) + ": must be below high_hz = " + number_text(high_hz));
-  check_below_nyquist(high_hz, fs, "high_hz");
+// A pair of poles, conjugate or both real, as the analog factor s^2 + A s + B. The bilinear transform
+// s = (z - 1) / (z + 1) turns it into D (z^2 + a1 z + a2), and no difference of nearly equal numbers is taken but B
+// - 1.
+struct PolePair {
+  double A, B;
 
-  constexpr double pi = 3.14159265358979323846;
-  const double low = 4 * std::tan(pi * (2 * low_hz / fs) / 2), high = 4 * std::tan(pi * (2 * high_hz / fs) / 2);
-  const double width = high - low, middle = std::sqrt(low * high);
-  const auto bilinear = [](Complex s) { return (4.0 + s) / (4.0 - s); };
+  double D() const { return 1 + A + B; }
+  double a1() const { return 2 * (B - 1) / D(); }
+  double a2() const { return (1 - A + B) / D(); }
+  bool real() const { return A * A >= 4 * B; }
 
-  // Of each conjugate pair the pole with positive imaginary part; real poles both.
-  std::vector<Complex> poles;
-  Complex product = 1;  // of 4 - s over all analogue poles
-  for (int m = order % 2 == 0 ? 1 : 0; m < order; m += 2) {
-    const double angle = pi * m / (2.0 * order);
-    const Complex prototype = m == 0 ? Complex(-1, 0) : -std::exp(Complex(0, angle));
-    const Complex scaled = prototype * (width / 2);
-    const Complex root = std::sqrt(scaled * scaled - middle * middle);
-    const Complex pair[] = {scaled + root, scaled - root};
-    for (const Complex& s : pair) {
-      if (m > 0) product *= (4.0 - s) * (4.0 - std::conj(s));
-      else product *= 4.0 - s;
-      if (m == 0 && root.imag() != 0 && &s == &pair[1]) continue;  // the conjugate of pair[0]
-      const Complex p = bilinear(s);
-      poles.push_back(p.imag() < 0 ? std::conj(p) : p);
+  // The pole of the pair that lies closest to the unit circle: 1 - |z|, and the real part of z.
+  std::pair<double, double> worst() const {
+    if (!real()) {
+      const double squared = a2();  // |z|^2
+      return {2 * A / D() / (1 + std::sqrt(squared)), (1 - B) / D()};
     }
+    const double far = (A + std::sqrt(A * A - 4 * B)) / 2, near = B / far;  // s = -far, -near
+    const auto distance = [](double s) { return 2 * std::min(s, 1.0) / (1 + s); };
+    const double s = distance(near) <= distance(far) ? near : far;
+    return {distance(s), (1 - s) / (1 + s)};
   }
-  const double gain = std::pow(width, order) * std::pow(4.0, order) / product.real();
+};
 
-  // As scipy.signal.zpk2sos: the pole nearest the unit circle goes last, with the zeros nearest to it.
-  int zeros_at_one = order, zeros_at_minus_one = order;
-  const auto take_zero = [&](Complex p) {
-    const bool at_one = zeros_at_minus_one == 0 || (zeros_at_one > 0 && std::abs(p - 1.0) <= std::abs(p + 1.0));
-    (at_one ? zeros_at_one : zeros_at_minus_one) -= 1;
-    return at_one ? 1.0 : -1.0;
-  };
-  const auto take_worst = [&poles](bool real_only) {
-    std::size_t worst = poles.size();
-    for (std::size_t i = 0; i < poles.size(); ++i)
-      if ((!real_only || poles[i].imag() == 0) &&
-          (worst == poles.size() || std::abs(1 - std::abs(poles[i])) < std::abs(1 - std::abs(poles[worst]))))
-        worst = i;
-    const Complex p = poles[worst];
-    poles.erase(poles.begin() + static_cast<std::ptrdiff_t>(worst));
-    return p;
-  };
+}  // namespace detail
+
+// Equal to scipy.signal.butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos"), sections in its order: poles
+// closest to the unit circle last, each with the nearest zeros left (of `order` at 1 and `order` at -1), the gain in
+// the first section. Where two pairs are equally close (low_hz + high_hz = fs / 2) SciPy's order is an accident of
+// rounding.
+inline std::vector<Section> butterworth_bandpass(int order, double low_hz, double high_hz, double fs) {
+  check_rate("fs", fs);
+  if (order < 1 || order > max_order) refuse("order", order, "must be from 1 to " + std::to_string(max_order));
+  if (!(low_hz > 0)) refuse("low_hz", low_hz, "must be above 0");
+  if (!(high_hz < fs / 2)) refuse("high_hz", high_hz, "must be below fs / 2 = " + number(fs / 2));
+  if (!(low_hz < high_hz)) refuse("low_hz", low_hz, "must be below high_hz = " + number(high_hz));
+
+  // Band edges in the analog domain, tan(pi f / fs). Distances are taken between frequencies, before any rounding of an
+  // angle: cos(pi f / fs) as the sine of the distance to fs / 2, the difference of tangents from high_hz - low_hz.
+  const auto cosine = [&](double f) { return std::sin(pi * (fs / 2 - f) / fs); };
+  const double low = std::sin(pi * low_hz / fs) / cosine(low_hz), high = std::sin(pi * high_hz / fs) / cosine(high_hz);
+  const double width = std::sin(pi * (high_hz - low_hz) / fs) / (cosine(low_hz) * cosine(high_hz));
+  const double center2 = low * high, center = std::sqrt(low) * std::sqrt(high);
+
+  // Low-pass pole p -> the roots of s^2 - width p s + center2, one near each edge.
+  std::vector<detail::PolePair> pairs;
+  for (int k = 0; k < order / 2; ++k) {
+    const double angle = pi * (order - 1 - 2 * k) / (2 * order);
+    const std::complex<double> wide(-width * std::cos(angle), width * std::sin(angle));  // width p, upper half plane
+    const std::complex<double> root = std::sqrt((wide - 2 * center) * (wide + 2 * center));
+    // the larger root by a sum without cancellation, the smaller one from their product
+    const double sign = wide.real() * root.real() + wide.imag() * root.imag() < 0 ? -1 : 1;
+    const std::complex<double> s = (wide + sign * root) / 2.0;
+    const double size2 = std::norm(s);
+    pairs.push_back({-2 * s.real(), size2});
+    pairs.push_back({-2 * s.real() * (center2 / size2), center2 * (center2 / size2)});
+  }
+  if (order % 2 == 1) pairs.push_back({width, center2});
+
+  double gain = 1;
+  for (const auto& pair : pairs) gain *= width / pair.D();
+
+  std::sort(pairs.begin(), pairs.end(), [](const auto& x, const auto& y) { return x.worst() < y.worst(); });
+  int zeros[2] = {order, order};  // left at -1, at 1
   std::vector<Section> sections;
-  while (!poles.empty()) {
-    const Complex p1 = take_worst(false);
-    const Complex p2 = p1.imag() == 0 ? take_worst(true) : std::conj(p1);
-    const double z1 = take_zero(p1), z2 = take_zero(p1);
-    sections.push_back({1, -(z1 + z2), z1 * z2, -(p1 + p2).real(), (p1 * p2).real()});
+  for (const auto& pair : pairs) {
+    const int near = pair.worst().second > 0 ? 1 : 0;
+    const int from = zeros[near] > 0 ? near : 1 - near;
+    const int first = from == 1 ? 1 : -1;
+    --zeros[from];
+    const int then = zeros[from] > 0 ? from : 1 - from;
+    const int second = then == 1 ? 1 : -1;
+    --zeros[then];
+    const Section s{1, static_cast<double>(-first - second), static_cast<double>(first * second), pair.a1(), pair.a2()};
+    // How far the section is from a pole at 1, at -1 and from the circle, 1 + a1 + a2, 1 - a1 + a2 and 1 - a2: below
+    // this the rounding of a1 and a2 is a hundredth of it, and soon another filter or none
+    constexpr double nearest = 2e-14;
+    if (!(4 * pair.B / pair.D() > nearest) || !(4 / pair.D() > nearest) || !(2 * pair.A / pair.D() > nearest))
+      throw std::invalid_argument("low_hz " + number(low_hz) + ", high_hz " + number(high_hz) +
+                                  ": too close to 0, to each other or to fs / 2 = " + number(fs / 2) +
+                                  " for an order " + std::to_string(order) + " filter in float64");
+    sections.push_back(s);
   }
   std::reverse(sections.begin(), sections.end());
-  Section& first = sections.front();
-  first.b0 *= gain;
-  first.b1 *= gain;
-  first.b2 *= gain;
+  sections[0].b0 *= gain;
+  sections[0].b1 *= gain;
+  sections[0].b2 *= gain;
   return sections;
 }
 
 // Equal to scipy.signal.iirnotch(notch_hz, quality, fs).
 inline Section notch_section(double notch_hz, double quality, double fs) {
-  check_rate(fs, "fs");
-  if (!(std::isfinite(notch_hz) && notch_hz > 0))
-    throw std::invalid_argument("notch_hz " + number_text(notch_hz) + ": must be positive and finite");
-  check_below_nyquist(notch_hz, fs, "notch_hz");
-  if (!(std::isfinite(quality) && quality > 0))
-    throw std::invalid_argument("quality " + number_text(quality) + ": must be positive and finite");
-  constexpr double pi = 3.14159265358979323846;
-  const double w = 2 * notch_hz / fs * pi, width = w / quality;
-  const double gain = 1 / (1 + std::tan(width / 2)), cosine = std::cos(w);
-  return {gain, -2 * gain * cosine, gain, -2 * gain * cosine, 2 * gain - 1};
+  check_rate("fs", fs);
+  if (!(notch_hz > 0)) refuse("notch_hz", notch_hz, "must be above 0");
+  if (!(notch_hz < fs / 2)) refuse("notch_hz", notch_hz, "must be below fs / 2 = " + number(fs / 2));
+  // the notch is notch_hz / quality wide; tan below has its pole where that reaches fs / 2
+  if (!(quality > notch_hz / (fs / 2)) || std::isinf(quality))
+    refuse("quality", quality, "must be finite and above notch_hz / (fs / 2) = " + number(notch_hz / (fs / 2)));
+  const double w0 = 2 * notch_hz / fs;  // SciPy's steps, rounding by rounding
+  const double gain = 1 / (1 + std::tan(w0 / quality * pi / 2));
+  const double cosine = std::cos(w0 * pi);
+  const Section s{gain, gain * (-2 * cosine), gain, -2 * gain * cosine, 2 * gain - 1};
+  if (!(1 + s.a1 + s.a2 > 0) || !(1 - s.a1 + s.a2 > 0) || !(s.a2 < 1))
+    refuse("quality", quality, "too high for notch_hz = " + number(notch_hz) + ": a pole rounds onto the unit circle");
+  return s;
 }
 
-// Sections with the state in which a constant input 1 has run for ever, scipy.signal.sosfilt_zi.
-class ZeroPhaseFilter {
- public:
-  explicit ZeroPhaseFilter(std::vector<Section> sections) : sections_(std::move(sections)) {
-    double scale = 1;
-    std::ptrdiff_t short_numerators = 0, short_denominators = 0;
-    for (const Section& s : sections_) {
-      const double zi0 = ((s.b1 - s.a1 * s.b0) + (s.b2 - s.a2 * s.b0)) / (1 + s.a1 + s.a2);
-      steady_.push_back({scale * zi0, scale * ((1 + s.a1) * zi0 - (s.b1 - s.a1 * s.b0))});
-      scale *= (s.b0 + s.b1 + s.b2) / (1 + s.a1 + s.a2);
-      short_numerators += s.b2 == 0;
-      short_denominators += s.a2 == 0;
+// -------------------------------------------------------------------------------------------- application
+
+namespace detail {
+
+// Direct form II transposed, every product and sum rounded by itself. The states of all sections stay in registers.
+template <int n_sections, class Sample>
+inline void run_sections(const Section* sections, const std::array<double, 2>* state, double* x, std::ptrdiff_t n,
+                         Sample sample) {
+  Section s[n_sections];
+  double z0[n_sections], z1[n_sections];
+  const double first = x[sample(0)];
+  for (int i = 0; i < n_sections; ++i) {
+    s[i] = sections[i];
+    z0[i] = state[i][0] * first;
+    z1[i] = state[i][1] * first;
+  }
+  for (std::ptrdiff_t t = 0; t < n; ++t) {
+    double value = x[sample(t)];
+    for (int i = 0; i < n_sections; ++i) {
+      const double y = s[i].b0 * value + z0[i];
+      z0[i] = s[i].b1 * value - s[i].a1 * y + z1[i];
+      z1[i] = s[i].b2 * value - s[i].a2 * y;
+      value = y;
     }
-    const auto n = static_cast<std::ptrdiff_t>(sections_.size());
-    padding_ = 3 * (2 * n + 1 - std::min(short_numerators, short_denominators));
+    x[sample(t)] = value;
+  }
+}
+
+template <int n_sections>
+inline void run_both_ways(const Section* sections, const std::array<double, 2>* state, double* x, std::ptrdiff_t n) {
+  run_sections<n_sections>(sections, state, x, n, [](std::ptrdiff_t t) { return t; });
+  run_sections<n_sections>(sections, state, x, n, [n](std::ptrdiff_t t) { return n - 1 - t; });
+}
+
+}  // namespace detail
+
+// Designed once, used for any number of signals.
+struct ZeroPhaseFilter {
+  std::vector<Section> sections;             // 1 to max_order
+  std::vector<std::array<double, 2>> state;  // of each section, when a constant 1 has gone in forever
+  std::ptrdiff_t padding;                    // samples added at each end; a signal must be longer
+
+  explicit ZeroPhaseFilter(std::vector<Section> designed) : sections(std::move(designed)) {
+    // sosfilt_zi in closed form. With the section's gain at 0 Hz, H = sum b / sum a, its output is H times its input:
+    // z0 = H - b0 and z1 = b2 - a2 H. Sections after a zero at 0 Hz rest at 0.
+    double input = 1;
+    std::ptrdiff_t zero_b2 = 0, zero_a2 = 0;
+    for (const Section& s : sections) {
+      const double H = (s.b0 + s.b1 + s.b2) / (1 + s.a1 + s.a2);
+      state.push_back({input * (H - s.b0), input * (s.b2 - s.a2 * H)});
+      input *= H;
+      zero_b2 += s.b2 == 0;
+      zero_a2 += s.a2 == 0;
+    }
+    const std::ptrdiff_t n_taps = 2 * static_cast<std::ptrdiff_t>(sections.size()) + 1 - std::min(zero_b2, zero_a2);
+    padding = 3 * n_taps;
   }
 
-  const std::vector<Section>& sections() const { return sections_; }
-  const std::vector<std::pair<double, double>>& steady_state() const { return steady_; }
-  std::ptrdiff_t padding() const { return padding_; }  // samples that a signal must exceed
+  void check_length(std::ptrdiff_t n_samples) const {
+    if (n_samples <= padding)
+      throw std::invalid_argument("x: has " + std::to_string(n_samples) + " samples, this filter needs at least " +
+                                  std::to_string(padding + 1) + " (more than its padding)");
+  }
 
-  // Each row forward and backward, its ends extended by point reflection (scipy.signal.sosfiltfilt). out may be x.
+  // out may be x itself. Each lead by itself: its neighbours never change a bit of it.
   template <class T>
   void apply(View<const T> x, View<T> out) const {
-    if (x.cols <= padding_)
-      throw std::invalid_argument("x: has " + std::to_string(x.cols) + " samples, the filter needs more than " +
-                                  std::to_string(padding_));
-    std::vector<double> extended(static_cast<std::size_t>(x.cols + 2 * padding_));
+    check_length(x.cols);
+    const std::ptrdiff_t n = x.cols;
+    std::vector<double> extended(static_cast<std::size_t>(n + 2 * padding));
     for (std::ptrdiff_t lead = 0; lead < x.rows; ++lead) {
-      const T* from = x.row(lead);
-      double* to = extended.data();
-      const double first = from[0], last = from[x.cols - 1];
-      for (std::ptrdiff_t i = padding_; i > 0; --i) *to++ = 2 * first - static_cast<double>(from[i]);
-      to = std::copy(from, from + x.cols, to);
-      for (std::ptrdiff_t i = 2; i <= padding_ + 1; ++i) *to++ = 2 * last - static_cast<double>(from[x.cols - i]);
-      run(extended);
-      std::reverse(extended.begin(), extended.end());
-      run(extended);
-      const double* filtered = extended.data() + extended.size() - 1 - padding_;
-      for (std::ptrdiff_t i = 0; i < x.cols; ++i) out.row(lead)[i] = static_cast<T>(filtered[-i]);
-    }
-  }
-
- private:
-  // Direct form II transposed, in place, from the steady state of the first value.
-  void run(std::vector<double>& x) const {
-    const double first = x.front();
-    for (std::size_t k = 0; k < sections_.size(); ++k) {
-      const Section s = sections_[k];
-      double z0 = steady_[k].first * first, z1 = steady_[k].second * first;
-      for (double& value : x) {
-        const double in = value, y = s.b0 * in + z0;
-        z0 = s.b1 * in - s.a1 * y + z1;
-        z1 = s.b2 * in - s.a2 * y;
-        value = y;
+      const T* in = x.row(lead);
+      double* middle = extended.data() + padding;
+      std::copy(in, in + n, middle);
+      const double first = middle[0], last = middle[n - 1];
+      for (std::ptrdiff_t i = 1; i <= padding; ++i) {  // the signal turned by 180 degrees about its end
+        middle[-i] = 2 * first - middle[i];
+        middle[n - 1 + i] = 2 * last - middle[n - 1 - i];
       }
+      both_ways(extended.data(), n + 2 * padding);
+      T* result = out.row(lead);
+      for (std::ptrdiff_t i = 0; i < n; ++i) result[i] = static_cast<T>(middle[i]);
     }
   }
 
-  std::vector<Section> sections_;
-  std::vector<std::pair<double, double>> steady_;
-  std::ptrdiff_t padding_ = 0;
+private:
+  void both_ways(double* x, std::ptrdiff_t n) const {
+    const Section* s = sections.data();
+    const std::array<double, 2>* z = state.data();
+    switch (sections.size()) {
+      case 1:
+        return detail::run_both_ways<1>(s, z, x, n);
+      case 2:
+        return detail::run_both_ways<2>(s, z, x, n);
+      case 3:
+        return detail::run_both_ways<3>(s, z, x, n);
+      case 4:
+        return detail::run_both_ways<4>(s, z, x, n);
+      case 5:
+        return detail::run_both_ways<5>(s, z, x, n);
+      case 6:
+        return detail::run_both_ways<6>(s, z, x, n);
+      case 7:
+        return detail::run_both_ways<7>(s, z, x, n);
+      case 8:
+        return detail::run_both_ways<8>(s, z, x, n);
+      default:
+        throw std::invalid_argument("a zero-phase filter has 1 to 8 sections, got " + std::to_string(sections.size()));
+    }
+  }
 };
 
-inline ZeroPhaseFilter bandpass_filter(double fs, double low_hz, double high_hz, int order) {
-  return ZeroPhaseFilter(butterworth_bandpass(order, low_hz, high_hz, fs));
+template <class T>
+void bandpass(View<const T> x, double fs, double low_hz, double high_hz, int order, View<T> out) {
+  ZeroPhaseFilter(butterworth_bandpass(order, low_hz, high_hz, fs)).apply(x, out);
 }
 
-constexpr double default_notch_quality = 30;  // width at -3 dB: a thirtieth of the frequency
-
-inline ZeroPhaseFilter notch_filter(double fs, double notch_hz, double quality) {
-  return ZeroPhaseFilter({notch_section(notch_hz, quality, fs)});
+template <class T>
+void notch(View<const T> x, double fs, double notch_hz, double quality, View<T> out) {
+  ZeroPhaseFilter({notch_section(notch_hz, quality, fs)}).apply(x, out);
 }
 
 }  // namespace pqrst

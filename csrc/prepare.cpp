@@ -18,6 +18,8 @@
 namespace pqrst {
 namespace {
 
+constexpr double notch_quality = 30;  // width at -3 dB: a thirtieth of the frequency
+
 // [start, stop) in samples of the record
 struct Span {
   std::ptrdiff_t start, stop;
@@ -103,7 +105,7 @@ struct Filters {
   double fs = 0;
   Ratio ratio{1, 1};
   std::optional<ZeroPhaseFilter> bandpass, notch;
-  std::optional<Resampler> resampler;
+  std::optional<Resampler<double>> resampler;
 
   void design(const Recipe& recipe, double record_fs) {
     if (record_fs == fs) return;
@@ -112,8 +114,8 @@ struct Filters {
     notch.reset();
     resampler.reset();
     if (recipe.bandpass)
-      bandpass.emplace(bandpass_filter(record_fs, recipe.bandpass->low_hz, recipe.bandpass->high_hz, recipe.bandpass->order));
-    if (recipe.notch_hz) notch.emplace(notch_filter(record_fs, *recipe.notch_hz, default_notch_quality));
+      bandpass.emplace(butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs));
+    if (recipe.notch_hz) notch.emplace(std::vector<Section>{notch_section(*recipe.notch_hz, notch_quality, record_fs)});
     ratio = rate_ratio(record_fs, recipe.fs);
     resampler.emplace(ratio);
     fs = record_fs;

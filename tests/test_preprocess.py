@@ -247,7 +247,6 @@ def test_detected_peaks_can_be_the_centres(tmp_path, mitdb_like):
         (["--data.name", "mitbd"], r"no such dataset.*did you mean mitdb\?"),
         (["--data.raw", "/nowhere"], "/nowhere: no recordings of mitdb"),
         (["--data.folds", "50"], "only 7 patients"),
-        (["--data.split", "official"], "no official fold|data.split"),
         (["--recipe.bandpass.high_hz", "400"], "no rows could be prepared.*high_hz"),
     ],
 )
