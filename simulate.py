@@ -1,0 +1,605 @@
+"""Write the demo data set: simulated 12-lead ECGs as WFDB records, with the R peaks that were placed.
+
+    python simulate.py                                      # demo/: 300 patients, about 600 records of 10 s
+    python simulate.py --out /tmp/demo --patients 20 --seed 7 --workers 2
+
+A heart vector in three dimensions, the sum of Gaussian waves P, QRS, ST and T of every beat, is projected on the body
+surface by Dower's matrix with a variation of its own for each patient; respiration turns and scales it, electrodes
+add baseline wander, mains and muscle noise. Everything comes from the seed: the same seed writes the same bytes,
+whatever the number of workers.
+
+These recordings serve to try the toolkit. They are no evidence about patients or about any method's clinical worth.
+
+Sources
+-------
+McSharry, Clifford, Tarassenko, Smith (2003), IEEE Trans Biomed Eng 50:289: Gaussian waves, heart-rate spectrum.
+Sameni, Clifford, Jutten, Shamsollahi (2007), EURASIP J Adv Signal Process 043407: the dipole in 3-D.
+Dower, Machado, Osborne (1980), Clin Cardiol 3:87: heart vector to leads.
+Mateo, Laguna (2000), IEEE Trans Biomed Eng 47:985: beats where the integral of the rate passes an integer.
+Stridh, Sörnmo (2001), IEEE Trans Biomed Eng 48:105: fibrillatory waves as a modulated sawtooth.
+Surawicz et al. (2009), Circulation 119:e235: criteria of bundle branch blocks.
+"""
+
+import argparse
+import csv
+import math
+import multiprocessing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import wfdb
+from tqdm import tqdm
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, str | int]
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT = [0, 1, 6, 7, 8, 9, 10, 11]  # rows of LEADS that are measured; the other four follow from I and II
+CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST: sinus tachycardia
+# SB, ST and 1dAVb speak of sinus rhythm. 1dAVb with ST exists, but its P hides in the T wave: nobody could label it.
+IMPOSSIBLE = (
+    {"RBBB", "LBBB"},
+    {"SB", "ST"},
+    {"SB", "AF"},
+    {"ST", "AF"},
+    {"1dAVb", "AF"},
+    {"1dAVb", "ST"},
+)
+FS = 500.0  # Hz, of the demo records
+DURATION_S = 10.0
+ADC_GAIN = 1000  # per mV
+RATE_BPM = {"sinus": (60, 95), "SB": (38, 55), "ST": (105, 150), "AF": (60, 140)}  # mean over a record
+PVC_FRACTION = 0.15  # of the records
+NOISY_FRACTION = 0.12  # of the records
+
+# Heart vector (X left, Y down, Z back) to the independent leads, mV per mV.
+DOWER = np.array(
+    [
+        [0.632, -0.235, 0.059],  # I
+        [0.235, 1.066, -0.132],  # II
+        [-0.515, 0.157, -0.917],  # V1
+        [0.044, 0.164, -1.387],  # V2
+        [0.882, 0.098, -1.277],  # V3
+        [1.213, 0.127, -0.601],  # V4
+        [1.125, 0.127, -0.086],  # V5
+        [0.831, 0.076, 0.230],  # V6
+    ]
+)
+
+# QRS as four waves: centre after the onset and standard deviation as fractions of its duration, peak (X, Y, Z) in mV.
+QRS = {
+    "normal": [
+        [0.22, 0.085, -0.15, -0.05, -0.34],  # septum, left to right: r in V1, q in V6
+        [0.46, 0.120, 1.15, 0.80, 0.15],  # both ventricles, the left one stronger
+        [0.62, 0.105, 0.35, 0.20, 0.60],  # left free wall: S in V1 and V2
+        [0.82, 0.075, -0.25, -0.10, 0.22],  # base: s in I and V6
+    ],
+    "RBBB": [  # begins as a normal QRS does: the same milliseconds are smaller fractions here
+        [0.14, 0.055, -0.15, -0.05, -0.34],
+        [0.30, 0.080, 1.10, 0.75, 0.15],
+        [0.41, 0.070, 0.32, 0.18, 0.45],
+        [0.70, 0.125, -0.62, -0.05, -0.72],  # right ventricle, late and slowly: R' in V1, broad S in I and V6
+    ],
+    "LBBB": [
+        [0.14, 0.065, 0.12, 0.12, -0.05],  # septum from right to left: no q in V6
+        [0.36, 0.115, 0.90, 0.35, 0.70],
+        [0.67, 0.115, 1.12, 0.15, 0.70],  # left free wall, late: the second peak of the notched R
+        [0.86, 0.060, 0.22, 0.00, 0.20],
+    ],
+    "PVC from right": [  # outflow tract of the right ventricle: like LBBB, axis downward
+        [0.18, 0.090, 0.15, 0.25, -0.10],
+        [0.44, 0.140, 0.80, 1.15, 0.80],
+        [0.66, 0.120, 0.55, 0.35, 0.60],
+        [0.86, 0.070, 0.00, 0.00, 0.10],
+    ],
+    "PVC from left": [  # free wall of the left ventricle: like RBBB, axis upward
+        [0.18, 0.090, 0.20, 0.05, -0.25],
+        [0.44, 0.140, -0.65, -0.80, -1.05],
+        [0.66, 0.120, -0.70, -0.30, -0.45],
+        [0.86, 0.070, -0.15, 0.00, 0.00],
+    ],
+}
+# ST segment and T wave, peak (X, Y, Z) in mV; against the QRS where it is wide (secondary repolarisation change)
+ST_T = {
+    "normal": [[0.02, 0.02, -0.03], [0.30, 0.20, -0.12]],
+    "RBBB": [[0.02, 0.00, 0.03], [0.30, 0.18, 0.15]],
+    "LBBB": [[-0.09, -0.02, -0.16], [-0.26, -0.04, -0.38]],
+    "PVC from right": [[-0.08, -0.10, -0.10], [-0.35, -0.40, -0.40]],
+    "PVC from left": [[0.08, 0.08, 0.12], [0.35, 0.30, 0.45]],
+}
+QRS_S = {  # least and greatest duration
+    "normal": (0.076, 0.104),
+    "RBBB": (0.122, 0.160),
+    "LBBB": (0.126, 0.170),
+    "PVC from right": (0.140, 0.180),
+    "PVC from left": (0.140, 0.180),
+}
+P = np.array([[0.035, 0.075, -0.045], [0.065, 0.050, 0.040]])  # (X, Y, Z) in mV of right atrium, then left
+BEFORE_S, AFTER_S = 0.60, 0.95  # around an R peak: holds the longest PR and the longest QT with their tails
+
+
+@dataclass(frozen=True)
+class Ventricles:
+    """One way in which a patient's ventricles are activated and recover."""
+
+    qrs_s: float  # duration, from onset
+    peak_s: float  # where the heart vector is longest, from onset: the R peak
+    centre_s: Floats  # (4,) of the QRS waves, from onset
+    width_s: Floats  # (4,) their standard deviations
+    vectors: Floats  # (6, 3) mV: four QRS waves, ST, T
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What stays the same in all records of a patient."""
+
+    age: int  # years
+    sex: str  # "F" or "M"
+    conduction: tuple[str, ...]  # of 1dAVb, RBBB, LBBB: there in each record whose rhythm allows it
+    rhythm: str  # the usual one: "sinus", "SB", "AF" or "ST"
+    pace: float  # 0..1, place of the heart rate in its class's range
+    breathing_hz: float
+    breathing_arrhythmia: float  # relative change of the heart rate with breathing
+    pr_s: float  # without 1dAVb, at 75 beats per minute
+    long_pr_s: float  # with 1dAVb
+    qtc_s: float  # Fridericia's: QT of a narrow QRS at 60 beats per minute
+    p_s: float  # duration of P
+    p_vectors: Floats  # (2, 3) mV
+    ventricles: dict[str, Ventricles]  # "normal", "RBBB", "LBBB", "PVC"
+    fibrillation_hz: float
+    fibrillation: Floats  # (2, 3) mV, two directions of the f waves, a quarter period apart
+    projection: Floats  # (8, 3), heart vector to the independent leads
+    mains_hz: float  # 50 or 60
+
+
+def simulate_patient(rng: np.random.Generator) -> Patient:
+    """Draw a patient: age, sex, usual findings, and a heart and torso of their own."""
+    sex = "F" if rng.random() < 0.5 else "M"
+    rhythm = str(rng.choice(["sinus", "SB", "AF", "ST"], p=[0.48, 0.17, 0.19, 0.16]))
+    block = str(rng.choice(["", "RBBB", "LBBB"], p=[0.64, 0.19, 0.17]))
+    conduction = ("1dAVb",) * (rng.random() < 0.32) + ((block,) if block else ())
+    older = 12 if conduction or rhythm == "AF" else 0
+    age = int(np.clip(rng.normal(50 + older, 16), 18, 95))
+
+    # The axis turns left with age; a wide QRS has its own axis and turns half as much.
+    axis = np.clip(rng.normal(5 - 0.3 * (age - 50), 18), -50, 40)  # degrees, added to the templates' 35
+    transition = rng.normal(0, 10)  # degrees, turn around the long axis of the body: where R exceeds S in V1..V6
+    voltage = math.exp(rng.normal(0.04 if sex == "M" else -0.08, 0.20)) * (1 - 0.003 * (age - 50))
+    t_voltage = voltage**0.5 * math.exp(rng.normal(0.05 if sex == "M" else -0.10, 0.30))
+    patterns = {name: name for name in ("normal", "RBBB", "LBBB")}
+    patterns["PVC"] = str(rng.choice(["PVC from right", "PVC from left"]))
+    ventricles = {}
+    for name, pattern in patterns.items():
+        rotation = rotate(axis if name == "normal" else axis / 2, transition)
+        ventricles[name] = _ventricles(rng, pattern, rotation, voltage, t_voltage, sex)
+
+    return Patient(
+        age=age,
+        sex=sex,
+        conduction=conduction,
+        rhythm=rhythm,
+        pace=rng.random(),
+        breathing_hz=rng.uniform(0.18, 0.33),
+        breathing_arrhythmia=rng.uniform(0.01, 0.13) * np.clip((85 - age) / 60, 0.15, 1),  # is lost with age
+        pr_s=float(np.clip(rng.normal(0.150 + 0.0003 * (age - 50), 0.016), 0.124, 0.190)),
+        long_pr_s=rng.uniform(0.210, 0.320),
+        qtc_s=float(np.clip(rng.normal(0.412 if sex == "F" else 0.400, 0.015), 0.37, 0.45)),
+        p_s=rng.uniform(0.085, 0.115),
+        p_vectors=_vary(rng, P, 0.15) @ rotate(axis / 2, 0).T * math.exp(rng.normal(-0.05, 0.35)),
+        ventricles=ventricles,
+        fibrillation_hz=rng.uniform(4.5, 8.0),
+        fibrillation=_vary(rng, np.array([[-0.45, 0.50, -0.75], [0.25, 0.20, -0.15]]), 0.3)
+        * (0.05 * math.exp(min(rng.normal(0, 0.5), 0.8))),  # mV, from fine to coarse; V1 and II show them best
+        projection=DOWER * rng.normal(1, 0.10, (8, 1)) + rng.normal(0, 0.03, (8, 3)),
+        mains_hz=float(rng.choice([50.0, 60.0])),
+    )
+
+
+def rotate(frontal_deg: float, horizontal_deg: float) -> Floats:
+    """Rotation (3, 3) in the frontal plane (from left towards down), then in the horizontal one (left towards back)."""
+    a, b = math.radians(frontal_deg), math.radians(horizontal_deg)
+    frontal = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
+    horizontal = np.array([[math.cos(b), 0, -math.sin(b)], [0, 1, 0], [math.sin(b), 0, math.cos(b)]])
+    return np.asarray(horizontal @ frontal)
+
+
+def _vary(rng: np.random.Generator, vectors: Floats, spread: float) -> Floats:
+    """Vectors (N, 3), each moved in any direction by `spread` times its length."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors + spread * length * rng.normal(size=vectors.shape))
+
+
+def _ventricles(
+    rng: np.random.Generator, pattern: str, rotation: Floats, voltage: float, t_voltage: float, sex: str
+) -> Ventricles:
+    """A patient's form of one pattern of QRS and ST_T."""
+    waves = np.array(QRS[pattern])  # (4, 5)
+    qrs = _vary(rng, waves[:, 2:], 0.12) * voltage
+    qrs_s = rng.uniform(*QRS_S[pattern]) - (0.004 if sex == "F" and pattern == "normal" else 0)
+    if pattern == "normal" and rng.random() < 0.06:  # incomplete RBBB: r' in V1, but a narrow QRS, so no finding
+        qrs[3] = [-0.25, -0.05, -0.40]
+        qrs_s = rng.uniform(0.098, 0.110)
+    st_t = _vary(rng, np.array(ST_T[pattern]), 0.15) * t_voltage
+    if pattern == "normal" and rng.random() < 0.08:  # flat or inverted T of other causes
+        st_t[1] *= rng.uniform(-0.5, 0.3)
+    centre_s = waves[:, 0] * rng.normal(1, 0.03, 4) * qrs_s
+    width_s = waves[:, 1] * rng.normal(1, 0.04, 4) * qrs_s
+    t = np.arange(0, qrs_s, 1e-4)  # s
+    path = np.exp(-0.5 * ((t[:, None] - centre_s) / width_s) ** 2) @ qrs  # (time, 3)
+    peak_s = t[np.argmax((path**2).sum(axis=1))]  # a rotation keeps it
+    return Ventricles(qrs_s, float(peak_s), centre_s, width_s, np.concatenate([qrs, st_t]) @ rotation.T)
+
+
+def draw_labels(rng: np.random.Generator, patient: Patient) -> tuple[str, ...]:
+    """Labels of one record of a patient, in the order of CLASSES; the rhythm is the usual one in four of five."""
+    rhythm = patient.rhythm
+    if rng.random() < 0.2:
+        rhythm = str(rng.choice(["sinus", "SB", "AF", "ST"], p=[0.55, 0.15, 0.15, 0.15]))
+    found = {*patient.conduction, rhythm}
+    if rhythm in ("AF", "ST"):
+        found -= {"1dAVb"}  # IMPOSSIBLE; in tachycardia the AV node conducts faster
+    return tuple(name for name in CLASSES if name in found)
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise ValueError for a label that is unknown or a pair of IMPOSSIBLE."""
+    given = set(labels)
+    if unknown := given - set(CLASSES):
+        raise ValueError(f"labels {sorted(unknown)}: not among {', '.join(CLASSES)}")
+    for pair in IMPOSSIBLE:
+        if pair <= given:
+            raise ValueError(f"labels {' and '.join(sorted(pair))}: impossible in one record; leave one out")
+
+
+def simulate_record(
+    rng: np.random.Generator,
+    patient: Patient,
+    labels: Sequence[str],
+    duration_s: float,
+    fs: float,
+    noise: float = 1.0,
+) -> tuple[Floats, npt.NDArray[np.int64], list[str]]:
+    """Simulate one recording of a patient.
+
+    Parameters
+    ----------
+    rng : the source of all that differs between this patient's records
+    patient : Patient
+    labels : of CLASSES, any order; empty for a normal record
+    duration_s : float
+    fs : float, Hz, at least 125
+    noise : float, factor on wander, mains, muscle and amplifier noise; 0 for a clean signal
+
+    Returns
+    -------
+    signal : (12, T) float64, mV, rows as LEADS, T = round(duration_s * fs)
+    r_peaks : (N,) int64, ascending; the sample where the heart vector of a beat's QRS, a PVC's too, is longest. Beats
+        whose R peak lies outside the record have none, though their waves may reach into it
+    symbols : N WFDB beat codes: V for a PVC, else R with RBBB, L with LBBB, or N
+
+    Raises
+    ------
+    ValueError
+        Labels unknown or impossible together, no samples, or fs below 125 Hz.
+    """
+    check_labels(labels)
+    n_samples = round(duration_s * fs) if math.isfinite(duration_s * fs) else 0
+    if n_samples < 1:
+        raise ValueError(f"duration_s {duration_s}: no sample at fs {fs} Hz; give a longer, finite duration")
+    if fs < 125:
+        raise ValueError(f"fs {fs} Hz: must be at least 125 Hz, twice the mains and the QRS")
+    t = np.arange(n_samples) / fs
+    breath = rng.uniform(0, 2 * np.pi)  # phase at the start
+    breathing = np.sin(2 * np.pi * patient.breathing_hz * t + breath)  # (T,), -1..1
+
+    r_s = _rhythm(rng, patient, labels, duration_s, breath)
+    r_s, ectopic = _place_pvcs(rng, r_s, duration_s)
+    heart = _beats(rng, patient, labels, r_s, ectopic, n_samples, fs)  # (3, T) mV
+    if "AF" in labels:
+        heart += _fibrillation(rng, patient, t)
+    # The diaphragm turns the heart and the lungs insulate it (Sameni 2007, there a rotation and scaling as well).
+    angle = np.radians(rng.uniform(1, 6)) * breathing
+    x, y = heart[0], heart[1]
+    heart = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y, heart[2]])
+    heart *= 1 + rng.uniform(0.01, 0.07) * breathing
+
+    eight = patient.projection @ heart  # (3, T) -> (8, T)
+    if noise:
+        eight += noise * _disturbances(rng, patient, t, breathing, fs)
+
+    peaks = np.rint(r_s * fs).astype(np.int64)
+    inside = (peaks >= 0) & (peaks < n_samples)
+    usual = "R" if "RBBB" in labels else "L" if "LBBB" in labels else "N"
+    symbols = ["V" if early else usual for early in ectopic[inside]]
+    return twelve_leads(eight), peaks[inside], symbols
+
+
+def _rhythm(
+    rng: np.random.Generator, patient: Patient, labels: Sequence[str], duration_s: float, breath: float
+) -> Floats:
+    """Times (N,) in s of the R peaks without ectopic beats, from 4 s before the record to 4 s after it."""
+    rhythm = next((name for name in ("SB", "AF", "ST") if name in labels), "sinus")
+    low, high = RATE_BPM[rhythm]
+    rate = (low + (high - low) * np.clip(patient.pace + rng.normal(0, 0.12), 0, 1)) / 60  # Hz
+    if rhythm == "AF":  # each interval independent of the last; gamma is skewed as they are
+        variation = rng.uniform(0.11, 0.28)
+        intervals = rng.gamma(variation**-2, variation**2 / rate, math.ceil((duration_s + 10) * rate * 1.5) + 10)
+        return np.asarray(np.cumsum(np.clip(intervals, 0.33, 2.2)) - 4 - rng.uniform(0, 1 / rate))
+    t = np.arange(-4, duration_s + 4, 0.01)
+    calm = 0.4 if rhythm == "ST" else 1.0  # a fast heart has lost its vagal tone and varies less
+    slow = rng.uniform(0.005, 0.03) * np.sin(2 * np.pi * 0.1 * t + rng.uniform(0, 2 * np.pi))  # baroreflex, 0.1 Hz
+    fast = patient.breathing_arrhythmia * np.sin(2 * np.pi * patient.breathing_hz * t + breath)
+    beats = np.cumsum(rate * (1 + calm * (slow + fast))) * 0.01 + rng.random()  # a beat at each integer
+    return np.asarray(np.interp(np.arange(math.ceil(beats[0]), math.floor(beats[-1]) + 1), beats, t))
+
+
+def _place_pvcs(rng: np.random.Generator, r_s: Floats, duration_s: float) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Move some beats forward as PVCs, in PVC_FRACTION of the records.
+
+    The sinus beat that a PVC replaces does not reach the ventricles and the next one comes on time: the pause is
+    fully compensatory. Returns the new times (N,) and which beats are PVCs (N,).
+    """
+    ectopic = np.zeros(len(r_s), bool)
+    if rng.random() >= PVC_FRACTION:
+        return r_s, ectopic
+    inside = np.flatnonzero((r_s > 0.6) & (r_s < duration_s - 0.1))
+    inside = inside[(inside > 0) & (inside < len(r_s) - 1)]
+    r_s = r_s.copy()
+    n_most = min(rng.integers(1, 5), len(inside) // 3)  # the usual rhythm stays in sight
+    for beat in rng.permutation(inside)[:n_most]:
+        if not ectopic[beat - 1 : beat + 2].any():
+            interval = r_s[beat] - r_s[beat - 1]
+            early_s = min(max(rng.uniform(0.58, 0.78) * interval, 0.36), 0.95 * interval)  # 0.36 s: still refractory
+            r_s[beat] = r_s[beat - 1] + early_s
+            ectopic[beat] = True
+    return r_s, ectopic
+
+
+def _beats(
+    rng: np.random.Generator,
+    patient: Patient,
+    labels: Sequence[str],
+    r_s: Floats,
+    ectopic: npt.NDArray[np.bool_],
+    n_samples: int,
+    fs: float,
+) -> Floats:
+    """The heart vector (3, T) in mV of all beats: eight waves each, P twice, QRS four times, ST, T."""
+    n_beats = len(r_s)
+    usual = patient.ventricles["RBBB" if "RBBB" in labels else "LBBB" if "LBBB" in labels else "normal"]
+    kinds = [patient.ventricles["PVC"] if early else usual for early in ectopic]
+    qrs_s = np.array([kind.qrs_s for kind in kinds])  # (N,)
+    onset = np.array([-kind.peak_s for kind in kinds])  # (N,) QRS onset after the R peak, negative
+
+    rr = np.diff(r_s, prepend=2 * r_s[0] - r_s[1])  # (N,) s, the interval before each beat
+    mean_rr = float(rr.mean())
+    # QT follows the last interval in part only, the rest over a minute (Pueyo 2004, IEEE Trans Biomed Eng 51:1765).
+    qt = patient.qtc_s * np.cbrt(0.75 * mean_rr + 0.25 * rr) + 0.7 * (qrs_s - 0.09)  # (N,) s
+    t_peak = onset + qt * 0.78  # (N,) s after the R peak
+    t_width = np.stack([0.135 * qt, 0.088 * qt])  # rises slowly, falls faster; ends 2.5 deviations after its peak
+
+    # The PR interval of a fast heart is shorter. Neither it nor its jitter reaches the limit of 200 ms.
+    usual_pr = float(np.clip(patient.pr_s + 0.025 * (mean_rr - 0.8), 0.12, 0.192))
+    pr = (patient.long_pr_s if "1dAVb" in labels else usual_pr) + rng.normal(0, 0.0015, n_beats)  # (N,) s
+    p_width = patient.p_s / 7  # each atrium's wave: 2.5 deviations after the onset of P, and as far before its end
+    st = qrs_s + 0.45 * (t_peak - onset - qrs_s)  # s after the onset of QRS, between its end and the peak of T
+
+    centre = np.empty((n_beats, 8))  # s after the R peak
+    width = np.empty((2, n_beats, 8))  # s, before and after the centre
+    centre[:, 0] = onset - pr + 2.5 * p_width
+    centre[:, 1] = onset - pr + 4.5 * p_width
+    width[:, :, :2] = p_width
+    centre[:, 2:6] = onset[:, None] + np.stack([kind.centre_s for kind in kinds])
+    width[:, :, 2:6] = np.stack([kind.width_s for kind in kinds])
+    centre[:, 6] = onset + st
+    width[:, :, 6] = 0.30 * (t_peak - onset - qrs_s) + 0.005
+    centre[:, 7] = t_peak
+    width[:, :, 7] = t_width
+    vectors = np.empty((n_beats, 8, 3))  # mV
+    vectors[:, :2] = patient.p_vectors
+    vectors[:, 2:] = np.stack([kind.vectors for kind in kinds])
+    vectors[:, :2] *= np.where(ectopic | ("AF" in labels), 0.0, 1.0)[:, None, None]  # neither has a P
+    vectors *= rng.normal(1, 0.015, (n_beats, 1, 1))
+
+    before, after = round(BEFORE_S * fs), round(AFTER_S * fs)
+    first = np.rint(r_s * fs).astype(int) - before  # (N,) first sample of each beat's window
+    near = np.flatnonzero((first < n_samples) & (first + before + after > 0))
+    first = first[near]
+    place = (first[:, None] + np.arange(before + after)) / fs - r_s[near, None]  # (n, S) s after the R peak
+    distance = place[:, None] - centre[near, :, None]  # (n, 8, S) s
+    distance /= np.where(distance < 0, width[0, near][:, :, None], width[1, near][:, :, None])
+    waves = np.matmul(vectors[near].transpose(0, 2, 1), np.exp(-0.5 * distance**2))  # (n, 3, S) mV
+
+    heart = np.zeros((3, n_samples + 2 * (before + after)))  # a window's room on both sides
+    for start, wave in zip(first + before + after, waves, strict=True):
+        heart[:, start : start + before + after] += wave
+    return np.ascontiguousarray(heart[:, before + after : -(before + after)])
+
+
+def _fibrillation(rng: np.random.Generator, patient: Patient, t: Floats) -> Floats:
+    """f waves (3, T) in mV: a sawtooth of three harmonics, its rate and size wandering (Stridh 2001)."""
+    wander = rng.uniform(0.1, 0.4) * np.sin(2 * np.pi * rng.uniform(0.1, 0.3) * t + rng.uniform(0, 2 * np.pi))
+    wander += rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * rng.uniform(0.5, 1.2) * t + rng.uniform(0, 2 * np.pi))
+    phase = 2 * np.pi * patient.fibrillation_hz * t + 2 * wander + rng.uniform(0, 2 * np.pi)
+    size = 1 + 0.35 * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * t + rng.uniform(0, 2 * np.pi))
+    k = np.arange(1, 4)[:, None]
+    shifted = np.stack([(np.sin(k * p) / k).sum(axis=0) for p in (phase, phase + np.pi / 2)])  # (2, T)
+    return np.asarray(patient.fibrillation.T @ (size * shifted))
+
+
+def _disturbances(rng: np.random.Generator, patient: Patient, t: Floats, breathing: Floats, fs: float) -> Floats:
+    """Noise (8, T) in mV of the independent leads, made at the nine electrodes, so that the leads share it."""
+    n_samples = len(t)
+    level = math.exp(rng.normal(0.15, 0.55))
+    if noisy := rng.random() < NOISY_FRACTION:
+        level *= 3
+    # baseline wander: five slow waves, weaker the faster, in each electrode's own mixture, and the breathing chest
+    f = rng.uniform(0.03, 0.6, (5, 1))  # Hz
+    slow = np.concatenate([np.sin(2 * np.pi * f * t), np.cos(2 * np.pi * f * t)])  # (10, T)
+    weight = rng.normal(0, 0.03, (9, 10)) / np.tile(1 + 4 * f[:, 0], 2)
+    electrodes: Floats = level * (weight @ slow + rng.normal(0, 0.015, (9, 1)) * breathing)  # (9, T)
+    # mains: a common phase, its own size at every electrode, and some third harmonic
+    phase = 2 * np.pi * patient.mains_hz * t + rng.uniform(0, 2 * np.pi)
+    hum = np.sin(phase) + (0.15 * np.sin(3 * phase) if 3 * patient.mains_hz < fs / 2 else 0)
+    electrodes += level * 0.006 * rng.gamma(1.0, 1.0) * rng.normal(0, 1, (9, 1)) * hum
+    # muscle: noise from 20 to 120 Hz or so, in bursts
+    hz = np.fft.rfftfreq(n_samples, 1 / fs)
+    shape = hz**2 / (hz**2 + 25**2) / (1 + (hz / 90) ** 2)
+    spectrum = rng.normal(size=(9, len(hz))) + 1j * rng.normal(size=(9, len(hz)))
+    muscle = np.fft.irfft(spectrum * shape, n_samples)  # (9, T)
+    muscle /= max(float(muscle.std()), 1e-12)
+    burst = 1 + rng.uniform(0, 2.5) * np.exp(-0.5 * ((t - rng.uniform(0, t[-1])) / rng.uniform(0.3, 2)) ** 2)
+    electrodes += level * 0.007 * rng.gamma(2.0, 0.5) * rng.gamma(2.0, 0.5, (9, 1)) * burst * muscle
+    electrodes += 0.002 * rng.normal(size=(9, n_samples))  # amplifier
+    if noisy:  # an electrode is moved and settles
+        loose, start = rng.integers(9), rng.uniform(0, t[-1])
+        electrodes[loose] += rng.normal(0, 0.4) * np.where(t < start, 0, np.exp((start - t) / rng.uniform(0.3, 2)))
+    right_arm, left_arm, leg = electrodes[:3]
+    wilson = electrodes[:3].mean(axis=0)  # the chest leads' reference
+    return np.concatenate([[left_arm - right_arm, leg - right_arm], electrodes[3:] - wilson])
+
+
+def twelve_leads(eight: Floats) -> Floats:
+    """(8, T) leads I, II, V1..V6 -> (12, T) in the order of LEADS (Einthoven, Goldberger)."""
+    one, two = eight[0], eight[1]
+    limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+    return np.concatenate([limb, eight[2:]])
+
+
+def write_signal(folder: Path, record: str, signal: Floats, fs: float, comments: Iterable[str]) -> None:
+    """Write a signal (12, T) in mV as `.hea` and `.dat`, format 16, the same bytes as wfdb.wrsamp writes.
+
+    As in a recorder, III, aVR, aVL and aVF are computed from I and II as digitised: III = II - I to the last bit.
+    """
+    # 20 -> 1 ms a record: wfdb.wrsamp looks each header field up in a pandas table
+    digital = np.rint(twelve_leads(np.rint(signal[INDEPENDENT] * ADC_GAIN)))
+    digital = np.clip(digital, -32767, 32767).astype("<i2")  # (12, T); -32768 means invalid
+    checksums = digital.sum(axis=1, dtype=np.int64) % 65536
+    lines = [f"{record} {len(LEADS)} {fs:g} {signal.shape[1]}"]
+    for lead, first, checksum in zip(LEADS, digital[:, 0], checksums, strict=True):
+        lines.append(f"{record}.dat 16 {ADC_GAIN}.0(0)/mV 16 0 {first} {checksum} 0 {lead}")
+    lines += [f"# {comment}" for comment in comments]
+    (folder / f"{record}.dat").write_bytes(digital.T.tobytes())  # sample by sample
+    (folder / f"{record}.hea").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
+
+
+def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
+    """Write the one to three records of patient `number` (from 1) and return their rows of records.csv."""
+    # The key of the patient ends in 0, those of the records in 1, 2, 3: SeedSequence pads with zeros, so that
+    # (seed, number) without the 0 would be the same key.
+    patient_rng = np.random.default_rng([seed, number, 0])
+    patient = simulate_patient(patient_rng)
+    name = f"sim{number:05d}"
+    rows: list[Row] = []
+    for k in range(1, int(patient_rng.integers(1, 4)) + 1):
+        rng = np.random.default_rng([seed, number, k])
+        labels = draw_labels(rng, patient)
+        signal, r_peaks, symbols = simulate_record(rng, patient, labels, DURATION_S, FS)
+        comments = [
+            f"Age: {patient.age}",
+            f"Sex: {patient.sex}",
+            f"Patient: {name}",
+            f"Labels: {','.join(labels)}".rstrip(),
+            "Simulated by simulate.py: not a recording of a person, no clinical evidence",
+        ]
+        record = f"{name}_{k}"
+        write_signal(folder, record, signal, FS, comments)
+        wfdb.wrann(record, "atr", r_peaks, symbols, fs=FS, write_dir=str(folder))
+        found: Row = {label: int(label in labels) for label in CLASSES}
+        rows.append({"record": record, "patient": name, "age": patient.age, "sex": patient.sex, **found})
+    return rows
+
+
+def write_demo(
+    folder: Path, n_patients: int = 300, seed: int = 0, workers: int = 1, overwrite: bool = False
+) -> list[Row]:
+    """Write a simulated data set: `.hea`, `.dat` and `.atr` per record, and records.csv.
+
+    records.csv has a row per record: record, patient, age, sex, and 0 or 1 for each of CLASSES. It is written last and
+    appears whole, so where it stands the set is complete.
+
+    Parameters
+    ----------
+    folder : made where it is missing
+    n_patients : int, 1 to 3 records each
+    seed : int, at least 0; the same seed gives the same bytes, and the first patients of a larger set are those of a
+        smaller one
+    workers : int, processes; 1 writes in this process
+    overwrite : replace a complete set; its records are deleted first
+
+    Returns
+    -------
+    The rows of records.csv.
+
+    Raises
+    ------
+    FileExistsError
+        The folder holds a complete set and `overwrite` is False.
+    ValueError
+        n_patients or workers below 1, or seed below 0.
+    """
+    folder = Path(folder)
+    for name, value, least in (("n_patients", n_patients, 1), ("workers", workers, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} {value}: must be at least {least}")
+    index = folder / "records.csv"
+    if index.exists():
+        if not overwrite:
+            raise FileExistsError(
+                f"{index}: a complete set is there; choose another folder or overwrite it (--overwrite)"
+            )
+        with index.open(newline="") as file:
+            old = [row["record"] for row in csv.DictReader(file)]
+        index.unlink()
+        for record in old:
+            for suffix in (".hea", ".dat", ".atr"):
+                (folder / f"{record}{suffix}").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    job = partial(write_patient, folder, seed)
+    numbers = range(1, n_patients + 1)
+    rows: list[Row] = []
+    with tqdm(total=n_patients, unit="patient", disable=None) as progress:
+        if workers == 1:
+            for number in numbers:
+                rows += job(number)
+                progress.update()
+        else:  # spawn: a fork would copy the locks of threads that the caller's libraries have started
+            with multiprocessing.get_context("spawn").Pool(workers) as pool:
+                for found in pool.imap(job, numbers, chunksize=8):  # in order
+                    rows += found
+                    progress.update()
+
+    aside = folder / "records.csv.part"
+    with aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    aside.replace(index)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the demo data set as the command line says."""
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
+    parser.add_argument("--patients", type=int, default=300, help="1 to 3 records each (default: 300)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a complete set")
+    options = parser.parse_args(argv)
+    print(f"writing {options.patients} simulated patients (seed {options.seed}) to {options.out}", flush=True)
+    rows = write_demo(options.out, options.patients, options.seed, options.workers, options.overwrite)
+    counts = {name: sum(int(row[name]) for row in rows) for name in CLASSES}
+    counts["normal"] = sum(not any(row[name] for name in CLASSES) for row in rows)
+    found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"wrote {len(rows):,} records of {DURATION_S:.0f} s at {FS:.0f} Hz: {found}")
+
+
+if __name__ == "__main__":
+    main()
