@@ -193,7 +193,7 @@ def simulate_patient(rng: np.random.Generator) -> Patient:
         ventricles=ventricles,
         fibrillation_hz=rng.uniform(4.5, 8.0),
         fibrillation=_vary(rng, np.array([[-0.45, 0.50, -0.75], [0.25, 0.20, -0.15]]), 0.3)
-        * (0.05 * math.exp(rng.normal(0, 0.5))),  # mV, from fine to coarse; V1 and II show them best
+        * (0.05 * math.exp(min(rng.normal(0, 0.5), 0.8))),  # mV, from fine to coarse; V1 and II show them best
         projection=DOWER * rng.normal(1, 0.10, (8, 1)) + rng.normal(0, 0.03, (8, 3)),
         mains_hz=float(rng.choice([50.0, 60.0])),
     )
@@ -246,7 +246,7 @@ def draw_labels(rng: np.random.Generator, patient: Patient) -> tuple[str, ...]:
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Raise ValueError for a label that is unknown or a pair that no heart can show at the same time."""
+    """Raise ValueError for a label that is unknown or a pair of IMPOSSIBLE."""
     given = set(labels)
     if unknown := given - set(CLASSES):
         raise ValueError(f"labels {sorted(unknown)}: not among {', '.join(CLASSES)}")

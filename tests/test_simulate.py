@@ -343,7 +343,7 @@ def test_r_peaks_are_where_the_heart_vector_of_the_qrs_is_longest(labels):
             around = length[start : r + reach + 1]
             # Within 4 ms, or on one of two peaks of a notched QRS where ST, f waves or breathing lift the other
             near = abs(start + np.argmax(around) - r) <= 2
-            assert near or length[r] > 0.96 * around.max(), (symbol, r)
+            assert near or length[r] > 0.98 * around.max(), (symbol, r)
             n_ectopic += symbol == "V"
     assert n_ectopic > 0
 
