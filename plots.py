@@ -1,0 +1,236 @@
+"""The figures of a report: confusion, ROC and precision-recall curves, F1 per class, calibration, training curves.
+
+    save_confusion(report, "report/confusion.png")          # report: what metrics.scores_of returned
+    save_roc(targets, scores, classes, "report/roc.png")    # (N, K) each
+    save_curves("runs/demo/metrics.csv", "runs/demo/curves.png")
+
+Each draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
+The suffix of the path chooses the format. Files are written aside and renamed, so that none is ever half written.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+Array = npt.NDArray[Any]
+MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
+MAX_WRITTEN = 20  # classes up to which every cell of the confusion matrix carries its number
+
+
+def save_confusion(report: dict[str, Any], path: str | Path) -> None:
+    """Confusion matrix in rows and as fractions of each true class.
+
+    Multiclass: class by class decided. Multilabel: one line per class with its true and false negatives and positives,
+    the fractions being of the rows without and of those with the class.
+    """
+    classes, counts = report["classes"], np.asarray(report["confusion"])  # (K, K) or (K, 2, 2)
+    n = len(classes)
+    shares = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)  # a class without rows: all 0
+    if report["task"] == "multilabel":
+        columns, label = ["TN", "FP", "FN", "TP"], "one class against all others"
+        counts, shares = counts.reshape(n, 4), shares.reshape(n, 4)
+        width, written, fontsize = 3.5, True, 7
+    else:
+        columns, label = list(classes), "class decided"
+        width, written, fontsize = max(3.5, 0.22 * n if n > MAX_WRITTEN else 0.55 * n), n <= MAX_WRITTEN, 7
+    height = max(3.0, 0.22 * n if n > MAX_WRITTEN else 0.4 * n)
+    figure = Figure(figsize=(2 * width + 3, height + 1.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, values, title, form in zip(
+        panels, (counts, shares), ("rows", "fraction of each true class"), ("{:,}", "{:.2f}"), strict=True
+    ):
+        # a few classes hold most rows: the colour of counts goes by their square root
+        tint = np.sqrt(values / max(values.max(), 1)) if values is counts else values
+        axes.imshow(tint, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_title(title)
+        axes.set_xlabel(label)
+        axes.set_xticks(
+            range(len(columns)), _plain(columns), rotation=90 if max(map(len, columns)) > 3 else 0, fontsize=fontsize
+        )
+        axes.set_yticks(range(n), _plain(classes), fontsize=fontsize)
+        for i, j in np.ndindex(values.shape) if written else ():
+            colour = "white" if tint[i, j] > 0.6 else "black"
+            axes.text(j, i, form.format(values[i, j]), ha="center", va="center", color=colour, fontsize=fontsize)
+    panels[0].set_ylabel("class")
+    _save(figure, path)
+
+
+def save_roc(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
+    """ROC curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
+
+    def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
+        false_positives, true_positives, _ = roc_curve(target, score)
+        return false_positives, true_positives, float(roc_auc_score(target, score))
+
+    figure, axes = _one_against_all(targets, scores, classes, curve, "AUROC")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--")  # chance
+    axes.set_xlabel("false positive rate (1 - specificity)")
+    axes.set_ylabel("true positive rate (sensitivity)")
+    _save(figure, path)
+
+
+def save_pr(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
+    """Precision-recall curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
+
+    def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
+        precision, recall, _ = precision_recall_curve(target, score, drop_intermediate=True)
+        return recall, precision, float(average_precision_score(target, score))
+
+    figure, axes = _one_against_all(targets, scores, classes, curve, "average precision")
+    axes.set_xlabel("recall (sensitivity)")
+    axes.set_ylabel("precision")
+    _save(figure, path)
+
+
+def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path: str | Path, n_bins: int = 10) -> None:
+    """Fraction of rows that are of the class against the score they got, over bins of equal width; scores 0..1."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
+        raise ValueError(f"scores {scores.min()} .. {scores.max()}: calibration needs probabilities, 0 to 1")
+
+    def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
+        observed, predicted = calibration_curve(target, score, n_bins=n_bins)
+        return predicted, observed, float(brier_score_loss(target, score))
+
+    figure, axes = _one_against_all(targets, scores, classes, curve, "Brier score", marker=".")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--")  # calibrated
+    axes.set_xlabel("score")
+    axes.set_ylabel("fraction of rows that are of the class")
+    _save(figure, path)
+
+
+def save_f1(report: dict[str, Any], path: str | Path) -> None:
+    """F1 of each class as a bar with its number of rows, and the macro mean as a line."""
+    entries = report["per_class"]
+    figure = Figure(figsize=(7, max(2.5, 1.2 + 0.2 * len(entries))), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(entries)), [entry["f1"] for entry in entries], color="tab:blue", height=0.8)
+    axes.axvline(report["macro_f1"], color="tab:red", linewidth=1)
+    axes.set_title(f"F1 per class; line: macro F1 {report['macro_f1']:.3f}", fontsize=10)
+    for k, entry in enumerate(entries):
+        rows = f" {entry['f1']:.2f}, {entry['support']:,} rows"
+        axes.text(entry["f1"], k, rows, va="center", fontsize=7, clip_on=False)
+    axes.set_yticks(range(len(entries)), _plain([entry["class"] for entry in entries]), fontsize=7)
+    axes.set_ylim(len(entries) - 0.4, -0.6)  # first class on top
+    axes.set_xlim(0, 1.25)  # room for the numbers beside a bar of 1
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.set_xlabel("F1")
+    _save(figure, path)
+
+
+def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
+    """Training curves from metrics.csv alone: losses, validation scores and learning rate over the epochs.
+
+    Columns: `epoch`, any `*_loss` (first panel), any `validation_*` that is no loss (second), `lr` (third, log scale).
+    Other columns are left out, and so is a panel without columns. Epochs may be few, one, or lack some values.
+
+    Raises
+    ------
+    ValueError
+        no column `epoch`, no row, or nothing to draw.
+    """
+    table = pd.read_csv(metrics_csv)
+    if "epoch" not in table.columns or table.empty:
+        raise ValueError(f"{metrics_csv}: needs a column epoch and at least one row; it has {list(table.columns)}")
+    columns = [
+        name for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()
+    ]
+    losses = [name for name in columns if name.endswith("_loss")]
+    scores = [name for name in columns if name.startswith("validation_") and name not in losses]
+    rates = [name for name in columns if name == "lr"]
+    groups = [
+        (names, label) for names, label in ((losses, "loss"), (scores, "score"), (rates, "learning rate")) if names
+    ]
+    if not groups:
+        raise ValueError(f"{metrics_csv}: no column *_loss, validation_* or lr; it has {list(table.columns)}")
+    figure = Figure(figsize=(5 * len(groups), 3.6), layout="constrained")
+    for axes, (names, label) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for name in names:
+            values = table[["epoch", name]].dropna()  # a line goes through epochs without a validation
+            title = name.removeprefix("validation_") if label == "score" else name.removesuffix("_loss")
+            axes.plot(values["epoch"], values[name], marker=".", label=_plain([title])[0])
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"validation {label}" if label == "score" else label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if label == "learning rate":
+            if (table["lr"] > 0).any():
+                axes.set_yscale("log")
+        else:
+            axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _one_against_all(
+    targets: Array,
+    scores: Array,
+    classes: Sequence[str],
+    curve: Callable[[Array, Array], tuple[Array, Array, float]],
+    score_name: str,
+    marker: str | None = None,
+) -> tuple[Figure, Any]:
+    """One curve per class that has rows with and without it, by descending score; of many, ten at either end named."""
+    targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
+    if targets.ndim != 2 or targets.shape != scores.shape or targets.shape[1] != len(classes):
+        raise ValueError(f"targets {targets.shape} and scores {scores.shape}: both must be (N, {len(classes)})")
+    support = targets.sum(axis=0, dtype=int)  # (K,)
+    drawn = [
+        (*curve(targets[:, k], scores[:, k]), name)
+        for k, name in enumerate(_plain(classes))
+        if 0 < support[k] < len(targets)
+    ]  # x, y, value, class
+    drawn.sort(key=lambda entry: entry[2], reverse=True)
+    half = MAX_CURVES // 2
+    named = set(range(len(drawn)))
+    if len(drawn) > MAX_CURVES:
+        named = {*range(half), *range(len(drawn) - half, len(drawn))}
+
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    place = 0
+    for rank, (x, y, value, name) in enumerate(drawn):
+        if rank not in named:
+            axes.plot(x, y, color="0.8", linewidth=0.6, zorder=1)
+            continue
+        style = "-" if place < 10 else "--"  # ten colours of the cycle, then the same dashed
+        label = f"{value:.3f} {name}"  # the number first: matplotlib hides labels that begin with _
+        axes.plot(x, y, style, color=f"C{place % 10}", linewidth=1.2, marker=marker, label=label, zorder=2)
+        place += 1
+    title = f"each class against all others: {score_name}"
+    if len(drawn) > MAX_CURVES:
+        title += f"\n{half} highest and {half} lowest of {len(drawn)} classes, the others grey"
+    if len(drawn) < len(classes):
+        title += f"\nnot drawn: {len(classes) - len(drawn)} of {len(classes)} classes, which all rows or none have"
+    axes.set_title(title, fontsize=9)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.grid(alpha=0.3)
+    if drawn:
+        figure.legend(loc="outside right upper", fontsize=7)
+    return figure, axes
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """Class names for a figure: a dollar sign is no mathematics, long names end in an ellipsis."""
+    return [(name if len(name) <= 30 else name[:29] + "…").replace("$", r"\$") for name in names]
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    """Write aside and rename. No date or version inside: the same numbers give the same file."""
+    path = Path(path)
+    aside = path.with_name(f"{path.stem}.part{path.suffix}")
+    figure.savefig(aside, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
+    aside.replace(path)
