@@ -273,7 +273,7 @@ class ResNet1d(nn.Module):
     """1-D residual network with GELU, eight blocks, 1.5 million parameters at its default width.
 
     A stem of stride 2, then four stages of two blocks (He et al. 2016, basic block, batch norm after each convolution),
-    each stage with stride 2: one last feature per 32 samples, which sees about 1,450 (14 s at 100 Hz, 2.9 s at 500 Hz).
+    each stage with stride 2: one last feature per 32 samples, which sees 1,275 (12.8 s at 100 Hz, 2.6 s at 500 Hz).
     Departures: one dimension; kernel 7 instead of 3, since a QRS of 100 ms is 10 to 50 samples; GELU for ReLU; dropout
     between the convolutions of a block (Ribeiro et al. 2020); no max pooling after the stem.
 
