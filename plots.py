@@ -174,6 +174,45 @@ def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
     _save(figure, path)
 
 
+STRIP_S = 10.0  # seconds of signal per line of a prediction
+MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
+
+
+def save_prediction(
+    signal: Array, fs: float, leads: Sequence[str], result: dict[str, Any], path: str | Path
+) -> None:
+    """What infer.py found, drawn on the signal (L, T) in mV.
+
+    Beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
+    Findings: ten seconds of every lead, the findings above.
+    """
+    if "beats" in result:
+        n_strips = min(MAX_STRIPS, int(np.ceil(signal.shape[1] / fs / STRIP_S)))
+        strips = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)]
+        classes = list(result["summary"]["counts"])
+        found = ", ".join(f"{name} {n:,}" for name, n in result["summary"]["counts"].items() if n)
+    else:
+        strips = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)]
+        found = ", ".join(f"{f['class']} {f['probability']:.2f}" for f in result["findings"] if f["present"])
+    figure = Figure(figsize=(14, 1.3 * len(strips) + 0.8), layout="constrained")
+    panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
+    for axes, (lead, start_s, name) in zip(panels, strips, strict=True):
+        first, last = round(start_s * fs), min(round((start_s + STRIP_S) * fs), len(lead))
+        axes.plot(np.arange(first, last) / fs, lead[first:last], color="black", linewidth=0.7)
+        axes.set_xlim(start_s, start_s + STRIP_S)
+        axes.set_ylabel(f"{_plain([name])[0]}\n(mV)", fontsize=8)
+        axes.grid(alpha=0.3)
+        for beat in result.get("beats", []):
+            if first <= beat["sample"] < last:
+                color = f"C{classes.index(beat['class'])}"
+                axes.axvline(beat["time_s"], color=color, linewidth=0.8, alpha=0.6)
+                top = axes.get_xaxis_transform()
+                axes.text(beat["time_s"], 1.0, beat["class"], color=color, ha="center", va="bottom", fontsize=8, transform=top)
+    panels[-1].set_xlabel("time (s)")
+    figure.suptitle(f"{_plain([Path(result['record']).name])[0]}: {found or 'no finding'} (not a medical device)", fontsize=10)
+    _save(figure, path)
+
+
 def _one_against_all(
     targets: Array,
     scores: Array,
