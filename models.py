@@ -71,11 +71,9 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
     ValueError
         an unknown name or argument, with the nearest valid one; n_leads or n_classes below 1.
     """
-    if name not in _networks:
-        raise ValueError(f"model {name!r}: unknown{_nearest(name, names())}; models are {', '.join(names())}")
+    allowed = arguments_of(name)
     if n_leads < 1 or n_classes < 1:
         raise ValueError(f"model {name}: n_leads {n_leads} and n_classes {n_classes} must be at least 1")
-    allowed = _arguments(_networks[name])
     for argument in arguments:
         if argument not in allowed:
             raise ValueError(
@@ -83,6 +81,14 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
                 f"its arguments are {', '.join(allowed)}"
             )
     return _networks[name](n_leads, n_classes, **arguments)
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """The arguments of a network and their defaults; ValueError for an unknown name, with the nearest valid one."""
+    if name not in _networks:
+        raise ValueError(f"model {name!r}: unknown{_nearest(name, names())}; models are {', '.join(names())}")
+    parameters = inspect.signature(_networks[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def extra_inputs(network: nn.Module) -> tuple[str, ...]:
@@ -110,7 +116,7 @@ def describe(n_leads: int = 12, n_classes: int = 6) -> list[dict[str, Any]]:
                 "parameters": sum(parameter.numel() for parameter in network.parameters()),
                 "inputs": inputs,
                 "min_samples": network.min_samples,
-                "arguments": _arguments(_networks[name]),
+                "arguments": arguments_of(name),
                 "summary": (inspect.getdoc(_networks[name]) or "").split("\n")[0],
             }
         )
@@ -128,12 +134,6 @@ def listing(n_leads: int = 12, n_classes: int = 6) -> str:
             f"{'':<21}  settings {arguments}",
         ]
     return "\n".join(lines)
-
-
-def _arguments(network: type[nn.Module]) -> dict[str, Any]:
-    """The keyword-only arguments of a network's constructor and their defaults."""
-    parameters = inspect.signature(network).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def _nearest(word: str, valid: list[str]) -> str:

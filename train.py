@@ -246,7 +246,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
 
     torch.manual_seed(how.seed)  # the same weights on every process
     arguments = dict(settings.model.arguments)
-    if dataset.recipe["context"]:
+    if "context_features" in models.arguments_of(settings.model.name):
         arguments.setdefault("context_features", dataset.recipe["context"])
     network = models.build(settings.model.name, len(dataset.recipe["leads"]), len(dataset.classes), **arguments).to(device)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(how.ema_decay)) if how.ema_decay else None

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
+#include <pybind11/typing.h>
 
 #include <algorithm>
 #include <array>
@@ -620,6 +621,8 @@ Enum choice(const std::string& key, const std::string& word, const std::vector<s
   throw std::invalid_argument("recipe: " + key + " " + word + " is not known");
 }
 
+using RecipeTree = py::typing::Dict<py::str, py::object>;
+
 Recipe recipe_of(const py::dict& tree) {
   if (value_of<int>(tree, "version", "") != 1)
     throw std::invalid_argument("recipe: version " + py::str(tree["version"]).cast<std::string>() +
@@ -666,7 +669,7 @@ struct PyPrepared {
   py::array rows;
   py::array_t<std::int64_t> record, index, start, valid;
   py::array_t<std::uint8_t> lead_mask;
-  py::list errors, warnings;
+  std::vector<std::tuple<std::ptrdiff_t, std::string, std::string>> errors, warnings;
 };
 
 // Takes list entries: a Record, or a path.
@@ -720,8 +723,8 @@ PyPrepared gathered(const std::vector<Rows>& all, const Recipe& recipe, const py
     start = std::copy(r.start.begin(), r.start.end(), start);
     valid = std::copy(r.valid.begin(), r.valid.end(), valid);
     mask = std::copy(r.lead_mask.begin(), r.lead_mask.end(), mask);
-    for (const Problem& p : r.errors) result.errors.append(py::make_tuple(p.record, p.stage, p.reason));
-    for (const Problem& p : r.warnings) result.warnings.append(py::make_tuple(p.record, p.stage, p.reason));
+    for (const Problem& p : r.errors) result.errors.emplace_back(p.record, p.stage, p.reason);
+    for (const Problem& p : r.warnings) result.warnings.emplace_back(p.record, p.stage, p.reason);
   }
   return result;
 }
@@ -751,7 +754,7 @@ warnings : list of (record, stage, reason), what is, with something to say about
 
   m.def(
       "prepare",
-      [](const py::object& records, const py::dict& recipe_tree, const std::optional<std::vector<In<std::int64_t>>>& centers,
+      [](const py::object& records, const RecipeTree& recipe_tree, const std::optional<std::vector<In<std::int64_t>>>& centers,
          const py::object& out, int n_threads, bool skip_errors) {
         const Recipe recipe = recipe_of(recipe_tree);
         const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
@@ -802,13 +805,13 @@ FormatError, FileNotFoundError
 
   m.def(
       "n_rows",
-      [](const py::dict& recipe, std::ptrdiff_t n_samples, double fs, std::ptrdiff_t n_centers) {
+      [](const RecipeTree& recipe, std::ptrdiff_t n_samples, double fs, std::ptrdiff_t n_centers) {
         return n_rows(recipe_of(recipe), n_samples, fs, n_centers);
       },
       "recipe"_a, "n_samples"_a, "fs"_a, "n_centers"_a = 0,
       "Number of rows that a record of n_samples at fs Hz with n_centers beats gives, before any is dropped.");
   m.def(
-      "row_samples", [](const py::dict& recipe) { return recipe_of(recipe).length; }, "recipe"_a,
+      "row_samples", [](const RecipeTree& recipe) { return recipe_of(recipe).length; }, "recipe"_a,
       "Length of a row in samples at the recipe's rate.");
   m.def("match_leads", &match_leads, "slots"_a, "leads"_a,
         R"(For each slot the index of the lead that fills it, or -1.

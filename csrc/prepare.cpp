@@ -95,7 +95,8 @@ Use use_of(const Lead& lead, Span part, const Recipe& recipe, double fs) {
   if (static_cast<double>(invalid) > recipe.max_gap_fraction * static_cast<double>(part.stop - part.start)) return missing;
   const float* begin = lead.raw + part.start;
   const float* end = lead.raw + part.stop;
-  return std::all_of(begin, end, [begin](float value) { return value == *begin; }) ? flat : usable;
+  const bool same = part.stop - part.start > 1 && std::all_of(begin, end, [begin](float value) { return value == *begin; });
+  return same ? flat : usable;
 }
 
 std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }

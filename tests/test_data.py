@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import data
-from config import Augmentation
+from config import Augmentation, Stop
+from config import Data as DataSettings
 
 
 def test_context_of_regular_beats_is_their_interval():
@@ -100,3 +101,9 @@ def test_augmented_rows_do_not_depend_on_the_batch(prepared_beats):
     np.testing.assert_array_equal(together.signal[1], alone.signal[0])
     first, last = together.valid[0]
     assert (together.signal[0][:, :first] == 0).all() and (together.signal[0][:, last:] == 0).all()
+
+
+def test_a_fold_that_is_not_there_stops_and_names_those_that_are(prepared_beats):
+    dataset = data.Prepared(data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
+    with pytest.raises(Stop, match=r"data.test = \['9'\]: no rows; .* has folds 0, 1, 2, paced"):
+        data.splits(dataset, DataSettings(train=["0"], validation=["1"], test=["9"]))

@@ -1,0 +1,21 @@
+"""Prints pqrst.pyi: signatures and docstrings of the extension, by pybind11-stubgen (`make stubs`)."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def stub() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pybind11_stubgen", "pqrst", "-o", folder, "--numpy-array-use-type-var"]
+        subprocess.run(command, check=True, capture_output=True)
+        raw = Path(folder, "pqrst.pyi").read_text()
+        path = Path(folder, "formatted.pyi")
+        path.write_text(raw)
+        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)
+        return path.read_text()
+
+
+if __name__ == "__main__":
+    print(stub(), end="")

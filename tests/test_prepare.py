@@ -1,0 +1,319 @@
+"""The chain record -> rows against the public kernels composed on float64 arrays, and its rules for gaps and leads."""
+
+import copy
+
+import numpy as np
+import pytest
+from conftest import write_record
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config
+import pqrst
+
+TWELVE = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+
+
+def recipe(**changes):
+    tree = config.plain(config.Recipe(fs=250, dtype="float32", leads=[["II", "MLII"], ["V1", "V5"]]))
+    for key, value in changes.items():
+        tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree[key], dict) else value
+    return tree
+
+
+def window(kind, samples, **more):
+    return {"kind": kind, "samples": samples, "length_s": None, **more}
+
+
+def record(rng, n=5000, fs=500.0, leads=("V1", "II", "X")):
+    return pqrst.Record(rng.normal(size=(len(leads), n)).cumsum(axis=1).astype(np.float32) / 10, fs, list(leads))
+
+
+def conditioned(r, slots, fs_out=250):
+    x = np.stack([r.signal[list(r.leads).index(lead)] for lead in slots]).astype(np.float64)
+    return pqrst.resample(pqrst.bandpass(x, r.fs, 0.5, 40.0, 3), r.fs, fs_out)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("kind", ["zscore", "minmax"])
+@pytest.mark.parametrize("fs", [250.0, 360.0, 500.0, 1000.0])
+def test_whole_records_equal_the_composed_kernels(rng, fs, kind, dtype):
+    r = record(rng, n=round(10 * fs), fs=fs)
+    rows = pqrst.prepare(r, recipe(dtype=dtype, scale={"kind": kind}, window=window("record", 2500))).rows
+    scale = getattr(pqrst, kind)
+    expected = scale(conditioned(r, ["II", "V1"])).astype(np.float32).astype(dtype)
+    np.testing.assert_array_equal(rows[0], expected)
+
+
+@pytest.mark.parametrize("n", [200, 2499, 2500, 2501, 6000])
+def test_a_record_is_cropped_or_padded_at_its_end_and_scaled_over_what_is_valid(rng, n):
+    r = record(rng, n=n, fs=250.0)
+    prepared = pqrst.prepare(r, recipe(window=window("record", 2500)))
+    kept = min(n, 2500)
+    expected = pqrst.zscore(np.ascontiguousarray(conditioned(r, ["II", "V1"])[:, :kept])).astype(np.float32)
+    np.testing.assert_array_equal(prepared.rows[0, :, :kept], expected)
+    assert (prepared.rows[0, :, kept:] == 0).all()
+    np.testing.assert_array_equal(prepared.valid, [[0, kept]])
+
+
+@pytest.mark.parametrize(("n", "overlap_s", "starts"), [
+    (2499, 0, [0]), (2500, 0, [0]), (2501, 0, [0, 2500]), (7500, 0, [0, 2500, 5000]),
+    (5000, 5, [0, 1250, 2500]), (5001, 5, [0, 1250, 2500, 3750]),
+])  # fmt: skip
+def test_windows_cover_every_sample(rng, n, overlap_s, starts):
+    r = record(rng, n=n, fs=250.0)
+    how = recipe(window=window("window", 2500, overlap_s=overlap_s), scale={"kind": "none"})
+    prepared = pqrst.prepare(r, how)
+    assert list(prepared.start) == starts
+    assert len(starts) == pqrst.n_rows(how, n, 250.0)
+    x = conditioned(r, ["II", "V1"]).astype(np.float32)
+    for row, start, (first, last) in zip(prepared.rows, prepared.start, prepared.valid):
+        np.testing.assert_array_equal(row[:, first:last], x[:, start : start + last])
+        assert first == 0 and last == min(2500, n - start)
+
+
+def test_beats_stand_where_the_resampled_centre_rounds_to(rng):
+    r = record(rng, n=3600, fs=360.0)
+    centers = np.array([0, 1, 100, 101, 102, 1799, 3599])
+    how = recipe(window=window("beat", 51), scale={"kind": "none"})
+    prepared = pqrst.prepare(r, how, [centers])
+    x = conditioned(r, ["II", "V1"])
+    moved = [(2 * c * 250 + 360) // (2 * 360) for c in centers.tolist()]
+    expected = pqrst.segment(x, np.array(moved), 51).astype(np.float32)
+    for row, wanted, (first, last) in zip(prepared.rows, expected, prepared.valid):
+        np.testing.assert_array_equal(row[:, first:last], wanted[:, first:last])
+        assert (row[:, :first] == 0).all() and (row[:, last:] == 0).all()
+    np.testing.assert_array_equal(prepared.start, centers)
+    np.testing.assert_array_equal(prepared.valid[:, 0], np.maximum(0, 25 - np.array(moved)))
+
+
+def test_scale_over_record_shares_one_mean_between_leads(rng):
+    r = record(rng)
+    row = pqrst.prepare(r, recipe(window=window("record", 2500), scale={"over": "record"})).rows[0]
+    expected = pqrst.zscore(conditioned(r, ["II", "V1"]).reshape(1, -1)).reshape(2, -1).astype(np.float32)
+    np.testing.assert_array_equal(row, expected)
+
+
+def test_notch_and_no_bandpass_are_as_the_kernels(rng):
+    r = record(rng)
+    how = recipe(window=window("record", 2500), bandpass=None, notch_hz=50.0, scale={"kind": "none"})
+    x = r.signal[[1, 0]].astype(np.float64)
+    expected = pqrst.resample(pqrst.notch(x, 500.0, 50.0), 500, 250).astype(np.float32)
+    np.testing.assert_array_equal(pqrst.prepare(r, how).rows[0], expected)
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=4), st.integers(1, 4))
+def test_rows_do_not_depend_on_threads_batch_or_the_other_records(order, n_threads):
+    rng = np.random.default_rng(7)
+    records = [record(rng, n=700 + 100 * k, fs=fs) for k, fs in enumerate([250.0, 500.0, 360.0, 250.0, 500.0])]
+    how = recipe(window=window("window", 100))
+    together = pqrst.prepare([records[k] for k in order], how, n_threads=n_threads)
+    alone = [pqrst.prepare(records[k], how) for k in order]
+    np.testing.assert_array_equal(together.rows, np.concatenate([a.rows for a in alone]))
+    np.testing.assert_array_equal(together.record, np.repeat(np.arange(len(order)), [len(a.rows) for a in alone]))
+
+
+def test_a_path_and_the_record_read_from_it_give_the_same_rows(rng, tmp_path):
+    path = write_record(tmp_path, "r", rng.normal(size=(2, 3000)), 250, ["V1", "II"])
+    a, b, c = (pqrst.prepare(x, recipe()) for x in (path, str(path.with_suffix("")), pqrst.read(path)))
+    np.testing.assert_array_equal(a.rows, b.rows)
+    np.testing.assert_array_equal(a.rows, c.rows)
+
+
+def test_rows_can_be_written_into_an_array(rng):
+    r = record(rng)
+    out = np.full((3, 2, 2500), 7, np.float32)
+    prepared = pqrst.prepare([r, r], recipe(window=window("record", 2500)), out=out)
+    assert np.shares_memory(prepared.rows, out)
+    np.testing.assert_array_equal(out[:2], pqrst.prepare([r, r], recipe(window=window("record", 2500))).rows)
+    assert (out[2] == 7).all()
+    for wrong in (out[:1], out.astype(np.float64), out[:, :1], out[:, :, ::2]):
+        with pytest.raises(ValueError, match="out"):
+            pqrst.prepare([r, r], recipe(window=window("record", 2500)), out=wrong)
+
+
+# ------------------------------------------------------------------------------------------------ leads
+
+
+@pytest.mark.parametrize(
+    ("leads", "chosen"),
+    [
+        (["MLII", "V1"], [0, 1]),
+        (["V5", "MLII"], [1, 0]),  # 114: swapped
+        (["V5", "V2"], [0, 1]),  # 102, 104: no MLII; V5 fills the first slot and is not used again
+        (["MLII", "V4"], [0, 1]),  # 124
+        (["MLII", "V2"], [0, 1]),
+        (["MLII", "V5"], [0, 1]),
+        (["mlii", "v1"], [0, 1]),
+        (["MLII"], [0, -1]),
+        (["X", "Y"], [-1, -1]),
+    ],
+)
+def test_slots_take_the_leads_of_every_mitbih_record(leads, chosen):
+    assert pqrst.match_leads([["MLII", "II", "V5"], ["V1", "V5", "V2", "V4"]], leads) == chosen
+
+
+def test_a_missing_lead_is_an_error_that_names_both_lists_or_zeros(rng):
+    r = record(rng, leads=("II", "X"))
+    with pytest.raises(ValueError, match=r"has leads II, X; the recipe's slots accept II\|MLII, V1\|V5"):
+        pqrst.prepare(r, recipe())
+    prepared = pqrst.prepare(r, recipe(missing="zeros"))
+    assert (prepared.rows[0, 1] == 0).all() and prepared.rows[0, 0].std() > 0.5
+    np.testing.assert_array_equal(prepared.lead_mask, [[1, 0]])
+    with pytest.raises(ValueError, match="has leads X"):
+        pqrst.prepare(record(rng, leads=("X",)), recipe(missing="zeros"))
+
+
+def test_a_lead_that_is_no_voltage_is_refused(rng):
+    r = pqrst.Record(rng.normal(size=(2, 1000)).astype(np.float32), 250.0, ["II", "V1"], units=["mmHg", "mV"])
+    with pytest.raises(ValueError, match="lead II is in mmHg, not mV"):
+        pqrst.prepare(r, recipe())
+
+
+def test_a_flat_lead_is_zeros_with_a_warning(rng):
+    signal = rng.normal(size=(2, 3000)).astype(np.float32)
+    signal[1] = 1.7
+    prepared = pqrst.prepare(pqrst.Record(signal, 500.0, ["II", "V1"], name="r"), recipe())
+    assert (prepared.rows[0, 1] == 0).all() and (prepared.rows[0, 0] != 0).any()
+    assert [(number, text) for number, _, text in prepared.warnings] == [(0, "r: lead V1 is flat")]
+
+
+def test_a_stretch_of_flat_line_is_zeros_not_amplified_rounding(rng):
+    signal = rng.normal(size=(2, 30000)).astype(np.float32)
+    signal[0, 10000:20000] = 0.3
+    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), recipe(window=window("window", 1000)))
+    flat = (prepared.start >= 10000) & (prepared.start < 20000)
+    assert (prepared.rows[flat][:, 0] == 0).all() and (prepared.rows[~flat][:, 0] != 0).any()
+
+
+# ------------------------------------------------------------------------------------------------ gaps
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (400, 401), (400, 460), (4990, 5000)])
+def test_short_gaps_are_bridged_by_a_line_before_any_filter(rng, first, last):
+    r = record(rng, leads=("II", "V1"))
+    bridged = r.signal.astype(np.float64)
+    good = np.r_[0:first, last:5000]
+    bridged[0, first:last] = np.interp(np.arange(first, last), good, bridged[0, good])
+    signal = r.signal.copy()
+    signal[0, first:last] = np.nan
+    prepared = pqrst.prepare(pqrst.Record(signal, 500.0, ["II", "V1"]), recipe(window=window("record", 2500)))
+    x = pqrst.resample(pqrst.bandpass(bridged, 500.0, 0.5, 40.0, 3), 500, 250)
+    # np.interp orders its products in another way: the last bits may differ
+    np.testing.assert_allclose(prepared.rows[0], pqrst.zscore(x), atol=1e-6)
+    np.testing.assert_array_equal(prepared.lead_mask, [[1, 1]])
+
+
+def gappy(rng, first, last, value=np.nan):
+    signal = rng.normal(size=(2, 10000)).astype(np.float32)
+    signal[1, first:last] = value
+    return pqrst.Record(signal, 250.0, ["II", "V1"], name="r")
+
+
+def test_a_long_gap_makes_the_lead_missing_in_the_rows_it_touches(rng):
+    r = gappy(rng, 4100, 4400)  # 1.2 s
+    how = recipe(window=window("window", 1000))
+    prepared = pqrst.prepare(r, {**how, "missing": "zeros"})
+    np.testing.assert_array_equal(prepared.lead_mask[:, 1], [1, 1, 1, 1, 0, 1, 1, 1, 1, 1])
+    assert (prepared.rows[4, 1] == 0).all() and np.isfinite(prepared.rows).all()
+    prepared = pqrst.prepare(r, how)
+    np.testing.assert_array_equal(prepared.index, [0, 1, 2, 3, 5, 6, 7, 8, 9])
+    assert prepared.errors == [(0, "rows", "r: 1 of 10 rows dropped: too many invalid samples in a lead that the recipe needs")]
+
+
+def test_many_short_gaps_make_the_lead_missing_too(rng):
+    r = gappy(rng, 0, 10000, 0.5)
+    signal = r.signal.copy()
+    signal[1] = rng.normal(size=10000)
+    signal[1, 2000:3000:5] = np.nan  # a fifth of the third window
+    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), recipe(missing="zeros", window=window("window", 1000)))
+    np.testing.assert_array_equal(prepared.lead_mask[:, 1], [1, 1, 0, 1, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_row_ever_holds_nan(rng, value):
+    for first, last in ((0, 10000), (0, 1), (9999, 10000), (100, 9000), (5000, 5001)):
+        for missing in ("error", "zeros"):
+            how = recipe(missing=missing, window=window("window", 500))
+            assert np.isfinite(pqrst.prepare(gappy(rng, first, last, value), how, skip_errors=True).rows).all()
+
+
+def test_a_record_without_a_usable_row_is_listed(rng):
+    signal = np.full((2, 5000), np.nan, np.float32)
+    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"], name="r"), recipe(missing="zeros"))
+    assert len(prepared.rows) == 0
+    assert [(n, stage) for n, stage, _ in prepared.errors] == [(0, "rows")]
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2 is not known"),
+        ({"fs": 0}, "fs"),
+        ({"fs": "x"}, "fs has the wrong type"),
+        ({"leads": []}, "leads: has no slots"),
+        ({"leads": [["II"], []]}, "at least one lead name"),
+        ({"dtype": "int8"}, "dtype int8"),
+        ({"missing": "maybe"}, "missing maybe"),
+        ({"window": {"kind": "piece"}}, "window.kind piece"),
+        ({"window": {"samples": 5}}, "either samples or length_s"),
+        ({"window": {"length_s": 0.0}}, "between 1 and"),
+        ({"window": {"length_s": 1e12}}, "window|out of range"),
+        ({"window": {"kind": "window", "overlap_s": 10.0}}, "overlap_s"),
+        ({"window": {"kind": "beat", "before_s": 10.0}}, "before_s"),
+        ({"scale": {"over": "dataset"}}, "one center and one spread per slot"),
+        ({"bandpass": {"low_hz": 50.0}}, "low_hz"),
+        ({"bandpass": {"high_hz": 300.0}}, r"high_hz.*250"),
+        ({"bandpass": {"order": 9}}, "order"),
+        ({"notch_hz": 400.0}, "notch_hz"),
+    ],
+)
+def test_a_wrong_recipe_is_a_value_error_that_names_the_key(rng, change, message):
+    with pytest.raises(ValueError, match=message):
+        pqrst.prepare(record(rng), recipe(**change), [np.array([100])])
+
+
+@pytest.mark.parametrize("key", ["fs", "leads", "gaps", "window", "scale", "bandpass", "version"])
+def test_a_missing_key_is_named(rng, key):
+    tree = copy.deepcopy(recipe())
+    del tree[key]
+    with pytest.raises(ValueError, match=f"{key} is missing"):
+        pqrst.prepare(record(rng), tree)
+
+
+def test_centres_are_needed_one_array_per_record_and_near_the_signal(rng):
+    r, how = record(rng), recipe(window=window("beat", 100))
+    with pytest.raises(ValueError, match="centers"):
+        pqrst.prepare(r, how)
+    with pytest.raises(ValueError, match="centers"):
+        pqrst.prepare([r, r], how, [np.array([5])])
+    for far in (-201, 5200):
+        with pytest.raises(ValueError, match="more than a window outside"):
+            pqrst.prepare(r, how, [np.array([far])])
+    assert len(pqrst.prepare(r, how, [np.array([], np.int64)]).rows) == 0
+
+
+def test_errors_are_raised_in_order_or_listed(rng, tmp_path):
+    bad, good = record(rng, leads=("X",)), record(rng)
+    absent, short = tmp_path / "absent.hea", record(rng, n=20)
+    with pytest.raises(FileNotFoundError, match=r"absent.hea"):
+        pqrst.prepare([good, absent, bad], recipe(), n_threads=2)
+    prepared = pqrst.prepare([bad, good, absent, short], recipe(), n_threads=2, skip_errors=True)
+    assert list(prepared.record) == [1]
+    assert [(number, stage) for number, stage, _ in prepared.errors] == [(0, "leads"), (2, "read"), (3, "filter")]
+
+
+def test_float16_is_rounded_to_nearest_even_from_float32(rng):
+    """Every pattern of interest: subnormals, ties, the largest, and what overflows."""
+    values = np.concatenate([
+        rng.normal(size=2000) * 10.0 ** rng.integers(-9, 6, 2000),
+        np.arange(1, 40) * 2.0**-25, [65504, 65519.9, 65520, 1e6], 1 + np.arange(64) * 2.0**-12,
+    ]).astype(np.float32)  # fmt: skip
+    signal = np.stack([values, -values])
+    how = recipe(dtype="float16", bandpass=None, scale={"kind": "none"}, window=window("record", len(values)))
+    rows = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), how).rows[0]
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(rows.view(np.uint16), signal.astype(np.float16).view(np.uint16))
