@@ -23,7 +23,6 @@ from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
     EnvSettingsSource,
-    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -237,7 +236,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
 
@@ -255,7 +254,7 @@ class Stop(Exception):
 
 
 def script(main: Callable[[], Any]) -> NoReturn:
-    """Run a script's main; a `Stop` and the errors that a file or an argument can cause end in one line and status 2."""
+    """Run a script's main; a `Stop`, or an error that a file or an argument causes, ends in one line and status 2."""
     try:
         main()
         sys.stdout.flush()
@@ -303,7 +302,9 @@ def load(
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("--config", type=Path, metavar="YAML", help="file of settings, e.g. configs/mitdb.yaml")
     parser.add_argument("--dataset", metavar="NAME", help="short for --config configs/NAME.yaml")
-    command_line = CliSettingsSource(Settings, root_parser=parser, cli_hide_none_type=True, cli_avoid_json=True)
+    command_line: CliSettingsSource[Any] = CliSettingsSource(
+        Settings, root_parser=parser, cli_hide_none_type=True, cli_avoid_json=True
+    )
     for flag, setting in ALIASES.items():
         parser.add_argument(flag, dest=setting, default=argparse.SUPPRESS, metavar="", help=f"short for --{setting}")
     arguments, unknown = parser.parse_known_args(argv)

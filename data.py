@@ -114,6 +114,7 @@ class Prepared:
     fold: NDArray[np.bytes_]
     valid: NDArray[np.int64]
     lead_mask: NDArray[np.uint8]
+    start: NDArray[np.int64]
     context: NDArray[np.float32]
     sample: NDArray[np.int64]
     symbol: NDArray[np.bytes_]
@@ -168,7 +169,8 @@ def splits(dataset: Prepared, settings: Data) -> dict[str, Rows]:
 
 def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(N, K) -> (K,) rows of each class."""
-    return labels.sum(axis=0, dtype=np.int64)
+    counts: NDArray[np.int64] = labels.sum(axis=0, dtype=np.int64)
+    return counts
 
 
 def class_weights(labels: NDArray[np.uint8], task: str, kind: str) -> NDArray[np.float32]:
@@ -190,8 +192,9 @@ def row_weights(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
     A row without any class counts as one of a class of its own.
     """
     with_none = np.concatenate([labels, labels.sum(axis=1, keepdims=True) == 0], axis=1)
-    weight: NDArray[np.float64] = (with_none / np.maximum(with_none.sum(axis=0), 1)).max(axis=1)
-    return weight / weight.sum()
+    weight = (with_none / np.maximum(with_none.sum(axis=0), 1)).max(axis=1)
+    chance: NDArray[np.float64] = weight / weight.sum()
+    return chance
 
 
 # ------------------------------------------------------------------------------------------------ batches
@@ -243,7 +246,7 @@ def augment(x: NDArray[np.float32], how: Augmentation, fs: float, generator: np.
 
 
 def epoch_order(rows: Rows, seed: int, epoch: int, weights: NDArray[np.float64] | None) -> Rows:
-    """The rows in the order of this epoch, the same on every process; drawn with replacement where weights are given."""
+    """The rows in the order of this epoch, the same on every process; with weights, drawn with replacement."""
     generator = np.random.default_rng((seed, epoch))
     if weights is None:
         return generator.permutation(rows)

@@ -89,8 +89,8 @@ def evaluate_run(run: Path, settings: Settings) -> dict[str, Any]:
         "commit": checkpoint["commit"],
     }
     head = (
-        f"# {run}: {settings.evaluation.split} rows\n\n{checkpoint['model_name']}, {origin['checkpoint']} checkpoint of "
-        f"epoch {origin['epoch']}, on folds {', '.join(origin['folds'])} of {dataset.folder}: {len(rows):,} rows of "
+        f"# {run}: {settings.evaluation.split} rows\n\n"
+        f"{checkpoint['model_name']}, {origin['checkpoint']} checkpoint of epoch {origin['epoch']}, on folds {', '.join(origin['folds'])} of {dataset.folder}: {len(rows):,} rows of "
         f"{origin['patients']:,} patients.\n\n"
     )
     if origin["leak"]:

@@ -69,7 +69,9 @@ def load_model(run: str | Path | None, record: Path | None = None) -> Model:
         if run is None and record is not None:
             candidates = [c for c in candidates if _fits(c, record)]
             if not candidates:
-                raise Stop(f"{record}: no run in runs/ fits its leads {', '.join(pqrst.header(record).leads)}; see --run")
+                raise Stop(
+                    f"{record}: no run in runs/ fits its leads {', '.join(pqrst.header(record).leads)}; see --run"
+                )
         run = candidates[0]
     path = Path(run)
     checkpoint = runs.load_checkpoint(path / "best.pt" if path.is_dir() or not path.suffix else path)
@@ -84,7 +86,9 @@ def _fits(run: Path, record: Path) -> bool:
 # ------------------------------------------------------------------------------------------------ one record
 
 
-def mapped(record: pqrst.Record, recipe: dict[str, Any], mapping: str) -> tuple[pqrst.Record, dict[str, Any], list[str]]:
+def mapped(
+    record: pqrst.Record, recipe: dict[str, Any], mapping: str
+) -> tuple[pqrst.Record, dict[str, Any], list[str]]:
     """The record with its leads named as the mapping says, e.g. `MLII=ECG1,V1=zeros`; the recipe to go with it."""
     leads, warnings, zeros = list(record.leads), [], []
     for pair in mapping.split(","):
@@ -236,10 +240,13 @@ def write(results: list[dict[str, Any]], output_format: str) -> None:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    lines = [f"{result['record']}: {result['duration_s']:.1f} s at {result['fs']:g} Hz, leads {', '.join(result['leads'])}"]
+    lines = [
+        f"{result['record']}: {result['duration_s']:.1f} s at {result['fs']:g} Hz, leads {', '.join(result['leads'])}"
+    ]
     if "findings" in result:
         lines += [
-            f"  {f['class']:<12} {f['probability']:6.3f}  {'present' if f['present'] else '-'}" for f in result["findings"]
+            f"  {f['class']:<12} {f['probability']:6.3f}  {'present' if f['present'] else '-'}"
+            for f in result["findings"]
         ]
         return "\n".join(lines)
     lines.append(f"{'time (s)':>10}  class  probability")

@@ -178,9 +178,7 @@ STRIP_S = 10.0  # seconds of signal per line of a prediction
 MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
 
 
-def save_prediction(
-    signal: Array, fs: float, leads: Sequence[str], result: dict[str, Any], path: str | Path
-) -> None:
+def save_prediction(signal: Array, fs: float, leads: Sequence[str], result: dict[str, Any], path: str | Path) -> None:
     """What infer.py found, drawn on the signal (L, T) in mV.
 
     Beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
@@ -207,9 +205,13 @@ def save_prediction(
                 color = f"C{classes.index(beat['class'])}"
                 axes.axvline(beat["time_s"], color=color, linewidth=0.8, alpha=0.6)
                 top = axes.get_xaxis_transform()
-                axes.text(beat["time_s"], 1.0, beat["class"], color=color, ha="center", va="bottom", fontsize=8, transform=top)
+                axes.text(
+                    beat["time_s"], 1.0, beat["class"], color=color, ha="center", va="bottom", fontsize=8, transform=top
+                )
     panels[-1].set_xlabel("time (s)")
-    figure.suptitle(f"{_plain([Path(result['record']).name])[0]}: {found or 'no finding'} (not a medical device)", fontsize=10)
+    figure.suptitle(
+        f"{_plain([Path(result['record']).name])[0]}: {found or 'no finding'} (not a medical device)", fontsize=10
+    )
     _save(figure, path)
 
 

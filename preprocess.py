@@ -70,7 +70,8 @@ class Item:
 
 def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Item], list[Failure]]:
     """All recordings in order, from tables, headers and annotations alone."""
-    items, failures = [], []
+    items: list[Item] = []
+    failures: list[Failure] = []
     try:
         recordings = list(source.recordings(raw))
     except FileNotFoundError as error:
@@ -126,7 +127,9 @@ def _index_one(recording: Recording, source: Source, settings: Settings, raw: Pa
     )
 
 
-def _detected(path: Path, annotated: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def _detected(
+    path: Path, annotated: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """All detected R peaks, the index of the one within 150 ms of each annotated beat, and which beats have one."""
     record = readers.read(path)
     r_peaks = pqrst.rpeaks(record.signal, record.fs)
@@ -241,7 +244,7 @@ def prepare_items(
     for start in range(0, len(items), step):
         some = items[start : start + step]
         inputs = [readers.native(raw / item.recording.locator) for item in some]
-        centers = [item.centers for item in some] if recipe["window"]["kind"] == "beat" else None
+        centers = [item.centers for item in some if item.centers is not None] or None  # of beats, each has them
         yield some, pqrst.prepare(inputs, recipe, centers, n_threads=n_threads, skip_errors=True)
 
 
@@ -386,8 +389,13 @@ def summary_of(dataset: dict[str, Any]) -> str:
         counts = "".join(f"{row['classes'][name]:>9,}" for name in classes)
         lines.append(f"{fold:{width}}{row['rows']:>10,}{row['patients']:>10,}{counts}")
     before, after = dataset["classes_before"], dataset["classes_after"]
-    lines.append(f"{'recordings':{width}}{dataset['rows_before']:>10,}{'':>10}" + "".join(f"{before[c]:>9,}" for c in classes))
-    lines.append(f"{'prepared':{width}}{dataset['rows']:>10,}{dataset['patients']:>10,}" + "".join(f"{after[c]:>9,}" for c in classes))
+    lines.append(
+        f"{'recordings':{width}}{dataset['rows_before']:>10,}{'':>10}" + "".join(f"{before[c]:>9,}" for c in classes)
+    )
+    lines.append(
+        f"{'prepared':{width}}{dataset['rows']:>10,}{dataset['patients']:>10,}"
+        + "".join(f"{after[c]:>9,}" for c in classes)
+    )
     return "\n".join(lines)
 
 

@@ -67,7 +67,10 @@ def logits_of(network: nn.Module, batch: Batch) -> NDArray[np.float32]:
     network.eval()
     with torch.inference_mode():
         signal = torch.from_numpy(batch.signal).to(device).float()
-        extra = {"context": torch.from_numpy(batch.context).to(device), "valid": torch.from_numpy(batch.valid).to(device)}
+        extra = {
+            "context": torch.from_numpy(batch.context).to(device),
+            "valid": torch.from_numpy(batch.valid).to(device),
+        }
         logits = network(signal, *(extra[name] for name in models.extra_inputs(network)))
     network.train(was_training)
     out: NDArray[np.float32] = logits.float().cpu().numpy()

@@ -1,7 +1,7 @@
 """Compiles csrc/ into the extension module `pqrst`; everything else stands in pyproject.toml."""
 
 import os
-from glob import glob
+from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
@@ -16,8 +16,8 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "pqrst",
-            sorted(glob("csrc/*.cpp")),
-            depends=sorted(glob("csrc/*.hpp")),
+            sorted(str(path) for path in Path("csrc").glob("*.cpp")),
+            depends=sorted(str(path) for path in Path("csrc").glob("*.hpp")),
             cxx_std=17,
             extra_compile_args=FLAGS,
             extra_link_args=["-pthread"],

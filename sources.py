@@ -60,9 +60,17 @@ AAMI = {
 BEAT_SYMBOLS = frozenset("NLRBAaJSVrFejnE/fQ?")  # every annotation that marks a beat (WFDB application guide)
 
 # De Chazal, O'Dwyer and Reilly 2004: training and test records of MIT-BIH; AAMI practice leaves the paced ones out.
-DS1 = "101 106 108 109 112 114 115 116 118 119 122 124 201 203 205 207 208 209 215 220 223 230".split()
-DS2 = "100 103 105 111 113 117 121 123 200 202 210 212 213 214 219 221 222 228 231 232 233 234".split()
-PACED = "102 104 107 217".split()
+# fmt: off
+DS1 = (
+    "101", "106", "108", "109", "112", "114", "115", "116", "118", "119", "122",
+    "124", "201", "203", "205", "207", "208", "209", "215", "220", "223", "230",
+)
+DS2 = (
+    "100", "103", "105", "111", "113", "117", "121", "123", "200", "202", "210",
+    "212", "213", "214", "219", "221", "222", "228", "231", "232", "233", "234",
+)
+PACED = ("102", "104", "107", "217")
+# fmt: on
 
 
 @source(classes=("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"), task="multilabel")

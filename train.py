@@ -18,7 +18,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -47,6 +46,8 @@ import preprocess
 import runs
 from config import Settings, Stop
 from data import Batches, Prepared, Rows
+
+SCORES = ("loss", "accuracy", "macro_f1", "macro_auroc")  # of the validation rows, in metrics.csv
 
 # ------------------------------------------------------------------------------------------------ the parts
 
@@ -85,7 +86,7 @@ def learning_rate(step: int, n_steps: int, settings: Settings) -> float:
 
 
 def row_losses(logits: Tensor, labels: Tensor, task: str, class_weights: Tensor) -> Tensor:
-    """Loss of each row, (B,): cross-entropy, or of several labels the mean binary cross-entropy; logits, labels (B, K)."""
+    """Loss of each row, (B,): cross-entropy, or the mean of binary ones for several labels; logits, labels (B, K)."""
     if task == "multiclass":
         return F.cross_entropy(logits.float(), labels.argmax(dim=1), class_weights, reduction="none")
     return F.binary_cross_entropy_with_logits(
@@ -146,7 +147,9 @@ def open_dataset(settings: Settings, rank: int, world_size: int) -> Prepared:
     have = config.flatten(dataset.recipe)
     differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
     if differ:
-        raise Stop(f"{settings.data_dir} was prepared with another recipe ({'; '.join(differ)}); run preprocess.py again")
+        raise Stop(
+            f"{settings.data_dir} was prepared with another recipe ({'; '.join(differ)}); run preprocess.py again"
+        )
     return dataset
 
 
@@ -165,7 +168,11 @@ def open_run(settings: Settings, resume: bool, overwrite: bool, main_process: bo
             raise Stop(f"{folder}: no run to resume")
         return None
     if overwrite:
-        for name in () if not main_process else ("best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "config.yaml"):
+        for name in (
+            ()
+            if not main_process
+            else ("best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "config.yaml")
+        ):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "report", ignore_errors=True)
         return None
@@ -189,33 +196,32 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-class Log:
-    """metrics.csv and log.jsonl, written line by line; a resumed run drops the lines it is about to write again."""
+def rewind_logs(folder: Path, epochs: int) -> None:
+    """Drop what metrics.csv and log.jsonl hold beyond so many epochs: a resumed run writes it again."""
+    metrics_csv, events = folder / "metrics.csv", folder / "log.jsonl"
+    if metrics_csv.exists():
+        lines = metrics_csv.read_text().splitlines(keepends=True)
+        metrics_csv.write_text("".join(lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= epochs]))
+    if events.exists():
+        lines = events.read_text().splitlines(keepends=True)
+        events.write_text("".join(line for line in lines if json.loads(line)["epoch"] <= epochs))
 
-    def __init__(self, folder: Path, first_epoch: int) -> None:
-        self.metrics, self.events = folder / "metrics.csv", folder / "log.jsonl"
-        if self.metrics.exists():
-            with self.metrics.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch]
-            self.metrics.unlink()
-            for row in rows:
-                self.epoch(row)
-        if self.events.exists():
-            lines = self.events.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line).get("epoch", 0) <= first_epoch]
-            self.events.write_text("".join(line + "\n" for line in kept))
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+def log_metrics(folder: Path, row: dict[str, Any]) -> None:
+    """One more line in metrics.csv, whose first column is the epoch."""
+    path = folder / "metrics.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
-    def event(self, kind: str, **values: Any) -> None:
-        with self.events.open("a") as file:
-            file.write(json.dumps({"event": kind, **values}) + "\n")
+
+def log_events(folder: Path, events: list[dict[str, Any]]) -> None:
+    """More lines in log.jsonl."""
+    with (folder / "log.jsonl").open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -248,7 +254,8 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     arguments = dict(settings.model.arguments)
     if "context_features" in models.arguments_of(settings.model.name):
         arguments.setdefault("context_features", dataset.recipe["context"])
-    network = models.build(settings.model.name, len(dataset.recipe["leads"]), len(dataset.classes), **arguments).to(device)
+    network = models.build(settings.model.name, len(dataset.recipe["leads"]), len(dataset.classes), **arguments)
+    network.to(device)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(how.ema_decay)) if how.ema_decay else None
     optimizer = torch.optim.AdamW(parameter_groups(network, how.weight_decay), lr=how.learning_rate)
     dtype = amp_dtype(settings, device)
@@ -275,19 +282,32 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         folder.mkdir(parents=True, exist_ok=True)
         if not checkpoint:
             (folder / "config.yaml").write_text(yaml.safe_dump(config.plain(settings), sort_keys=False))
-        log = Log(folder, first_epoch)
-        log.event("start", epoch=first_epoch, commit=commit(), torch=torch.__version__, python=platform.python_version())
+        rewind_logs(folder, first_epoch)
+        versions = {"commit": commit(), "torch": torch.__version__, "python": platform.python_version()}
+        log_events(folder, [{"event": "start", "epoch": first_epoch, **versions}])
         norm_rows = how.batch_size // how.accumulation // (1 if device.type == "cuda" else world_size)
         counts = ", ".join(f"{k} {n:,}" for k, n in zip(dataset.classes, data.class_counts(labels), strict=True))
         print(
             f"{settings.model.name}, {sum(p.numel() for p in network.parameters()):,} parameters, on "
             f"{len(split['train']):,} rows ({counts}); validation {len(split['validation']):,} rows\n"
             f"{how.epochs} epochs of {steps_per_epoch} steps of {how.batch_size} rows ({world_size} processes x "
-            f"{how.accumulation} micro-batches; batch normalisation sees {norm_rows} rows) on {device}, mixed precision "
-            f"{str(dtype).removeprefix('torch.') if dtype else 'off'}, {torch.get_num_threads()} threads"
+            f"{how.accumulation} micro-batches; batch normalisation sees {norm_rows} rows) on {device}, "
+            f"mixed precision {str(dtype).removeprefix('torch.') if dtype else 'off'}, "
+            f"{torch.get_num_threads()} threads"
         )
         if dataset.meta["leak"]:
             print(f"LEAK: {dataset.meta['leak']}")
+    about = {
+        "model_name": settings.model.name,
+        "model_arguments": arguments,
+        "n_leads": len(dataset.recipe["leads"]),
+        "classes": dataset.classes,
+        "task": dataset.task,
+        "thresholds": [0.5] * len(dataset.classes),
+        "recipe": dataset.recipe,
+        "leak": dataset.meta["leak"],
+        "commit": commit(),
+    }
 
     for epoch in range(first_epoch, how.epochs):
         # dropout differs by epoch and process, and needs no stored state to be resumed
@@ -338,65 +358,59 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         if not math.isfinite(sum(losses)):
             raise Stop(f"epoch {epoch + 1}: the training loss is not finite; lower training.learning_rate")
 
-        row: dict[str, Any] = {
-            "epoch": epoch + 1,
-            "learning_rate": learning_rate((epoch + 1) * steps_per_epoch - 1, n_steps, settings),
-            "train_loss": sum(losses) / len(losses),
-            "rows_per_s": round(len(losses) * how.batch_size / train_s, 1),
-        }
-        improved = lowest = False
-        scored = ema.module if ema else network
         validated = (epoch + 1) % how.validate_every == 0 or epoch + 1 == how.epochs
+        scored = ema.module if ema else network
         scores: dict[str, Any] = {}
+        improved = lowest = False
         if validated:
             scored_logits = score_rows(scored, dataset, split["validation"], settings, rank, world_size)
             scores = validation_scores(scored_logits, dataset, split["validation"], settings, class_weights)
             score = -scores["loss"] if how.metric == "loss" else scores[how.metric]
-            improved, lowest = score > best_score, scores["loss"] < best_loss
-            if improved:
-                best_score, best_epoch = score, epoch
+            improved, lowest = score is not None and score > best_score, scores["loss"] < best_loss
+            best_score, best_epoch = (score, epoch) if improved else (best_score, best_epoch)
             best_loss = min(best_loss, scores["loss"])
-        row |= {f"validation_{k}": scores.get(k, "") for k in ("loss", "accuracy", "macro_f1", "macro_auroc")}
-        stop = bool(how.patience) and validated and not improved and (epoch - best_epoch) >= how.patience * how.validate_every
-        finished = stop or epoch + 1 == how.epochs
+        stop = bool(how.patience) and validated and epoch - best_epoch >= how.patience * how.validate_every
         if main_process:
-            checkpoint = {
+            row = {
+                "epoch": epoch + 1,
+                "learning_rate": learning_rate((epoch + 1) * steps_per_epoch - 1, n_steps, settings),
+                "train_loss": sum(losses) / len(losses),
+                "rows_per_s": round(len(losses) * how.batch_size / train_s, 1),
+                **{f"validation_{key}": scores.get(key) for key in SCORES},
+            }
+            log_metrics(folder, row)
+            first_step = epoch * steps_per_epoch + 1
+            log_events(
+                folder,
+                [
+                    {"event": "step", "epoch": epoch + 1, "step": first_step + k, "loss": x}
+                    for k, x in enumerate(losses)
+                ],
+            )
+            progress = {
                 "epoch": epoch,
-                "finished": finished,
+                "finished": stop or epoch + 1 == how.epochs,
                 "best_score": best_score,
                 "best_loss": best_loss,
                 "best_epoch": best_epoch,
-                "model_name": settings.model.name,
-                "model_arguments": arguments,
-                "n_leads": len(dataset.recipe["leads"]),
-                "classes": dataset.classes,
-                "task": dataset.task,
-                "thresholds": [0.5] * len(dataset.classes),
-                "recipe": dataset.recipe,
-                "leak": dataset.meta["leak"],
-                "commit": commit(),
             }
-            weights = {"model": scored.state_dict()}  # the averaged ones where there are
             if improved:
-                runs.save_checkpoint(folder / "best.pt", {**checkpoint, **weights})
+                runs.save_checkpoint(folder / "best.pt", {**about, **progress, "model": scored.state_dict()})
             if lowest:
-                runs.save_checkpoint(folder / "best-loss.pt", {**checkpoint, **weights})
-            for number, value in enumerate(losses):
-                log.event("step", epoch=epoch + 1, step=epoch * steps_per_epoch + number + 1, loss=value)
-            log.epoch(row)
-            # last.pt at the end: what it says is done, is done
+                runs.save_checkpoint(folder / "best-loss.pt", {**about, **progress, "model": scored.state_dict()})
             state = {
                 "model": network.state_dict(),
                 "ema": ema.state_dict() if ema else None,
                 "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict(),
             }
-            runs.save_checkpoint(folder / "last.pt", {**checkpoint, **state})
+            runs.save_checkpoint(folder / "last.pt", {**about, **progress, **state})  # last: what it says is done, is
+            shown = "".join(f"  {key.replace('_', ' ')} {scores[key]:.3f}" for key in scores if scores[key] is not None)
             eta_min = (how.epochs - epoch - 1) * (time.perf_counter() - started) / 60
-            shown = "".join(f"  {k.replace('_', ' ')} {scores[k]:.3f}" for k in ("loss", "macro_f1", "macro_auroc") if scores.get(k) is not None)
             print(
-                f"epoch {epoch + 1}/{how.epochs}  loss {row['train_loss']:.4f}{'  validation:' if scores else ''}{shown}"
-                f"{' *' if improved else ''}  {row['rows_per_s']:,.0f} rows/s  ETA {eta_min:.1f} min",
+                f"epoch {epoch + 1}/{how.epochs}  loss {row['train_loss']:.4f}"
+                f"{'  validation:' if scores else ''}{shown}{' *' if improved else ''}  "
+                f"{row['rows_per_s']:,.0f} rows/s  ETA {eta_min:.1f} min",
                 flush=True,
             )
         if stop:
@@ -414,8 +428,8 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
 
 def validation_scores(
     logits: NDArray[np.float32], dataset: Prepared, rows: Rows, settings: Settings, class_weights: Tensor
-) -> dict[str, float]:
-    """Loss and scores of the validation rows."""
+) -> dict[str, Any]:
+    """Loss and scores of the validation rows; macro AUROC is None where no class has both sides."""
     target = dataset.labels[rows]
     loss = row_losses(torch.from_numpy(logits), torch.from_numpy(target), dataset.task, class_weights.cpu()).mean()
     scores = metrics.scores_of(
@@ -427,7 +441,8 @@ def validation_scores(
     )
     if scores["macro_classes"]:
         scores["macro_f1"] = scores["macro_classes_f1"]
-    return {"loss": float(loss), **{k: scores[k] for k in ("accuracy", "macro_f1", "macro_auroc")}}
+    scores["loss"] = float(loss)
+    return {key: scores[key] for key in SCORES}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

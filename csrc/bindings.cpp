@@ -10,6 +10,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <type_traits>
 
@@ -60,13 +61,16 @@ View<T> mutable_view(py::array_t<T>& x) {
 
 // ---------------------------------------------------------------------------------------------- reading
 
-py::tuple names_tuple(const std::vector<std::string>& names) {
+using Names = py::typing::Tuple<py::str, py::ellipsis>;
+using Flags = py::typing::Tuple<py::bool_, py::ellipsis>;
+
+Names names_tuple(const std::vector<std::string>& names) {
   py::tuple tuple(names.size());
   for (std::size_t i = 0; i < names.size(); ++i) tuple[i] = names[i];
   return tuple;
 }
 
-py::tuple bool_tuple(const std::vector<char>& flags) {
+Flags bool_tuple(const std::vector<char>& flags) {
   py::tuple tuple(flags.size());
   for (std::size_t i = 0; i < flags.size(); ++i) tuple[i] = py::bool_(flags[i] != 0);
   return tuple;
@@ -586,13 +590,112 @@ TypeError
 
 // ---------------------------------------------------------------------------------------------- R peaks
 
+py::array_t<std::int64_t> indices(const std::vector<std::int64_t>& values) {
+  return py::array_t<std::int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+template <class T>
+py::array_t<std::int64_t> find_rpeaks(const In<T>& x, double fs) {
+  const View<const T> view = signal_view(x);
+  std::vector<std::int64_t> found;
+  {
+    py::gil_scoped_release release;
+    found = rpeaks(view, fs);
+  }
+  return indices(found);
+}
+
+// One detector per stream: the lock keeps two Python threads out of the same one while the GIL is released.
+struct LockedDetector {
+  LockedDetector(double fs, std::ptrdiff_t n_leads) : detector(fs, n_leads) {}
+  template <class T>
+  py::array_t<std::int64_t> push(const In<T>& x) {
+    if (x.size() == 0 && (x.ndim() == 1 || (x.ndim() == 2 && x.shape(0) == detector.n_leads()))) return indices({});
+    const View<const T> view = signal_view(x);
+    std::vector<std::int64_t> found;
+    {
+      py::gil_scoped_release release;
+      const std::lock_guard<std::mutex> lock(mutex);
+      found = detector.push(view);
+    }
+    return indices(found);
+  }
+  py::array_t<std::int64_t> finish() {
+    std::vector<std::int64_t> found;
+    {
+      py::gil_scoped_release release;
+      const std::lock_guard<std::mutex> lock(mutex);
+      found = detector.finish();
+    }
+    return indices(found);
+  }
+  RPeakDetector detector;
+  std::mutex mutex;
+};
+
 void bind_rpeaks(py::module_& m) {
-  m.def("rpeaks", [](In<float> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
-  m.def("rpeaks", [](In<double> x, double fs) { auto v = rpeaks(signal_view(x), fs); return py::array_t<std::int64_t>(v.size(), v.data()); });
-  m.def("dump", [](In<double> x, double fs) { RPeakDetector d(fs, signal_view(x).rows); auto v = d.push(signal_view(x)); auto u = d.finish(); v.insert(v.end(), u.begin(), u.end());
-    py::array_t<double> out({d.log.size(), std::size_t(7)}); double* o = out.mutable_data();
-    for (auto& c : d.log) { *o++ = c.k; *o++ = c.height; *o++ = c.left; *o++ = c.right; *o++ = c.left_max; *o++ = c.right_max; *o++ = c.floor; }
-    return py::make_tuple(py::array_t<std::int64_t>(v.size(), v.data()), out); });
+  const char* rpeaks_doc = R"(Find the R peak of every beat.
+
+The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
+weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+
+Parameters
+----------
+x : (T,) or (L, T) float32 or float64, any unit
+    Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
+fs : float, Hz, 50 to 10000
+
+Returns
+-------
+(N,) int64, ascending sample indices; empty if no lead shows a beat.
+
+Raises
+------
+ValueError
+    fs outside its range, a rank other than 1 or 2, no leads or no samples.
+
+Notes
+-----
+Ideas: the QRS band and the flatter T wave, Pan & Tompkins (1985); the envelope of a quadrature pair, Benitez et al.
+(2001); beats as the best path, Ellis (2007).)";
+  m.def("rpeaks", &find_rpeaks<float>, "x"_a, "fs"_a, rpeaks_doc);
+  m.def("rpeaks", &find_rpeaks<double>, "x"_a, "fs"_a, rpeaks_doc);
+
+  const char* push_doc = R"(Take the next samples and return the beats that they settle.
+
+Parameters
+----------
+x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
+
+Returns
+-------
+(N,) int64, sample indices counted from the first sample pushed, ascending over all calls.
+
+Raises
+------
+ValueError
+    Another number of leads, or a detector that is finished.)";
+  py::class_<LockedDetector>(m, "RPeakDetector", R"(Find R peaks in a stream, in chunks of any length.
+
+The beats are the same however the signal is cut, and the same as `rpeaks` finds in the whole.
+
+Parameters
+----------
+fs : float, Hz, 50 to 10000
+n_leads : int, 1 to 1024)")
+      .def(py::init<double, std::ptrdiff_t>(), "fs"_a, "n_leads"_a = 1)
+      .def("push", &LockedDetector::push<float>, "x"_a, push_doc)
+      .def("push", &LockedDetector::push<double>, "x"_a, push_doc)
+      .def("finish", &LockedDetector::finish,
+           R"(Return the beats still open at the end, (N,) int64; nothing can be pushed afterwards.)")
+      .def_property_readonly(
+          "look_ahead_s", [](const LockedDetector& d) { return d.detector.look_ahead_s(); },
+          "Seconds of signal after a beat by which it has been returned, at the latest.")
+      .def_property_readonly(
+          "fs", [](const LockedDetector& d) { return d.detector.fs(); }, "Sampling rate in Hz.")
+      .def_property_readonly(
+          "n_leads", [](const LockedDetector& d) { return d.detector.n_leads(); }, "Leads per push.");
 }
 
 // ---------------------------------------------------------------------------------------------- the chain
@@ -603,14 +706,15 @@ T value_of(const py::dict& tree, const char* key, const char* path) {
   try {
     return tree[key].cast<T>();
   } catch (const py::cast_error&) {
-    throw std::invalid_argument("recipe: " + std::string(path) + key + " has the wrong type: " +
-                                py::repr(tree[key]).cast<std::string>());
+    throw std::invalid_argument("recipe: " + std::string(path) + key +
+                                " has the wrong type: " + py::repr(tree[key]).cast<std::string>());
   }
 }
 
 std::ptrdiff_t samples_of(double seconds, double fs) {
   const double n = seconds * fs;
-  if (!(n >= 0 && n < 1e12)) throw std::invalid_argument("recipe: window of " + std::to_string(seconds) + " s is out of range");
+  if (!(n >= 0 && n < 1e12))
+    throw std::invalid_argument("recipe: window of " + std::to_string(seconds) + " s is out of range");
   return std::llround(n);
 }
 
@@ -637,8 +741,9 @@ Recipe recipe_of(const py::dict& tree) {
   r.max_gap_s = value_of<double>(gaps, "max_s", "gaps.");
   r.max_gap_fraction = value_of<double>(gaps, "max_fraction", "gaps.");
   if (const auto band = value_of<std::optional<py::dict>>(tree, "bandpass", ""))
-    r.bandpass = Recipe::Bandpass{value_of<double>(*band, "low_hz", "bandpass."),
-                                  value_of<double>(*band, "high_hz", "bandpass."), value_of<int>(*band, "order", "bandpass.")};
+    r.bandpass =
+        Recipe::Bandpass{value_of<double>(*band, "low_hz", "bandpass."),
+                         value_of<double>(*band, "high_hz", "bandpass."), value_of<int>(*band, "order", "bandpass.")};
   r.notch_hz = value_of<std::optional<double>>(tree, "notch_hz", "");
   const auto window = value_of<py::dict>(tree, "window", "");
   r.kind = choice<Recipe::Kind>(
@@ -701,7 +806,8 @@ PyPrepared gathered(const std::vector<Rows>& all, const Recipe& recipe, const py
       throw std::invalid_argument("out: expected a writable C-ordered array (rows, " + std::to_string(n_slots) + ", " +
                                   std::to_string(length) + ") of " + std::string(recipe.half ? "float16" : "float32"));
     if (array.shape(0) < n)
-      throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " + std::to_string(n));
+      throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " +
+                                  std::to_string(n));
     result.rows = array[py::slice(0, n, 1)].cast<py::array>();
   }
   result.record = py::array_t<std::int64_t>(n);
@@ -754,8 +860,9 @@ warnings : list of (record, stage, reason), what is, with something to say about
 
   m.def(
       "prepare",
-      [](const py::object& records, const RecipeTree& recipe_tree, const std::optional<std::vector<In<std::int64_t>>>& centers,
-         const py::object& out, int n_threads, bool skip_errors) {
+      [](const py::object& records, const RecipeTree& recipe_tree,
+         const std::optional<std::vector<In<std::int64_t>>>& centers, const py::object& out, int n_threads,
+         bool skip_errors) {
         const Recipe recipe = recipe_of(recipe_tree);
         const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
         const auto list = many ? records.cast<py::sequence>() : py::sequence(py::make_tuple(records));
@@ -766,7 +873,8 @@ warnings : list of (record, stage, reason), what is, with something to say about
             if (array.ndim() != 1) throw std::invalid_argument("centers: expected one array of shape (N,) per record");
             r_peaks.emplace_back(array.data(), array.data() + array.size());
           }
-        if (n_threads < 1) throw std::invalid_argument("n_threads " + std::to_string(n_threads) + ": must be at least 1");
+        if (n_threads < 1)
+          throw std::invalid_argument("n_threads " + std::to_string(n_threads) + ": must be at least 1");
         std::vector<Rows> all;
         {
           const py::gil_scoped_release release;
@@ -774,7 +882,8 @@ warnings : list of (record, stage, reason), what is, with something to say about
         }
         return gathered(all, recipe, out);
       },
-      "records"_a, "recipe"_a, "centers"_a = py::none(), "out"_a = py::none(), "n_threads"_a = 1, "skip_errors"_a = false,
+      "records"_a, "recipe"_a, "centers"_a = py::none(), "out"_a = py::none(), "n_threads"_a = 1,
+      "skip_errors"_a = false,
       R"(The whole chain: records to rows.
 
 Read (mV) -> slots by name -> bridge gaps -> band-pass, notch at the record's own rate -> resample -> cut -> scale over

@@ -11,10 +11,10 @@ inline std::uint16_t to_half(float value) {
   std::memcpy(&bits, &value, sizeof bits);
   const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
   bits &= 0x7fffffffu;
-  if (bits > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);                // NaN
-  if (bits >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);               // rounds to infinity
-  if (bits < 0x33000001u) return sign;                                                      // rounds to zero
-  if (bits < 0x38800000u) {                                                                 // subnormal: align to 2^-24
+  if (bits > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);   // NaN
+  if (bits >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // rounds to infinity
+  if (bits < 0x33000001u) return sign;                                         // rounds to zero
+  if (bits < 0x38800000u) {                                                    // subnormal: align to 2^-24
     const unsigned shift = 126u - (bits >> 23);
     const std::uint32_t mantissa = (bits & 0x7fffffu) | 0x800000u;
     const std::uint32_t kept = mantissa >> shift;

@@ -36,7 +36,8 @@ enum Use : std::uint8_t { missing = 0, flat, usable };
 
 struct StageError : std::invalid_argument {
   std::string stage;
-  StageError(std::string stage_name, const std::string& text) : std::invalid_argument(text), stage(std::move(stage_name)) {}
+  StageError(std::string stage_name, const std::string& text)
+      : std::invalid_argument(text), stage(std::move(stage_name)) {}
 };
 
 std::string lower(std::string text) {
@@ -69,7 +70,8 @@ std::vector<Span> bridge_gaps(std::vector<double>& x) {
     if (start == 0 && i == n) break;
     const double left = start > 0 ? x[start - 1] : x[i], right = i < n ? x[i] : x[start - 1];
     const auto steps = static_cast<double>(i - start + 1);
-    for (std::ptrdiff_t k = start; k < i; ++k) x[k] = left + (right - left) * (static_cast<double>(k - start + 1) / steps);
+    for (std::ptrdiff_t k = start; k < i; ++k)
+      x[k] = left + (right - left) * (static_cast<double>(k - start + 1) / steps);
   }
   return gaps;
 }
@@ -78,7 +80,8 @@ std::vector<Span> bridge_gaps(std::vector<double>& x) {
 Span at_record_rate(std::int64_t first, std::int64_t last, Ratio ratio, std::ptrdiff_t n_samples) {
   const std::int64_t start = first * ratio.down / ratio.up;
   const std::int64_t stop = (last * ratio.down + ratio.up - 1) / ratio.up;
-  return {std::min<std::ptrdiff_t>(start, n_samples - 1), std::min<std::ptrdiff_t>(std::max(stop, start + 1), n_samples)};
+  return {std::min<std::ptrdiff_t>(start, n_samples - 1),
+          std::min<std::ptrdiff_t>(std::max(stop, start + 1), n_samples)};
 }
 
 // What a lead is good for in this part of the record: its gaps can make it missing, and one that never changes there is
@@ -92,14 +95,18 @@ Use use_of(const Lead& lead, Span part, const Recipe& recipe, double fs) {
     if (static_cast<double>(gap.stop - gap.start) > recipe.max_gap_s * fs) return missing;
     invalid += overlap;
   }
-  if (static_cast<double>(invalid) > recipe.max_gap_fraction * static_cast<double>(part.stop - part.start)) return missing;
+  if (static_cast<double>(invalid) > recipe.max_gap_fraction * static_cast<double>(part.stop - part.start))
+    return missing;
   const float* begin = lead.raw + part.start;
   const float* end = lead.raw + part.stop;
-  const bool same = part.stop - part.start > 1 && std::all_of(begin, end, [begin](float value) { return value == *begin; });
+  const bool same =
+      part.stop - part.start > 1 && std::all_of(begin, end, [begin](float value) { return value == *begin; });
   return same ? flat : usable;
 }
 
-std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+std::int64_t floor_div(std::int64_t a, std::int64_t b) {
+  return a / b - (a % b != 0 && (a < 0) != (b < 0));
+}
 
 // Filters that depend on the recipe and the record's rate alone; designed once per rate and thread.
 struct Filters {
@@ -115,7 +122,8 @@ struct Filters {
     notch.reset();
     resampler.reset();
     if (recipe.bandpass)
-      bandpass.emplace(butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs));
+      bandpass.emplace(
+          butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs));
     if (recipe.notch_hz) notch.emplace(std::vector<Section>{notch_section(*recipe.notch_hz, notch_quality, record_fs)});
     ratio = rate_ratio(record_fs, recipe.fs);
     resampler.emplace(ratio);
@@ -132,8 +140,8 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters&
   const bool none = std::all_of(slots.begin(), slots.end(), [](std::ptrdiff_t s) { return s < 0; });
   const bool lacking = std::any_of(slots.begin(), slots.end(), [](std::ptrdiff_t s) { return s < 0; });
   if (none || (lacking && recipe.missing_is_error))
-    throw StageError("leads", record.name + ": has leads " + joined(record.leads, ", ") + "; the recipe's slots accept " +
-                                  slots_text(recipe.leads));
+    throw StageError("leads", record.name + ": has leads " + joined(record.leads, ", ") +
+                                  "; the recipe's slots accept " + slots_text(recipe.leads));
   try {
     filters.design(recipe, record.fs);
   } catch (const std::invalid_argument& e) {
@@ -144,7 +152,8 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters&
     if (slots[slot] < 0) continue;
     const auto source = static_cast<std::size_t>(slots[slot]);
     if (record.units[source] != "mV")
-      throw StageError("leads", record.name + ": lead " + record.leads[source] + " is in " + record.units[source] + ", not mV");
+      throw StageError("leads",
+                       record.name + ": lead " + record.leads[source] + " is in " + record.units[source] + ", not mV");
     Lead& lead = leads[slot];
     lead.raw = record.signal.row(slots[slot]);
     const float* end = lead.raw + record.signal.cols;
@@ -175,8 +184,8 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters&
 }
 
 // Scales the valid samples of one row in place; row: (L, length) with `use` per slot.
-void scale_row(View<double> row, std::ptrdiff_t first, std::ptrdiff_t last, const std::vector<Use>& use, const Recipe& recipe,
-               std::vector<double>& scratch) {
+void scale_row(View<double> row, std::ptrdiff_t first, std::ptrdiff_t last, const std::vector<Use>& use,
+               const Recipe& recipe, std::vector<double>& scratch) {
   if (recipe.scale == Recipe::Scale::none) return;
   const std::ptrdiff_t n = last - first;
   const auto scale = [&](View<double> x) {
@@ -197,7 +206,8 @@ void scale_row(View<double> row, std::ptrdiff_t first, std::ptrdiff_t last, cons
   } else {
     scratch.clear();
     for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
-      if (use[static_cast<std::size_t>(slot)] == usable) scratch.insert(scratch.end(), row.row(slot) + first, row.row(slot) + last);
+      if (use[static_cast<std::size_t>(slot)] == usable)
+        scratch.insert(scratch.end(), row.row(slot) + first, row.row(slot) + last);
     scale({scratch.data(), 1, static_cast<std::ptrdiff_t>(scratch.size())});
     const double* from = scratch.data();
     for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
@@ -229,17 +239,20 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
   Rows rows;
   for (const auto& text : record.warnings) rows.warnings.push_back({record_index, "read", text});
   if (recipe.kind == Recipe::Kind::beat) {
-    const auto window = static_cast<std::int64_t>(std::ceil(static_cast<double>(recipe.length) * record.fs / recipe.fs));
+    const auto window =
+        static_cast<std::int64_t>(std::ceil(static_cast<double>(recipe.length) * record.fs / recipe.fs));
     for (std::int64_t c : centers)
       if (c < -window || c >= record.signal.cols + window)
-        throw StageError("rows", record.name + ": centre " + std::to_string(c) + " is more than a window outside the signal of " +
+        throw StageError("rows", record.name + ": centre " + std::to_string(c) +
+                                     " is more than a window outside the signal of " +
                                      std::to_string(record.signal.cols) + " samples");
   }
   const std::vector<Lead> leads = condition(record, recipe, filters, rows, record_index);
   const Ratio ratio = filters.ratio;
   const std::ptrdiff_t n_samples = resampled_length(record.signal.cols, ratio.up, ratio.down);
   const auto n_slots = static_cast<std::ptrdiff_t>(leads.size());
-  const std::ptrdiff_t count = n_rows(recipe, record.signal.cols, record.fs, static_cast<std::ptrdiff_t>(centers.size()));
+  const std::ptrdiff_t count =
+      n_rows(recipe, record.signal.cols, record.fs, static_cast<std::ptrdiff_t>(centers.size()));
 
   Array<double> row(n_slots, recipe.length);
   std::vector<double> scratch;
@@ -281,8 +294,9 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
     for (Use here : use) rows.lead_mask.push_back(here != missing);
   }
   if (dropped > 0)
-    rows.errors.push_back({record_index, "rows", record.name + ": " + std::to_string(dropped) + " of " + std::to_string(count) +
-                                                     " rows dropped: too many invalid samples in a lead that the recipe needs"});
+    rows.errors.push_back({record_index, "rows",
+                           record.name + ": " + std::to_string(dropped) + " of " + std::to_string(count) +
+                               " rows dropped: too many invalid samples in a lead that the recipe needs"});
   return rows;
 }
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "record.hpp"
 #include "recipe.hpp"
+#include "record.hpp"
 
 namespace pqrst {
 
@@ -30,12 +30,12 @@ struct Problem {
 
 // The rows of one record, in order.
 struct Rows {
-  std::vector<std::byte> values;         // (n, L, length) float16 or float32
-  std::vector<std::ptrdiff_t> index;     // (n,) of the centre, or of the window within the record
-  std::vector<std::int64_t> start;       // (n,) at the record's rate: the first sample, for a beat its centre
-  std::vector<std::int64_t> valid;       // (n, 2) [first, last) sample of the row that lies inside the record
-  std::vector<std::uint8_t> lead_mask;   // (n, L) 1 where a lead of the record fills the slot
-  std::vector<Problem> errors;           // why there are no rows, or fewer
+  std::vector<std::byte> values;        // (n, L, length) float16 or float32
+  std::vector<std::ptrdiff_t> index;    // (n,) of the centre, or of the window within the record
+  std::vector<std::int64_t> start;      // (n,) at the record's rate: the first sample, for a beat its centre
+  std::vector<std::int64_t> valid;      // (n, 2) [first, last) sample of the row that lies inside the record
+  std::vector<std::uint8_t> lead_mask;  // (n, L) 1 where a lead of the record fills the slot
+  std::vector<Problem> errors;          // why there are no rows, or fewer
   std::vector<Problem> warnings;
 };
 

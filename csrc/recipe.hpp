@@ -20,9 +20,9 @@ struct Recipe {
     int order;
   };
 
-  double fs = 0;                                 // Hz, of the rows
-  bool half = true;                              // float16 rows, otherwise float32
-  std::vector<std::vector<std::string>> leads;   // per slot: accepted names in order of preference
+  double fs = 0;                                // Hz, of the rows
+  bool half = true;                             // float16 rows, otherwise float32
+  std::vector<std::vector<std::string>> leads;  // per slot: accepted names in order of preference
   bool missing_is_error = true;
   double max_gap_s = 1.0, max_gap_fraction = 0.1;
   std::optional<Bandpass> bandpass;

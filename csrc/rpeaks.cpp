@@ -2,336 +2,404 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <utility>
 
 namespace pqrst {
 namespace {
+
+// ---- Envelope
+constexpr double kAnalysisHz = 125;      // lowest rate of the analysis: over twice any frequency it looks at
+constexpr double kLowHz = 5;             // below: T waves, wander, breathing
+constexpr double kHighHz = 22;           // above: muscle and mains
+constexpr double kHalfBandS = 0.2;       // the filter reaches one period of its lower edge to either side
+constexpr double kHalfSmoothS = 0.0375;  // joins the lobes of one wide QRS, keeps beats 200 ms apart distinct
+
+// ---- Level of a lead: the typical height of its QRS
+constexpr double kBlockS = 1.0;         // a block's maximum is a QRS down to 60 bpm, and in half of them down to 30
+constexpr double kHalfLevel = 5;        // blocks to either side: short enough to follow a change of gain
+constexpr double kLevelQuantile = 0.5;  // the median: half the blocks may hold no beat, or a burst
+constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
+constexpr double kLevelMemoryS = 30;    // ... for about this long
+constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of about 3 times its median
+constexpr double kWeightPower = 3.0;    // how sharply the clearer lead is preferred
+constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
+
+// ---- Candidates and their rewards (log-odds: natural logarithms of ratios, weighted)
+constexpr double kLeastHeight = 0.08;  // of a typical QRS
+constexpr double kSeparationS = 0.08;  // one QRS makes one candidate
+constexpr double kInnerS = 0.13;       // isolation is judged from beyond half a wide QRS ...
+constexpr double kOuterS = 0.28;       // ... to short of the peak of most T waves
+constexpr double kFloor = 0.075;       // of a typical QRS: what counts as quiet
+constexpr double kMostIsolated = 2.0;  // log ratio beyond which isolation says no more
+constexpr double kReward = 1.5;
+constexpr double kRewardHeight = 1.0;
+constexpr double kRewardIsolation = 2.5;
+
+// ---- Sequence
+constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
+constexpr double kEarlyS = 0.7;
+constexpr double kEarlyCost = 0.5;  // sooner after the last is rarer, linearly
+constexpr double kTWaveS = 0.42;
+constexpr double kTWaveCost = 1.0;    // a lower peak so soon is its T wave
+constexpr double kGapS = 1.0;         // a longer gap is rarer, linearly ...
+constexpr double kGapCost = 0.8;      // ... per second ...
+constexpr double kMostGapCost = 2.5;  // ... up to a pause or a lead that fell off
+constexpr double kSettleS = 6;        // paths that end now agree on what lies this far back
+
+// ---- Position
+constexpr double kReachS = 0.08;         // the R peak lies within a wide QRS's half of the envelope's
+constexpr double kHalfRefineS = 0.01;    // light smoothing: noise moves the extremum less, the R peak not
+constexpr double kPolarityMemory = 0.1;  // weight of the newest beat in the lead's polarity
+constexpr double kPolarityWeight = 0.5;  // a beat follows it unless its own waves clearly say otherwise
+
+constexpr double kLargest = 1e100;  // beyond: a gap, as infinity is; squares stay finite
 constexpr double kPi = 3.14159265358979323846;
 
-double tune(const char* name, double value) {
-  const char* s = std::getenv(name);
-  return s ? std::atof(s) : value;
+// Symmetric window of 2 half + 1 taps, not zero at its ends.
+double hann(std::int64_t i, std::int64_t half) {
+  return 0.5 + 0.5 * std::cos(kPi * static_cast<double>(i) / static_cast<double>(half + 1));
 }
-struct P {
-  double min_rate = tune("MIN_RATE", 125), low_hz = tune("LOW", 5), high_hz = tune("HIGH", 22);
-  double half_band = tune("HALF_BAND", 0.2), smooth = tune("SMOOTH", 0.05);
-  double block = tune("BLOCK", 1.0), half_level = tune("HALF_LEVEL", 5), quantile = tune("Q", 0.6);
-  double inner = tune("INNER", 0.13), outer = tune("OUTER", 0.32);
-  double min_h = tune("MIN_H", 0.08), separation = tune("SEP", 0.08);
-  double refractory = tune("REFR", 0.2), look = tune("LOOK", 6);
-  double w0 = tune("W0", 1.2), wh = tune("WH", 1), wi = tune("WI", 1), cap = tune("CAP", 0.5);
-  double early = tune("EARLY", 0.5), early_s = tune("EARLY_S", 0.4), t_cost = tune("TC", 1), t_s = tune("TS", 0.45);
-  double gap = tune("GAP", 1), gap_s = tune("GAP_S", 1.2), gap_max = tune("GAP_MAX", 2);
-  double wpow = tune("WPOW", 2), wref = tune("WREF", 3);
-  double ref = tune("REFINE", 0.08);
-} p;
 
-double dot(const double* a, const double* b, std::int64_t n) {
-  double s[4] = {0, 0, 0, 0};
-  std::int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int j = 0; j < 4; ++j) s[j] += a[i + j] * b[i + j];
-  for (; i < n; ++i) s[0] += a[i] * b[i];
-  return (s[0] + s[1]) + (s[2] + s[3]);
-}
-std::vector<double> hann(std::int64_t half) {
-  std::vector<double> w;
+std::vector<double> smoother(std::int64_t half) {
+  std::vector<double> taps;
   double sum = 0;
-  for (std::int64_t i = -half; i <= half; ++i) {
-    w.push_back(0.5 + 0.5 * std::cos(kPi * i / (half + 1.0)));
-    sum += w.back();
-  }
-  for (double& v : w) v /= sum;
-  return w;
+  for (std::int64_t i = -half; i <= half; ++i) sum += taps.emplace_back(hann(i, half));
+  for (double& tap : taps) tap /= sum;
+  return taps;
 }
-double quantile(std::vector<double> v, double q) {
-  if (v.empty()) return 0;
-  const auto i = static_cast<std::ptrdiff_t>(q * static_cast<double>(v.size() - 1) + 0.5);
-  std::nth_element(v.begin(), v.begin() + i, v.end());
-  return v[static_cast<std::size_t>(i)];
+
+// Eight sums in fixed order: a plain loop waits for each addition.
+double dot(const double* a, const std::vector<double>& b) {
+  const std::size_t n = b.size();
+  double sum[8] = {};
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (std::size_t j = 0; j < 8; ++j) sum[j] += a[i + j] * b[i + j];
+  for (; i < n; ++i) sum[0] += a[i] * b[i];
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
+
+// The value below which `part` of the values lie; 0 of none.
+double quantile(std::vector<double> values, double part) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + std::llround(part * static_cast<double>(values.size() - 1));
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// What it costs to go `gap_s` without a beat.
+double gap_cost(double gap_s) {
+  return std::clamp(kGapCost * (gap_s - kGapS), 0.0, kMostGapCost);
+}
+
 }  // namespace
 
 RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : fs_(fs) {
-  p = P();
-  step_ = std::max<std::int64_t>(1, static_cast<std::int64_t>(fs / p.min_rate));
-  fa_ = fs / step_;
-  block_ = std::llround(p.block * fa_);
-  half_low_ = step_ > 1 ? 2 * step_ : 0;
-  low_taps_ = hann(half_low_);
-  half_band_ = std::llround(p.half_band * fa_);
-  double sum = 0, wsum = 0;
-  std::vector<double> win;
+  if (!(fs >= 50 && fs <= 10000))  // also not a number
+    throw std::invalid_argument("fs " + std::to_string(fs) + ": R peaks need 50 to 10000 Hz; resample first");
+  if (n_leads < 1 || n_leads > 1024)
+    throw std::invalid_argument("n_leads " + std::to_string(n_leads) + ": must be 1 to 1024");
+  step_ = std::max<std::int64_t>(1, static_cast<std::int64_t>(fs / kAnalysisHz));
+  analysis_fs_ = fs / static_cast<double>(step_);
+  const auto samples = [this](double seconds) { return std::llround(seconds * analysis_fs_); };
+  block_ = samples(kBlockS);
+  inner_ = samples(kInnerS);
+  outer_ = samples(kOuterS);
+  separation_ = samples(kSeparationS);
+  look_ahead_ = samples(kSettleS);
+
+  half_low_ = step_ > 1 ? 2 * step_ : 0;  // the first zero at half the analysis rate
+  low_taps_ = smoother(half_low_);
+  half_smooth_ = samples(kHalfSmoothS);
+  smooth_taps_ = smoother(half_smooth_);
+  refine_taps_ = smoother(std::llround(kHalfRefineS * fs));
+
+  // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away.
+  half_band_ = samples(kHalfBandS);
+  const double low = 2 * kPi * kLowHz / analysis_fs_, high = 2 * kPi * kHighHz / analysis_fs_;
+  double sum = 0, sum_window = 0;
   for (std::int64_t i = -half_band_; i <= half_band_; ++i) {
-    const double t = i / fa_, w = 0.5 + 0.5 * std::cos(kPi * i / (half_band_ + 1.0));
-    const double a = 2 * kPi * p.low_hz, b = 2 * kPi * p.high_hz;
-    even_taps_.push_back(i == 0 ? (b - a) / kPi / fa_ : w * (std::sin(b * t) - std::sin(a * t)) / (kPi * t) / fa_);
-    odd_taps_.push_back(i == 0 ? 0 : w * (std::cos(a * t) - std::cos(b * t)) / (kPi * t) / fa_);
-    win.push_back(w);
-    sum += even_taps_.back();
-    wsum += w;
+    const double t = static_cast<double>(i), w = hann(i, half_band_);
+    sum +=
+        even_taps_.emplace_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
+    odd_taps_.push_back(i == 0 ? 0 : w * (std::cos(low * t) - std::cos(high * t)) / (kPi * t));
+    sum_window += w;
   }
-  for (std::size_t i = 0; i < win.size(); ++i) even_taps_[i] -= sum * win[i] / wsum;
-  half_smooth_ = std::llround(p.smooth * fa_);
-  smooth_taps_ = hann(half_smooth_);
-  half_level_ = std::llround(p.half_level / p.block);
+  for (std::int64_t i = -half_band_; i <= half_band_; ++i)
+    even_taps_[static_cast<std::size_t>(i + half_band_)] -= hann(i, half_band_) * sum / sum_window;
+
+  // Ahead of the first sample lies its repetition, which after the removal of the offset is zero.
   leads_.resize(static_cast<std::size_t>(n_leads));
   for (Lead& lead : leads_) {
-    lead.raw = detail::Track(-half_low_ - step_);
-    for (std::int64_t i = 0; i < half_low_ + step_; ++i) lead.raw.push(0);
-    lead.low = detail::Track(-half_band_);
-    for (std::int64_t i = 0; i < half_band_; ++i) lead.low.push(0);
-    lead.rough = detail::Track(-half_smooth_);
-    for (std::int64_t i = 0; i < half_smooth_; ++i) lead.rough.push(0);
+    lead.signal = detail::Track(half_low_);
+    lead.low = detail::Track(half_band_);
+    lead.rough = detail::Track(half_smooth_);
   }
 }
 
-double RPeakDetector::look_ahead_s() const { return p.look + p.half_level + 2; }
+double RPeakDetector::look_ahead_s() const {
+  // a beat may just miss one settling, and is settled with the next block, when that block's levels are known
+  const std::int64_t blocks = 3 + static_cast<std::int64_t>(kHalfLevel);
+  const std::int64_t n = blocks * block_ + look_ahead_ + half_band_ + half_smooth_;
+  return static_cast<double>(n * step_ + half_low_ + std::llround(kReachS * fs_)) / fs_;
+}
 
 template <class T>
-std::vector<std::int64_t> RPeakDetector::push(View<const T> chunk) {
-  if (finished_) throw std::invalid_argument("push: finished");
-  for (std::ptrdiff_t l = 0; l < chunk.rows; ++l) {
-    Lead& lead = leads_[static_cast<std::size_t>(l)];
-    const T* x = chunk.row(l);
-    for (std::ptrdiff_t i = 0; i < chunk.cols; ++i) {
-      const double v = static_cast<double>(x[i]);
-      if (std::abs(v) < 1e100) {
-        if (!lead.seen || lead.in_gap) lead.shift = v - lead.held;
-        lead.seen = true;
-        lead.in_gap = false;
-        lead.held = v - lead.shift;
-      } else {
-        lead.in_gap = true;
+std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
+  if (finished_) throw std::invalid_argument("push: the detector is finished; make a new one");
+  if (chunk.rows != n_leads())
+    throw std::invalid_argument("x: has " + std::to_string(chunk.rows) + " leads, the detector " +
+                                std::to_string(n_leads()));
+  const std::int64_t slice = block_ * step_;  // a long chunk is never copied as a whole
+  for (std::int64_t begin = 0; begin < chunk.cols; begin += slice) {
+    const std::int64_t end = std::min<std::int64_t>(chunk.cols, begin + slice);
+    for (std::ptrdiff_t l = 0; l < chunk.rows; ++l) {
+      Lead& lead = leads_[static_cast<std::size_t>(l)];
+      const T* x = chunk.row(l);
+      for (std::int64_t i = begin; i < end; ++i) {
+        const double value = static_cast<double>(x[i]);
+        if (std::abs(value) < kLargest) {
+          // After a gap the signal goes on from where it stopped: no step, so no false beat.
+          if (lead.in_gap) lead.shift = value - lead.held;
+          lead.held = value - lead.shift;
+          lead.in_gap = false;
+        } else {
+          lead.in_gap = true;
+        }
+        lead.signal.push(lead.held);
       }
-      lead.raw.push(lead.held);
     }
+    n_samples_ += end - begin;
+    advance(false);
   }
-  n_samples_ += chunk.cols;
-  advance(false);
   return std::exchange(beats_, {});
 }
-template std::vector<std::int64_t> RPeakDetector::push(View<const float>);
-template std::vector<std::int64_t> RPeakDetector::push(View<const double>);
+template std::vector<std::int64_t> RPeakDetector::push_any(View<const float>);
+template std::vector<std::int64_t> RPeakDetector::push_any(View<const double>);
 
 std::vector<std::int64_t> RPeakDetector::finish() {
-  if (finished_) return {};
+  if (finished_ || n_samples_ == 0) return finished_ = true, std::vector<std::int64_t>{};
   finished_ = true;
-  for (Lead& lead : leads_)
-    for (std::int64_t i = 0; i < half_low_ + (half_band_ + half_smooth_ + 1) * step_; ++i) lead.raw.push(lead.held);
+  for (Lead& lead : leads_)  // the last sample repeated, as far as the filters reach
+    for (std::int64_t i = 0; i <= half_low_ + (half_band_ + half_smooth_ + 1) * step_; ++i) lead.signal.push(lead.held);
   advance(true);
   return std::exchange(beats_, {});
 }
 
-void RPeakDetector::filter(Lead& lead, std::int64_t until) {
-  const auto n_low = 2 * half_low_ + 1, n_band = 2 * half_band_ + 1, n_smooth = 2 * half_smooth_ + 1;
-  for (std::int64_t k = lead.low.end(); k < until + half_band_ + half_smooth_; ++k)
-    lead.low.push(half_low_ ? dot(lead.raw.at(k * step_ - half_low_), low_taps_.data(), n_low) : lead.raw[k * step_]);
-  for (std::int64_t k = lead.rough.end(); k < until + half_smooth_; ++k) {
-    const double* x = lead.low.at(k - half_band_);
-    const double e = dot(x, even_taps_.data(), n_band), o = dot(x, odd_taps_.data(), n_band);
-    lead.rough.push(std::sqrt(e * e + o * o));
-  }
-  for (std::int64_t k = lead.envelope.end(); k < until; ++k)
-    lead.envelope.push(dot(lead.rough.at(k - half_smooth_), smooth_taps_.data(), n_smooth));
-  lead.low.forget_before(until - half_band_);
-  lead.rough.forget_before(until - half_smooth_);
-}
-
+// Takes every block that is complete, with what the filters need after it; with `last`, the rest as well.
 void RPeakDetector::advance(bool last) {
-  const std::int64_t n_low = (leads_[0].raw.end() - half_low_ - 1) / step_ + 1;  // low-passed samples within reach
-  const std::int64_t n_all = (n_samples_ + step_ - 1) / step_;
-  for (;;) {
-    std::int64_t end = (n_blocks_ + 1) * block_;
-    const bool partial = last && end >= n_all;
-    if (partial) end = n_all;
-    if (!partial && end + half_band_ + half_smooth_ > n_low) break;
+  const std::int64_t half_level = static_cast<std::int64_t>(kHalfLevel);
+  const std::int64_t n_analysis = (n_samples_ + step_ - 1) / step_;
+  for (bool more = true; more;) {
+    const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
+    const std::int64_t last_needed = (begin + block_ - 1 + half_band_ + half_smooth_) * step_ + half_low_;
+    const bool closing = last && begin + block_ >= n_analysis;
+    if (!closing && last_needed >= n_samples_) break;
     for (Lead& lead : leads_) {
       filter(lead, end);
-      std::vector<double> v(lead.envelope.at(n_blocks_ * block_), lead.envelope.at(n_blocks_ * block_) + (end - n_blocks_ * block_));
-      lead.block_max.push_back(v.empty() ? 0 : *std::max_element(v.begin(), v.end()));
-      lead.block_median.push_back(quantile(v, 0.5));
+      summarise(lead, begin, end);
     }
     ++n_blocks_;
-    const std::int64_t ready = n_blocks_ - half_level_;
-    if (ready >= 1) set_gains(ready - 1, n_blocks_);
-    if (ready >= 2) {
-      fuse(ready - 2, ready, n_all);
-      find_candidates((ready - 1) * block_ - std::llround(p.outer * fa_), n_all);
-      settle((ready - 1) * block_, (ready - 1) * block_ - std::llround(p.look * fa_));
-    }
-    if (partial) {
-      for (std::int64_t b = std::max<std::int64_t>(0, ready); b < n_blocks_; ++b) set_gains(b, n_blocks_);
-      for (std::int64_t b = std::max<std::int64_t>(0, ready - 1); b < n_blocks_; ++b) fuse(b, n_blocks_, n_all);
-      for (std::int64_t i = 0; i < std::llround(p.outer * fa_) + 1; ++i) fused_.push(0);
-      find_candidates(n_all, n_all);
-      settle(n_all, n_all);
-      break;
-    }
-    const std::int64_t keep = (ready - 3) * block_ - std::llround(p.look * fa_) - block_;
-    for (Lead& lead : leads_) {
-      lead.raw.forget_before(keep * step_);
-      lead.envelope.forget_before(keep);
-    }
-    fused_.forget_before(keep);
+    while (n_gains_ < n_blocks_ - (closing ? 0 : half_level)) set_gains(n_gains_++);
+    while (n_fused_ < n_gains_ - (closing ? 0 : 1)) fuse(n_fused_++, n_analysis);
+    const std::int64_t now = fused_.end();
+    if (closing)
+      for (std::int64_t i = 0; i < outer_; ++i) fused_.push(0);
+    find_candidates(fused_.end() - outer_);
+    settle(now, closing ? now : now - look_ahead_);
+    forget();
+    more = !closing;
   }
 }
 
-void RPeakDetector::set_gains(std::int64_t b, std::int64_t n_blocks) {
-  const std::int64_t first = std::max<std::int64_t>(0, b - half_level_), end = std::min(n_blocks, b + half_level_ + 1);
-  double total = 0;
+// Extends the lead's envelope to `end`.
+void RPeakDetector::filter(Lead& lead, std::int64_t end) {
+  for (std::int64_t k = lead.low.end(); k < end + half_band_ + half_smooth_; ++k)
+    lead.low.push(half_low_ ? dot(lead.signal.at(k * step_ - half_low_), low_taps_) : lead.signal[k]);
+  for (std::int64_t k = lead.rough.end(); k < end + half_smooth_; ++k) {
+    const double even = dot(lead.low.at(k - half_band_), even_taps_);
+    const double odd = dot(lead.low.at(k - half_band_), odd_taps_);
+    lead.rough.push(std::sqrt(even * even + odd * odd));
+  }
+  for (std::int64_t k = lead.envelope.end(); k < end; ++k)
+    lead.envelope.push(dot(lead.rough.at(k - half_smooth_), smooth_taps_));
+}
+
+void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
+  std::vector<double> values(lead.envelope.at(begin), lead.envelope.at(begin) + (end - begin));
+  lead.block_max.push(*std::max_element(values.begin(), values.end()));
+  lead.block_median.push(quantile(std::move(values), 0.5));
+}
+
+// What a lead's envelope is multiplied with in the sum: its weight over its level. The weights sum to 1, so a typical
+// QRS has height 1 in the sum, whatever the leads.
+void RPeakDetector::set_gains(std::int64_t block) {
+  const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
+  const std::int64_t first = std::max<std::int64_t>(0, block - half), end = std::min(n_blocks_, block + half + 1);
+  std::vector<double> gains, maxima, medians;
+  double sum = 0;
   for (Lead& lead : leads_) {
-    std::vector<double> v(lead.block_max.begin() + first, lead.block_max.begin() + end);
-    std::vector<double> m(lead.block_median.begin() + first, lead.block_median.begin() + end);
-    v.erase(std::remove(v.begin(), v.end(), 0.0), v.end());
-    const double level = quantile(v, p.quantile), floor = quantile(m, 0.5);
-    double w = 0;
+    maxima.clear();
+    medians.clear();
+    for (std::int64_t b = first; b < end; ++b) {
+      if (lead.block_max[b] <= 0) continue;  // flat, or a gap
+      maxima.push_back(lead.block_max[b]);
+      medians.push_back(lead.block_median[b]);
+    }
+    double level = quantile(maxima, kLevelQuantile);
+    lead.long_level = std::max(level, lead.long_level * (1 - kBlockS / kLevelMemoryS));
+    level = std::max(level, kLevelDrop * lead.long_level);
+    double weight = 0;
     if (level > 0) {
-      w = 1 - std::min(1.0, p.wref * floor / level);
-      w = std::pow(w, p.wpow) + 1e-3;
-      total += w;
-      w /= level;
+      const double clear = std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level);
+      weight = kLeastWeight + std::pow(clear, kWeightPower);
+      sum += weight;
     }
-    lead.gain.push_back(w);
+    gains.push_back(weight > 0 ? weight / level : 0);
   }
-  for (Lead& lead : leads_) lead.gain.back() = total > 0 ? lead.gain.back() / total : 0;
+  for (std::size_t l = 0; l < leads_.size(); ++l) leads_[l].gain.push(sum > 0 ? gains[l] / sum : 0);
 }
 
-void RPeakDetector::fuse(std::int64_t b, std::int64_t n_blocks, std::int64_t end) {
-  end = std::min(end, (b + 1) * block_);
-  for (std::int64_t k = b * block_; k < end; ++k) {
-    const double x = (k - b * block_ + 0.5) / block_ - 0.5;  // -0.5..0.5 from the block's centre
-    const std::int64_t other = std::clamp<std::int64_t>(x < 0 ? b - 1 : b + 1, 0, n_blocks - 1);
-    double sum = 0;
-    for (const Lead& lead : leads_) {
-      const double g = lead.gain[b] + std::abs(x) * (lead.gain[other] - lead.gain[b]);
-      sum += g * lead.envelope[k];
-    }
-    fused_.push(sum);
-  }
-}
-
-void RPeakDetector::find_candidates(std::int64_t until, std::int64_t end) {
-  const std::int64_t sep = std::llround(p.separation * fa_), inner = std::llround(p.inner * fa_),
-                     outer = std::llround(p.outer * fa_), wide = std::llround(1.0 * fa_);
-  for (; next_candidate_ < until; ++next_candidate_) {
-    const std::int64_t k = next_candidate_;
-    const double h = fused_[k];
-    if (h < p.min_h) continue;
-    const double* f = fused_.at(0 > fused_.begin() ? 0 : fused_.begin());
-    (void)f;
-    bool peak = true;
-    for (std::int64_t i = std::max<std::int64_t>(0, k - sep); i < k && peak; ++i) peak = fused_[i] < h;
-    for (std::int64_t i = k + 1; i <= std::min(end - 1, k + sep) && peak; ++i) peak = fused_[i] <= h;
-    if (!peak) continue;
-    Candidate c;
-    c.k = k;
-    c.height = h;
-    int n = 0;
-    for (std::int64_t i = std::max<std::int64_t>(0, k - outer); i <= k - inner; ++i, ++n) {
-      c.left += fused_[i];
-      c.left_max = std::max(c.left_max, fused_[i]);
-    }
-    c.left /= std::max(n, 1);
-    n = 0;
-    for (std::int64_t i = k + inner; i <= std::min(end - 1, k + outer); ++i, ++n) {
-      c.right += fused_[i];
-      c.right_max = std::max(c.right_max, fused_[i]);
-    }
-    c.right /= std::max(n, 1);
-    std::vector<double> around;
-    for (std::int64_t i = std::max<std::int64_t>(0, k - wide); i < std::min(fused_.end(), k + outer); i += 4) around.push_back(fused_[i]);
-    c.floor = quantile(around, 0.5);
-    const double side = 0.5 * (c.left + c.right);
-    c.reward = p.w0 + p.wh * std::min(p.cap, std::log(h)) + p.wi * (std::log(h / (side + c.floor)) - 1);
-    add(c);
-  }
-}
-
-double RPeakDetector::pair_cost(double dt, double h_i, double h_j) const {
-  double cost = 0;
-  if (dt < p.early_s) cost += p.early * (p.early_s - dt) / (p.early_s - p.refractory);
-  if (dt < p.t_s && h_j < h_i) cost += p.t_cost * std::log(h_i / h_j);
-  if (dt > p.gap_s) cost += std::min(p.gap_max, p.gap * std::log(dt / p.gap_s));
-  return cost;
-}
-
-void RPeakDetector::add(Candidate c) {
-  const double t = c.k / fa_;
-  // the path may begin here
-  c.score = last_settled_ < 0 ? c.reward - (t > p.gap_s ? pair_cost(t, 1, 1) : 0) : -1e300;
-  c.previous = -1;
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    const double dt = t - nodes_[i].k / fa_;
-    if (dt < p.refractory) break;
-    const double s = nodes_[i].score + c.reward - pair_cost(dt, nodes_[i].height, c.height);
-    if (s > c.score) {
-      c.score = s;
-      c.previous = first_node_ + static_cast<std::int64_t>(i);
+// The sum of the leads over one block; gains change linearly from the middle of a block to the next one's.
+void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
+  const std::int64_t begin = block * block_;
+  end = std::min(end, begin + block_);
+  std::vector<double> sum(static_cast<std::size_t>(end - begin));
+  for (const Lead& lead : leads_) {
+    const double here = lead.gain[block];
+    const double before = lead.gain[std::max<std::int64_t>(0, block - 1)];
+    const double after = lead.gain[std::min(n_gains_ - 1, block + 1)];
+    const double* envelope = lead.envelope.at(begin);
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
+      const double gain = x < 0 ? here - x * (before - here) : here + x * (after - here);
+      sum[i] += gain * envelope[i];
     }
   }
-  nodes_.push_back(c);
-  if (std::getenv("DUMP")) log.push_back(c);
+  for (double value : sum) fused_.push(value);
 }
 
-void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
-  if (nodes_.empty()) return;
-  double best = last_settled_ < 0 ? -pair_cost(now / fa_, 1, 1) : -1e299;
-  std::int64_t end = -1;
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    const double dt = (now - nodes_[i].k) / fa_, s = nodes_[i].score - (dt > p.gap_s ? pair_cost(dt, 1, 1) : 0);
-    if (s > best) best = s, end = first_node_ + static_cast<std::int64_t>(i);
-  }
-  std::vector<std::int64_t> path;
-  for (std::int64_t i = end; i > last_settled_ && i >= 0; i = nodes_[static_cast<std::size_t>(i - first_node_)].previous)
-    if (nodes_[static_cast<std::size_t>(i - first_node_)].k < before) path.push_back(i);
-  if (path.empty()) return;
-  std::reverse(path.begin(), path.end());
-  for (std::int64_t i : path) beats_.push_back(refine(nodes_[static_cast<std::size_t>(i - first_node_)]));
-  last_settled_ = path.back();
-  nodes_.erase(nodes_.begin(), nodes_.begin() + (last_settled_ - first_node_));
-  first_node_ = last_settled_;
-  for (std::size_t i = 1; i < nodes_.size(); ++i) {
-    Candidate& c = nodes_[i];
-    const bool ok = c.previous >= first_node_ && nodes_[static_cast<std::size_t>(c.previous - first_node_)].score > -1e299;
-    if (!ok) c.score = -1e300;
+void RPeakDetector::find_candidates(std::int64_t end) {
+  for (; next_ < end; ++next_) {
+    const double height = fused_[next_];
+    if (height < kLeastHeight) continue;
+    bool peak = true;  // the first of equals
+    for (std::int64_t i = std::max<std::int64_t>(0, next_ - separation_); i < next_ && peak; ++i)
+      peak = fused_[i] < height;
+    for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = fused_[i] <= height;
+    if (peak) open_.push_back(describe(next_));
   }
 }
 
-std::int64_t RPeakDetector::refine(const Candidate& c) {
-  std::size_t best = 0;
-  double most = -1;
-  const std::size_t b = static_cast<std::size_t>(c.k / block_);
+RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
+  double around = 0;
+  for (std::int64_t i = std::max<std::int64_t>(0, k - outer_); i <= k - inner_; ++i)
+    around = std::max(around, fused_[i]);
+  for (std::int64_t i = k + inner_; i < k + outer_; ++i) around = std::max(around, fused_[i]);
+
+  Candidate c;
+  c.k = k;
+  c.time_s = static_cast<double>(k) / analysis_fs_;
+  c.log_height = std::log(fused_[k]);
+  const double isolation = std::log(fused_[k] / (around + kFloor));
+  c.reward = kReward + kRewardHeight * std::min(0.0, c.log_height) +
+             kRewardIsolation * std::clamp(isolation, -kMostIsolated, kMostIsolated);
+  double most = 0;
   for (std::size_t l = 0; l < leads_.size(); ++l) {
-    const double v = leads_[l].gain[b] * leads_[l].envelope[c.k];
-    if (v > most) most = v, best = l;
+    const double part = leads_[l].gain[k / block_] * leads_[l].envelope[k];
+    if (part > most) most = part, c.lead = l;
   }
-  Lead& lead = leads_[best];
-  const std::int64_t centre = c.k * step_, r = std::llround(p.ref * fs_), half = std::llround(0.01 * fs_);
-  const std::int64_t first = std::max<std::int64_t>(0, centre - r), end = std::min(n_samples_, centre + r + 1);
-  const std::vector<double> w = hann(half);
-  const std::int64_t b0 = std::max<std::int64_t>(0, centre - 2 * r), b1 = std::min(n_samples_, centre + 2 * r + 1);
-  double mean = 0;
-  for (std::int64_t i = b0; i < b1; ++i) mean += lead.raw[i];
-  mean /= (b1 - b0);
-  double high = -1e300, low = 1e300;
+  return c;
+}
+
+// Finds the best sequence of open candidates after the last beat; what it says before `before` is final.
+void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
+  if (open_.empty()) return;
+  const std::size_t n = open_.size();
+  constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+  std::vector<double> score(n);
+  std::vector<std::size_t> previous(n, kNone);
+  const auto step_cost = [](const Candidate& a, const Candidate& b) {
+    const double dt = b.time_s - a.time_s;
+    double cost = gap_cost(dt);
+    if (dt < kEarlyS) cost += kEarlyCost * (kEarlyS - dt) / (kEarlyS - kRefractoryS);
+    if (dt < kTWaveS) cost += kTWaveCost * std::max(0.0, a.log_height - b.log_height);
+    return cost;
+  };
+  const double never = -std::numeric_limits<double>::infinity();
+  const auto first_score = [&](const Candidate& c) {
+    if (!any_beat_) return c.reward - gap_cost(c.time_s);
+    return c.time_s - last_beat_.time_s < kRefractoryS ? never : c.reward - step_cost(last_beat_, c);
+  };
+  const double now_s = static_cast<double>(now) / analysis_fs_;
+  double best = -gap_cost(now_s - (any_beat_ ? last_beat_.time_s : 0));
+  std::size_t last = kNone;
+  for (std::size_t j = 0; j < n; ++j) {
+    score[j] = first_score(open_[j]);
+    for (std::size_t i = 0; i < j; ++i) {
+      if (open_[j].time_s - open_[i].time_s < kRefractoryS) break;
+      const double s = score[i] + open_[j].reward - step_cost(open_[i], open_[j]);
+      if (s > score[j]) score[j] = s, previous[j] = i;
+    }
+    const double s = score[j] - gap_cost(now_s - open_[j].time_s);
+    if (s > best) best = s, last = j;
+  }
+  std::vector<std::size_t> path;
+  for (std::size_t j = last; j != kNone; j = previous[j])
+    if (open_[j].k < before) path.push_back(j);
+  std::reverse(path.begin(), path.end());
+  for (std::size_t j : path) {
+    beats_.push_back(refine(open_[j]));
+    last_beat_ = open_[j];
+    any_beat_ = true;
+  }
+  const auto is_open = [&](const Candidate& c) { return c.k >= before; };
+  open_.erase(open_.begin(), std::find_if(open_.begin(), open_.end(), is_open));
+}
+
+// The extremum of the lightly smoothed signal near the candidate, in the polarity of the lead's beats so far unless
+// this beat's own is clear. Alike for both signs of the signal.
+std::int64_t RPeakDetector::refine(const Candidate& candidate) {
+  Lead& lead = leads_[candidate.lead];
+  const std::int64_t centre = std::min(candidate.k * step_, n_samples_ - 1);
+  const std::int64_t reach = std::llround(kReachS * fs_), half = static_cast<std::int64_t>(refine_taps_.size() / 2);
+  const auto value = [&](std::int64_t i) { return lead.signal[std::clamp<std::int64_t>(i, 0, n_samples_ - 1)]; };
+  std::vector<double> x;
+  double baseline = 0;
+  for (std::int64_t i = centre - 2 * reach - half; i <= centre + 2 * reach + half; ++i)
+    baseline += x.emplace_back(value(i));
+  baseline /= static_cast<double>(x.size());
+
+  double high = -std::numeric_limits<double>::infinity(), low = -high;
   std::int64_t at_high = centre, at_low = centre;
-  for (std::int64_t i = first; i < end; ++i) {
-    double z = 0;
-    for (std::int64_t j = -half; j <= half; ++j)
-      z += w[static_cast<std::size_t>(j + half)] * lead.raw[std::clamp<std::int64_t>(i + j, 0, n_samples_ - 1)];
-    const double away = 1 - 0.5 * std::pow((i - centre) / (r + 1.0), 2);
-    z = (z - mean) * away;
-    if (z > high) high = z, at_high = i;
-    if (z < low) low = z, at_low = i;
+  for (std::int64_t i = -reach; i <= reach; ++i) {
+    if (centre + i < 0 || centre + i >= n_samples_) continue;
+    const double far = static_cast<double>(i) / static_cast<double>(reach + 1);
+    const double z = (dot(x.data() + (i + 2 * reach), refine_taps_) - baseline) * (1 - 0.5 * far * far);
+    if (z > high) high = z, at_high = centre + i;
+    if (z < low) low = z, at_low = centre + i;
   }
-  const double sum = high - low;
-  const double d = sum > 0 ? (high + low) / sum : 0;  // -1..1
-  const bool up = d + 0.5 * lead.polarity > 0;
-  lead.polarity += 0.1 * (d - lead.polarity);
+  const double polarity = high > low ? (high + low) / (high - low) : 0;
+  const bool up = polarity + kPolarityWeight * lead.polarity >= 0;
+  lead.polarity += kPolarityMemory * (polarity - lead.polarity);
   return up ? at_high : at_low;
+}
+
+void RPeakDetector::forget() {
+  const std::int64_t reach = 3 * std::llround(kReachS * analysis_fs_) + 3;  // of refine, with its smoothing
+  const std::int64_t first = open_.empty() ? next_ : std::min(next_, open_.front().k);
+  const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
+  for (Lead& lead : leads_) {
+    lead.signal.forget_before(std::min((first - reach) * step_, lead.low.end() * step_ - half_low_));
+    lead.low.forget_before(lead.rough.end() - half_band_);
+    lead.rough.forget_before(lead.envelope.end() - half_smooth_);
+    lead.envelope.forget_before(std::min(next_, n_fused_ * block_));
+    lead.gain.forget_before(std::min(next_ / block_, n_fused_ - 1));
+    lead.block_max.forget_before(n_gains_ - half);
+    lead.block_median.forget_before(n_gains_ - half);
+  }
+  fused_.forget_before(next_ - outer_ - 1);
 }
 
 }  // namespace pqrst

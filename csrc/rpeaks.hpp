@@ -1,3 +1,16 @@
+// R peaks of any ECG, streaming: the best sequence of envelope peaks, settled a fixed time after they were heard.
+//
+//   push ─► bridge ─► low-pass ─► band-pass   ─► normalise ─► sum of ─► candidates ─► best     ─► R peak in the
+//           gaps      decimate    |z|, smooth    by level     leads     and rewards   sequence    signal itself
+//           └───────────────── per lead ────────────────┘
+//
+// Sources of the ideas: the QRS band and the rule that a T wave is flatter than the QRS before it, Pan & Tompkins, IEEE
+// Trans Biomed Eng 32 (1985); the envelope as the magnitude of a quadrature pair, as in Hilbert-transform detectors
+// (Benitez et al., Comput Biol Med 31 (2001)); beats as the best path through candidates instead of thresholds,
+// dynamic programming as in Viterbi's decoder and in Ellis' beat tracker, J New Music Res 36 (2007).
+//
+// Every decision depends on the position in the recording alone, taken once a second of signal; how the signal is cut
+// into chunks changes nothing. Work per second of signal is bounded, and so is memory.
 #pragma once
 
 #include <cstdint>
@@ -9,24 +22,23 @@ namespace pqrst {
 
 namespace detail {
 
-// The recent part of an endless series: indices are absolute and may be negative, what lies before `first` is gone.
+// The recent part of an endless series. Indices are absolute and may be negative; what is forgotten is gone.
 class Track {
- public:
-  explicit Track(std::int64_t first = 0) : first_(first) {}
-  void push(double value) { values_.push_back(value); }
+public:
+  explicit Track(std::int64_t n_before = 0) : values_(static_cast<std::size_t>(n_before)), first_(-n_before) {}
   std::int64_t end() const { return first_ + static_cast<std::int64_t>(values_.size()); }
-  std::int64_t begin() const { return first_; }
   const double* at(std::int64_t i) const { return values_.data() + (i - first_); }
   double operator[](std::int64_t i) const { return *at(i); }
-  // Forget what lies before `i`. Moves the rest only when it is the smaller half: constant work per sample.
+  void push(double value) { values_.push_back(value); }
+  // Moves what is kept only when it is the smaller part: constant work per sample.
   void forget_before(std::int64_t i) {
     const std::int64_t n = i - first_;
-    if (n <= 4096 || n < end() - i) return;
+    if (n < end() - i || n <= 0) return;
     values_.erase(values_.begin(), values_.begin() + n);
     first_ = i;
   }
 
- private:
+private:
   std::vector<double> values_;
   std::int64_t first_;
 };
@@ -34,58 +46,71 @@ class Track {
 }  // namespace detail
 
 class RPeakDetector {
- public:
+public:
   RPeakDetector(double fs, std::ptrdiff_t n_leads);
-  template <class T>
-  std::vector<std::int64_t> push(View<const T> chunk);
+
+  // The next samples of every lead, (n_leads, any number); returns the beats settled by them, as sample indices from
+  // the first sample ever pushed, ascending over all calls. Not finite: a gap in that lead, without effect on others.
+  std::vector<std::int64_t> push(View<const float> chunk) { return push_any(chunk); }
+  std::vector<std::int64_t> push(View<const double> chunk) { return push_any(chunk); }
+
+  // The beats still open at the end of the recording. Nothing can be pushed afterwards.
   std::vector<std::int64_t> finish();
+
+  // A beat is returned at the latest when this much signal after it has been pushed.
   double look_ahead_s() const;
-  std::ptrdiff_t n_leads() const { return static_cast<std::ptrdiff_t>(leads_.size()); }
   double fs() const { return fs_; }
+  std::ptrdiff_t n_leads() const { return static_cast<std::ptrdiff_t>(leads_.size()); }
 
-  struct Candidate {
-    std::int64_t k = 0;
-    double height = 0, left = 0, right = 0, left_max = 0, right_max = 0, floor = 0, reward = 0;
-    double score = 0;
-    std::int64_t previous = -1;
-    bool chosen_path = true;
-  };
-  std::vector<Candidate> log;  // dev
-
- private:
+private:
   struct Lead {
-    detail::Track raw, low, rough, envelope;
-    bool seen = false, in_gap = false;
+    detail::Track signal;                         // at fs: offset removed, gaps bridged
+    detail::Track low;                            // from here on at the analysis rate: low-passed
+    detail::Track rough;                          // magnitude of the band-passed signal
+    detail::Track envelope;                       // the same, smoothed
+    detail::Track block_max, block_median, gain;  // one number a block
     double held = 0, shift = 0;
-    std::int64_t n_valid = 0;
-    std::vector<double> block_max, block_median;
-    std::vector<double> gain;
-    double polarity = 0;
+    bool in_gap = true;
+    double long_level = 0;
+    double polarity = 0;  // -1..1, of the beats so far
   };
-  void advance(bool last);
-  void filter(Lead& lead, std::int64_t until);
-  void close_block(std::int64_t b, std::int64_t n);
-  void set_gains(std::int64_t b, std::int64_t n_blocks);
-  void fuse(std::int64_t b, std::int64_t n_blocks, std::int64_t end);
-  void find_candidates(std::int64_t until, std::int64_t end);
-  void add(Candidate c);
-  void settle(std::int64_t now, std::int64_t before);
-  double pair_cost(double dt_s, double h_i, double h_j) const;
-  std::int64_t refine(const Candidate& c);
 
-  double fs_, fa_;
-  std::int64_t step_, block_, half_low_, half_band_, half_smooth_, half_level_;
-  std::vector<double> low_taps_, even_taps_, odd_taps_, smooth_taps_;
+  // A peak of the fused envelope.
+  struct Candidate {
+    std::int64_t k = 0;  // place, at the analysis rate
+    double time_s = 0;
+    double log_height = 0;  // 0 for a typical QRS
+    double reward = 0;      // log-odds of being a beat, by its own look
+    std::size_t lead = 0;   // that shows it best
+  };
+
+  template <class T>
+  std::vector<std::int64_t> push_any(View<const T> chunk);
+  void advance(bool last);
+  void filter(Lead& lead, std::int64_t end);
+  void summarise(Lead& lead, std::int64_t begin, std::int64_t end);
+  void set_gains(std::int64_t block);
+  void fuse(std::int64_t block, std::int64_t end);
+  void find_candidates(std::int64_t end);
+  Candidate describe(std::int64_t k) const;
+  void settle(std::int64_t now, std::int64_t before);
+  std::int64_t refine(const Candidate& candidate);
+  void forget();
+
+  double fs_, analysis_fs_;
+  std::int64_t step_;  // input samples per analysis sample
+  std::int64_t block_, half_low_, half_band_, half_smooth_, inner_, outer_, separation_, look_ahead_;
+  std::vector<double> low_taps_, even_taps_, odd_taps_, smooth_taps_, refine_taps_;
   std::vector<Lead> leads_;
   detail::Track fused_;
-  std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, next_candidate_ = 0;
-  std::int64_t first_node_ = 0;
-  std::vector<Candidate> nodes_;
-  std::int64_t last_settled_ = -1;
-  std::vector<std::int64_t> beats_;
-  bool finished_ = false;
+  std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
+  std::vector<Candidate> open_;  // not settled yet
+  Candidate last_beat_;
+  bool any_beat_ = false, finished_ = false;
+  std::vector<std::int64_t> beats_;  // settled, not returned yet
 };
 
+// The detector fed in one push and finished.
 template <class T>
 std::vector<std::int64_t> rpeaks(View<const T> x, double fs) {
   RPeakDetector detector(fs, x.rows);

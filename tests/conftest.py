@@ -38,8 +38,16 @@ def write_record(folder, name, signal, fs, leads, beats=None, **more):
     """One WFDB record of (L, T) mV in format 16, 1000 units per mV; beats: (samples, symbols) for an .atr file."""
     n = len(leads)
     wfdb.wrsamp(
-        name, fs, ["mV"] * n, list(leads), np.ascontiguousarray(signal.T), fmt=["16"] * n, adc_gain=[1000.0] * n,
-        baseline=[0] * n, write_dir=str(folder), **more,
+        name,
+        fs,
+        ["mV"] * n,
+        list(leads),
+        np.ascontiguousarray(signal.T),
+        fmt=["16"] * n,
+        adc_gain=[1000.0] * n,
+        baseline=[0] * n,
+        write_dir=str(folder),
+        **more,
     )
     if beats is not None:
         wfdb.wrann(name, "atr", np.asarray(beats[0]), list(beats[1]), write_dir=str(folder))
@@ -66,7 +74,9 @@ def _write_mitdb_like(folder, simulate):
         generator = np.random.default_rng(number)
         patient = simulate.simulate_patient(generator)
         signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 60.0, 360.0)
-        leads, rows = {"102": (("V5", "V2"), [10, 7]), "114": (("V5", "MLII"), [10, 1])}.get(name, (("MLII", "V1"), [1, 6]))
+        leads, rows = {"102": (("V5", "V2"), [10, 7]), "114": (("V5", "MLII"), [10, 1])}.get(
+            name, (("MLII", "V1"), [1, 6])
+        )
         write_record(folder, name, signal[rows], 360, leads, (r_peaks, symbols))
 
 

@@ -5,6 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+HEADER = """# Made by `make stubs`; do not edit.
+# mypy: disable-error-code="overload-cannot-match,overload-overlap,type-arg"
+"""
+
 
 def stub() -> str:
     with tempfile.TemporaryDirectory() as folder:
@@ -12,7 +16,7 @@ def stub() -> str:
         subprocess.run(command, check=True, capture_output=True)
         raw = Path(folder, "pqrst.pyi").read_text()
         path = Path(folder, "formatted.pyi")
-        path.write_text(raw)
+        path.write_text(HEADER + raw)
         subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)
         return path.read_text()
 

@@ -7,10 +7,14 @@ from config import Data as DataSettings
 
 
 def test_context_of_regular_beats_is_their_interval():
-    context = data.beat_context(np.arange(20) * 300, 300.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"])
+    context = data.beat_context(
+        np.arange(20) * 300, 300.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"]
+    )
     assert context.dtype == np.float32
     np.testing.assert_array_equal(context[1:-1], 1.0)
-    np.testing.assert_array_equal(np.isnan(context[[0, -1]]), [[True, False, False, False], [False, True, False, False]])
+    np.testing.assert_array_equal(
+        np.isnan(context[[0, -1]]), [[True, False, False, False], [False, True, False, False]]
+    )
 
 
 def test_context_mean_takes_five_intervals_to_either_side(rng):
@@ -30,7 +34,9 @@ def test_a_lone_beat_has_no_context(n):
 def test_class_weights_follow_their_formula():
     labels = np.eye(3, dtype=np.uint8)[[0] * 6 + [1] * 3 + [2]]
     np.testing.assert_allclose(data.class_weights(labels, "multiclass", "inverse"), [10 / 18, 10 / 9, 10 / 3])
-    np.testing.assert_allclose(data.class_weights(labels, "multiclass", "sqrt") ** 2, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)
+    np.testing.assert_allclose(
+        data.class_weights(labels, "multiclass", "sqrt") ** 2, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6
+    )
     np.testing.assert_allclose(data.class_weights(labels, "multilabel", "inverse"), [4 / 6, 7 / 3, 9])
     np.testing.assert_array_equal(data.class_weights(labels, "multiclass", "none"), 1)
     absent = np.concatenate([labels, np.zeros((10, 1), np.uint8)], axis=1)

@@ -35,9 +35,7 @@ def batches_of(monkeypatch, function):
     return [np.concatenate([getattr(b, name) for b in seen]) for name in ("signal", "context", "valid")]
 
 
-def test_what_the_network_is_fed_equals_bit_for_bit_what_was_stored(
-    beat_run, prepared_beats, mitdb_like, monkeypatch
-):
+def test_what_the_network_is_fed_equals_bit_for_bit_what_was_stored(beat_run, prepared_beats, mitdb_like, monkeypatch):
     """The recipe test: prediction uses the signal chain of training, no other."""
     dataset = data.Prepared(infer.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
     for name in ("101", "102", "114"):
@@ -192,7 +190,9 @@ def broken_records(folder):
         write_record(folder, name, signal, 360, ["MLII", "V1"])
     (folder / "nodat.dat").unlink()
     os.truncate(folder / "short.dat", 1001)
-    (folder / "units.hea").write_text("units 2 360 3600\nunits.dat 16 1000/mmHg 16 0 0 0 0 MLII\nunits.dat 16 1000/mV 16 0 0 0 0 V1\n")
+    (folder / "units.hea").write_text(
+        "units 2 360 3600\nunits.dat 16 1000/mmHg 16 0 0 0 0 MLII\nunits.dat 16 1000/mV 16 0 0 0 0 V1\n"
+    )
     line = "{0}.dat {1} 1000/mV 16 0 0 0 0 MLII\n{0}.dat {1} 1000/mV 16 0 0 0 0 V1\n"
     (folder / "format.hea").write_text("format 2 360 3600\n" + line.format("format", 99))
     (folder / "zero.hea").write_text("zero 0 360 3600\n")

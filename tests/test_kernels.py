@@ -6,12 +6,13 @@ from math import gcd
 
 import mpmath
 import numpy as np
-import pqrst
 import pytest
 import scipy.signal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+import pqrst
 
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 5000]  # around each lane and block border
 LEADS = [1, 2, 3, 8, 12, 15]

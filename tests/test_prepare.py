@@ -218,7 +218,9 @@ def test_a_long_gap_makes_the_lead_missing_in_the_rows_it_touches(rng):
     assert (prepared.rows[4, 1] == 0).all() and np.isfinite(prepared.rows).all()
     prepared = pqrst.prepare(r, how)
     np.testing.assert_array_equal(prepared.index, [0, 1, 2, 3, 5, 6, 7, 8, 9])
-    assert prepared.errors == [(0, "rows", "r: 1 of 10 rows dropped: too many invalid samples in a lead that the recipe needs")]
+    assert prepared.errors == [
+        (0, "rows", "r: 1 of 10 rows dropped: too many invalid samples in a lead that the recipe needs")
+    ]
 
 
 def test_many_short_gaps_make_the_lead_missing_too(rng):
@@ -226,7 +228,9 @@ def test_many_short_gaps_make_the_lead_missing_too(rng):
     signal = r.signal.copy()
     signal[1] = rng.normal(size=10000)
     signal[1, 2000:3000:5] = np.nan  # a fifth of the third window
-    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), recipe(missing="zeros", window=window("window", 1000)))
+    prepared = pqrst.prepare(
+        pqrst.Record(signal, 250.0, ["II", "V1"]), recipe(missing="zeros", window=window("window", 1000))
+    )
     np.testing.assert_array_equal(prepared.lead_mask[:, 1], [1, 1, 0, 1, 1, 1, 1, 1, 1, 1])
 
 

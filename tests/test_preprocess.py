@@ -171,7 +171,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path, mitdb_like):
     for number in range(5):
         process = start(tmp_path / "cut")
         deadline = time.time() + 60
-        while len(list((tmp_path / "cut").glob("part-*"))) <= number and process.poll() is None and time.time() < deadline:
+        while (
+            len(list((tmp_path / "cut").glob("part-*"))) <= number and process.poll() is None and time.time() < deadline
+        ):
             time.sleep(0.002)
         process.send_signal(signals.SIGKILL)
         process.wait()
@@ -197,7 +199,9 @@ def test_damaged_records_are_skipped_listed_and_counted(tmp_path, mitdb_like, ca
     shutil.copytree(mitdb_like, raw)
     (raw / "101.dat").unlink()
     os.truncate(raw / "106.dat", 1000)
-    (raw / "108.hea").write_text("108 2 360 21600\n108.dat 99 200 11 1024 0 0 0 MLII\n108.dat 99 200 11 1024 0 0 0 V1\n")
+    (raw / "108.hea").write_text(
+        "108 2 360 21600\n108.dat 99 200 11 1024 0 0 0 MLII\n108.dat 99 200 11 1024 0 0 0 V1\n"
+    )
     (raw / "109.hea").write_text("109 0 360 21600\n")
     write_record(raw, "111", np.random.default_rng(0).normal(size=(1, 3600)), 360, ["X"], ([100, 500], "NN"))
     (raw / "112.hea").write_text("112 2 0 21600\n112.dat 16 200 11 1024 0 0 0 MLII\n112.dat 16 200 11 1024 0 0 0 V1\n")
@@ -291,6 +295,18 @@ def test_mitdb_counts_equal_the_published_ones(tmp_path, real_data):
     dataset = run(tmp_path, real_data / "mitdb", "--data.folds", "5")
     aside = dataset.fold == b"paced"
     # De Chazal 2004, training set, and the four paced records (data README)
-    assert dict(zip(dataset.classes, dataset.labels[~aside].sum(axis=0))) == {"N": 45866, "S": 944, "V": 3788, "F": 415, "Q": 8}
-    assert dict(zip(dataset.classes, dataset.labels[aside].sum(axis=0))) == {"N": 506, "S": 0, "V": 227, "F": 0, "Q": 8028}
+    assert dict(zip(dataset.classes, dataset.labels[~aside].sum(axis=0))) == {
+        "N": 45866,
+        "S": 944,
+        "V": 3788,
+        "F": 415,
+        "Q": 8,
+    }
+    assert dict(zip(dataset.classes, dataset.labels[aside].sum(axis=0))) == {
+        "N": 506,
+        "S": 0,
+        "V": 227,
+        "F": 0,
+        "Q": 8028,
+    }
     assert not failures(tmp_path)

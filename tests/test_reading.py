@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pqrst
 import pytest
 import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import pqrst
 
 TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "nv": 1e-6}
 INVALID = {

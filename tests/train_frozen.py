@@ -1,6 +1,6 @@
 """Trains every network with batch statistics and dropout out of the way; what test_train.py starts with torchrun.
 
-    torchrun --nproc_per_node 2 tests/train_frozen.py RUNS SETTINGS...     (one run RUNS/<network> for each network)
+torchrun --nproc_per_node 2 tests/train_frozen.py RUNS SETTINGS...     (one run RUNS/<network> for each network)
 """
 
 import sys

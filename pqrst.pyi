@@ -1,0 +1,653 @@
+# Made by `make stubs`; do not edit.
+# mypy: disable-error-code="overload-cannot-match,overload-overlap,type-arg"
+"""
+The signal chain of the ECG toolkit: WFDB reading, filters, resampling, R peaks, rows.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "Annotations",
+    "FormatError",
+    "Header",
+    "Prepared",
+    "RPeakDetector",
+    "Record",
+    "bandpass",
+    "header",
+    "match_leads",
+    "minmax",
+    "n_rows",
+    "notch",
+    "prepare",
+    "read",
+    "read_annotations",
+    "resample",
+    "row_samples",
+    "rpeaks",
+    "segment",
+    "zscore",
+]
+
+class FormatError(ValueError):
+    pass
+
+class Record:
+    """
+    One recording.
+
+    Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="")``.
+
+    Parameters
+    ----------
+    signal : (L, T) float32 or float64, in `units`; copied, NaN where invalid
+    fs : float, Hz
+    leads : L names
+    units : L units, "mV" if None; V, uV and nV are converted to mV
+    name : str, for messages
+
+    Attributes
+    ----------
+    signal : (L, T) float32, mV for voltages; NaN where invalid. The array shares the record's memory.
+    fs : float, Hz, samples per second and lead
+    leads : tuple of L names
+    units : tuple of L units: "mV" for voltages, otherwise the header's own, unconverted
+    calibrated : tuple of L bool, False where the header gives no gain and 200 ADC units per unit were assumed
+    n_samples : int, length of the whole record, also when a part of it was read
+    comments : list of str, the header's comment lines without "#"
+    start_time : str, time and date as the header has them, "" if absent
+    warnings : list of str, one for each lead whose checksum is wrong
+    name : str
+
+    Raises
+    ------
+    ValueError
+        A dtype other than float32 or float64, a rank other than 2, no leads, no samples, fs <= 0 or not finite, or a
+        number of names or units other than L.
+    """
+    def __init__(
+        self,
+        signal: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        fs: typing.SupportsFloat | typing.SupportsIndex,
+        leads: collections.abc.Sequence[str],
+        units: collections.abc.Sequence[str] | None = None,
+        name: str = "",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def calibrated(self) -> tuple[bool, ...]: ...
+    @property
+    def comments(self) -> list[str]: ...
+    @property
+    def fs(self) -> float: ...
+    @property
+    def leads(self) -> tuple[str, ...]: ...
+    @property
+    def n_samples(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def signal(self) -> numpy.typing.NDArray[numpy.float32]: ...
+    @property
+    def start_time(self) -> str: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def warnings(self) -> list[str]: ...
+
+class Header:
+    """
+    What the header of a recording says; made by `header`.
+
+    Attributes
+    ----------
+    fs : float, Hz, samples per second and lead
+    n_samples : int, or None where neither the header nor a signal file tells
+    leads : tuple of L names
+    units : tuple of L units: "mV" for voltages, otherwise the header's own
+    calibrated : tuple of L bool, False where the header gives no gain
+    formats : list of int, the storage formats, ascending
+    files : list of str, the files with the signals, relative to the header's folder
+    comments : list of str, the header's comment lines without "#"
+    start_time : str, time and date as the header has them, "" if absent
+    name : str
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def calibrated(self) -> tuple[bool, ...]: ...
+    @property
+    def comments(self) -> list[str]: ...
+    @property
+    def files(self) -> list[str]: ...
+    @property
+    def formats(self) -> list[int]: ...
+    @property
+    def fs(self) -> float: ...
+    @property
+    def leads(self) -> tuple[str, ...]: ...
+    @property
+    def n_samples(self) -> int | None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def start_time(self) -> str: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+
+class Annotations:
+    """
+    The N annotations of one file, in its order; made by `read_annotations`.
+
+    Attributes
+    ----------
+    sample : (N,) int64, position in ticks of 1 / fs from the start of the record
+    symbol : list of N str, the WFDB mnemonic ("N", "V", "+", ...); "[42]" for a code that has none
+    subtype, chan, num : (N,) int32
+    aux : list of N str, "" where there is none
+    fs : float or None, Hz, the time resolution that the file itself notes; None if it notes none: then the record's
+    """
+    def __len__(self) -> int: ...
+    @property
+    def aux(self) -> list[str]: ...
+    @property
+    def chan(self) -> numpy.typing.NDArray[numpy.int32]: ...
+    @property
+    def fs(self) -> float | None: ...
+    @property
+    def num(self) -> numpy.typing.NDArray[numpy.int32]: ...
+    @property
+    def sample(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def subtype(self) -> numpy.typing.NDArray[numpy.int32]: ...
+    @property
+    def symbol(self) -> list[str]: ...
+
+class RPeakDetector:
+    """
+    Find R peaks in a stream, in chunks of any length.
+
+    The beats are the same however the signal is cut, and the same as `rpeaks` finds in the whole.
+
+    Parameters
+    ----------
+    fs : float, Hz, 50 to 10000
+    n_leads : int, 1 to 1024
+    """
+    def __init__(
+        self, fs: typing.SupportsFloat | typing.SupportsIndex, n_leads: typing.SupportsInt | typing.SupportsIndex = 1
+    ) -> None: ...
+    def finish(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Return the beats still open at the end, (N,) int64; nothing can be pushed afterwards.
+        """
+    @typing.overload
+    def push(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Take the next samples and return the beats that they settle.
+
+        Parameters
+        ----------
+        x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
+
+        Returns
+        -------
+        (N,) int64, sample indices counted from the first sample pushed, ascending over all calls.
+
+        Raises
+        ------
+        ValueError
+            Another number of leads, or a detector that is finished.
+        """
+    @typing.overload
+    def push(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Take the next samples and return the beats that they settle.
+
+        Parameters
+        ----------
+        x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
+
+        Returns
+        -------
+        (N,) int64, sample indices counted from the first sample pushed, ascending over all calls.
+
+        Raises
+        ------
+        ValueError
+            Another number of leads, or a detector that is finished.
+        """
+    @property
+    def fs(self) -> float:
+        """
+        Sampling rate in Hz.
+        """
+    @property
+    def look_ahead_s(self) -> float:
+        """
+        Seconds of signal after a beat by which it has been returned, at the latest.
+        """
+    @property
+    def n_leads(self) -> int:
+        """
+        Leads per push.
+        """
+
+class Prepared:
+    """
+    Rows of one or many records, as `prepare` gives them.
+
+    Attributes
+    ----------
+    rows : (N, L, T) float16 or float32, in the order of the records
+    record : (N,) int64, index of the row's record
+    index : (N,) int64, place of the row's centre, or window, within the record
+    start : (N,) int64, at the record's own rate: the row's first sample, for a beat its centre
+    valid : (N, 2) int64, [first, last) sample of the row that lies inside the record; the rest is 0
+    lead_mask : (N, L) uint8, 1 where a lead of the record fills the slot
+    errors : list of (record, stage, reason), what is not in `rows`
+    warnings : list of (record, stage, reason), what is, with something to say about it
+    """
+    @property
+    def errors(self) -> list[tuple[int, str, str]]: ...
+    @property
+    def index(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def lead_mask(self) -> numpy.typing.NDArray[numpy.uint8]: ...
+    @property
+    def record(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def rows(self) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]: ...
+    @property
+    def start(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def valid(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def warnings(self) -> list[tuple[int, str, str]]: ...
+
+def _bandpass_design(
+    order: typing.SupportsInt | typing.SupportsIndex,
+    low_hz: typing.SupportsFloat | typing.SupportsIndex,
+    high_hz: typing.SupportsFloat | typing.SupportsIndex,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+) -> tuple[
+    list[typing.Annotated[list[float], "FixedSize(6)"]], list[typing.Annotated[list[float], "FixedSize(2)"]], int
+]:
+    """
+    Second-order sections as SciPy writes them, initial state of each, padding in samples.
+    """
+
+def _resampling_taps(
+    up: typing.SupportsInt | typing.SupportsIndex, down: typing.SupportsInt | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    The low-pass of resample, times up: (2 * 10 * max(up, down) + 1,) float64.
+    """
+
+def bandpass(
+    x: typing.Any,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    low_hz: typing.SupportsFloat | typing.SupportsIndex,
+    high_hz: typing.SupportsFloat | typing.SupportsIndex,
+    order: typing.SupportsInt | typing.SupportsIndex = 3,
+) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Zero-phase Butterworth band-pass, equal to scipy.signal.sosfiltfilt with its defaults.
+
+    Parameters
+    ----------
+    x : (T,) or (L, T) float32 or float64 (integers as float64), any unit; T above 3 * (2 * order + 1)
+    fs : float, sampling rate in Hz
+    low_hz, high_hz : float, band edges (-6 dB after both passes), 0 < low_hz < high_hz < fs / 2
+    order : int, 1 to 8
+
+    Returns
+    -------
+    Shape, dtype and unit of x. Computed in float64, rounded once; NaN or infinity stays in its lead.
+
+    Raises
+    ------
+    ValueError
+        A setting outside its range, a signal that is not longer than the padding, another rank, no leads, no samples.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
+    """
+
+def header(path: os.PathLike | str | bytes) -> Header:
+    """
+    Read the header of a WFDB record, and no signal.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, of the header, with or without ".hea"
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    FileNotFoundError
+        The header, or the one that describes the segments, is not there.
+    FormatError
+        A damaged header. Formats that `read` refuses are listed in `formats`, not refused.
+    """
+
+def match_leads(
+    slots: collections.abc.Sequence[collections.abc.Sequence[str]], leads: collections.abc.Sequence[str]
+) -> list[int]:
+    """
+    For each slot the index of the lead that fills it, or -1.
+
+    Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare
+    without regard to case.
+    """
+
+def minmax(x: typing.Any) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Scale each row (last axis) from its smallest and largest sample to 0 and 1.
+
+    Parameters
+    ----------
+    x : (..., T) float32 or float64 (integers as float64), any unit, rank at least 1
+
+    Returns
+    -------
+    Shape and dtype of x, no unit, 0..1. Computed in float64, rounded once. A constant row gives zeros; a row with a NaN or
+    an infinity becomes NaN, others are untouched.
+
+    Raises
+    ------
+    ValueError
+        A single number, no samples, no leads.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
+    """
+
+def n_rows(
+    recipe: dict[str, typing.Any],
+    n_samples: typing.SupportsInt | typing.SupportsIndex,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    n_centers: typing.SupportsInt | typing.SupportsIndex = 0,
+) -> int:
+    """
+    Number of rows that a record of n_samples at fs Hz with n_centers beats gives, before any is dropped.
+    """
+
+def notch(
+    x: typing.Any,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    notch_hz: typing.SupportsFloat | typing.SupportsIndex,
+    quality: typing.SupportsFloat | typing.SupportsIndex = 30.0,
+) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Zero-phase notch against mains hum, equal to scipy.signal.iirnotch and filtfilt.
+
+    Parameters
+    ----------
+    x : (T,) or (L, T) float32 or float64 (integers as float64), any unit; T at least 10
+    fs : float, sampling rate in Hz
+    notch_hz : float, the frequency removed, 0 < notch_hz < fs / 2
+    quality : float, notch_hz over the width of the notch (-3 dB, one pass), above notch_hz / (fs / 2)
+
+    Returns
+    -------
+    Shape, dtype and unit of x. Computed in float64, rounded once; NaN or infinity stays in its lead.
+
+    Raises
+    ------
+    ValueError
+        A setting outside its range, fewer than 10 samples, another rank, no leads, no samples.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
+    """
+
+def prepare(
+    records: typing.Any,
+    recipe: dict[str, typing.Any],
+    centers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64]] | None = None,
+    out: typing.Any = None,
+    n_threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    skip_errors: bool = False,
+) -> Prepared:
+    """
+    The whole chain: records to rows.
+
+    Read (mV) -> slots by name -> bridge gaps -> band-pass, notch at the record's own rate -> resample -> cut -> scale over
+    the row's valid samples -> padding to 0 -> cast. In float64, rounded once to float32 and from there to float16. Equals
+    the public kernels composed on float64 arrays. Never gives NaN. A lead that does not change within a row is zeros there.
+
+    Parameters
+    ----------
+    records : a path or Record, or a list of them
+    recipe : dict, the tree of config.Recipe
+    centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
+    out : (>= N, L, T) array of the recipe's dtype to write to; `rows` is then its first N
+    n_threads : int, records at work at a time; the result does not depend on it
+    skip_errors : bool, list a record that fails in `errors` instead of raising
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    ValueError
+        A recipe with a missing or wrong key; a record without the leads that the slots accept, in units other than
+        voltage, too short for the filter, or with centres more than a window outside.
+    FormatError, FileNotFoundError
+        A record that cannot be read.
+    """
+
+def read(
+    path: os.PathLike | str | bytes,
+    leads: collections.abc.Sequence[str] | None = None,
+    start: typing.SupportsInt | typing.SupportsIndex = 0,
+    stop: typing.SupportsInt | typing.SupportsIndex | None = None,
+    strict: bool = False,
+    max_samples: typing.SupportsInt | typing.SupportsIndex = 268435456,
+) -> Record:
+    """
+    Read a WFDB record.
+
+    Formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, and MATLAB v4 files as WFDB publishes them; several files, several
+    samples per frame (their mean, in whole ADC units cut towards zero), skew, byte offset, and segments. Signals of format
+    0 are null signals: nothing is stored, all their samples are NaN, as are gaps between segments. A missing fs is 250 Hz,
+    a missing gain 200 ADC units per unit, a missing unit mV, a missing length that of the shortest signal file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, of the header, with or without ".hea"
+    leads : names in the order wanted, all if None
+    start, stop : int, samples [start, stop) of the record; to the end if stop is None
+    strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
+        and are compared when the whole record is read; where all of them are 0 they are absent.
+    max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
+
+    Returns
+    -------
+    Record
+
+    Raises
+    ------
+    FileNotFoundError
+        The header, a signal file or a segment that is needed is not there.
+    FormatError
+        A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
+        leaves the record's folder. It is a ValueError, and names file and line or byte.
+    ValueError
+        A lead that the record does not have, or start and stop that are no range within it.
+    """
+
+def read_annotations(path: os.PathLike | str | bytes, extension: str) -> Annotations:
+    """
+    Read a WFDB annotation file in MIT format.
+
+    Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
+    beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, of the record, with or without ".hea"
+    extension : str, the annotator, such as "atr"
+
+    Returns
+    -------
+    Annotations
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    FormatError
+        A word or text that is cut off, or a field before the first annotation; names file and byte.
+    """
+
+def resample(
+    x: typing.Any, fs_in: typing.Any, fs_out: typing.Any
+) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Resample, equal to scipy.signal.resample_poly with its defaults (Kaiser-windowed sinc, no delay, zeros outside).
+
+    Parameters
+    ----------
+    x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
+    fs_in, fs_out : int, float or fractions.Fraction, rates of x and of the result in Hz; a float must be a fraction with a
+        denominator up to 10000 (15.5, 499.348); the reduced ratio must not need numbers above 2^20
+
+    Returns
+    -------
+    (..., ceil(T * fs_out / fs_in)), dtype and unit of x, computed in this dtype; equal rates give a copy. NaN or infinity
+    stays in its lead, within 10 samples of the lower rate.
+
+    Raises
+    ------
+    ValueError
+        A rate that is not finite, not above 0 or no small fraction; a result too large; another rank, no leads, no samples.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
+    """
+
+def row_samples(recipe: dict[str, typing.Any]) -> int:
+    """
+    Length of a row in samples at the recipe's rate.
+    """
+
+@typing.overload
+def rpeaks(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], fs: typing.SupportsFloat | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    Find the R peak of every beat.
+
+    The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+    isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
+    weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+
+    Parameters
+    ----------
+    x : (T,) or (L, T) float32 or float64, any unit
+        Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
+    fs : float, Hz, 50 to 10000
+
+    Returns
+    -------
+    (N,) int64, ascending sample indices; empty if no lead shows a beat.
+
+    Raises
+    ------
+    ValueError
+        fs outside its range, a rank other than 1 or 2, no leads or no samples.
+
+    Notes
+    -----
+    Ideas: the QRS band and the flatter T wave, Pan & Tompkins (1985); the envelope of a quadrature pair, Benitez et al.
+    (2001); beats as the best path, Ellis (2007).
+    """
+
+@typing.overload
+def rpeaks(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], fs: typing.SupportsFloat | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    Find the R peak of every beat.
+
+    The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+    isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
+    weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+
+    Parameters
+    ----------
+    x : (T,) or (L, T) float32 or float64, any unit
+        Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
+    fs : float, Hz, 50 to 10000
+
+    Returns
+    -------
+    (N,) int64, ascending sample indices; empty if no lead shows a beat.
+
+    Raises
+    ------
+    ValueError
+        fs outside its range, a rank other than 1 or 2, no leads or no samples.
+
+    Notes
+    -----
+    Ideas: the QRS band and the flatter T wave, Pan & Tompkins (1985); the envelope of a quadrature pair, Benitez et al.
+    (2001); beats as the best path, Ellis (2007).
+    """
+
+def segment(
+    x: typing.Any,
+    centers: typing.Any,
+    length: typing.SupportsInt | typing.SupportsIndex,
+    before: typing.SupportsInt | typing.SupportsIndex | None = None,
+) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Cut a window around each centre.
+
+    Parameters
+    ----------
+    x : (L, T) float32 or float64 (integers as float64), any unit
+    centers : (N,) int64, sample indices
+    length : int, samples per window, at least 1
+    before : int, samples ahead of the centre, 0 to length; length // 2 if None
+
+    Returns
+    -------
+    (N, L, length), dtype and unit of x; a window that leaves the signal repeats the edge sample.
+
+    Raises
+    ------
+    ValueError
+        length < 1, a rank other than 2, no leads, no samples, or a centre more than one window outside the signal.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16; centers are not integers.
+    """
+
+def zscore(x: typing.Any) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Scale each row (last axis) to mean 0 and standard deviation 1 over its samples (ddof 0).
+
+    Parameters
+    ----------
+    x : (..., T) float32 or float64 (integers as float64), any unit, rank at least 1
+
+    Returns
+    -------
+    Shape and dtype of x, no unit. Computed in float64, rounded once. A constant row gives zeros; a row with a NaN or an
+    infinity becomes NaN, others are untouched.
+
+    Raises
+    ------
+    ValueError
+        A single number, no samples, no leads.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
+    """
