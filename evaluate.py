@@ -90,8 +90,8 @@ def evaluate_run(run: Path, settings: Settings) -> dict[str, Any]:
     }
     head = (
         f"# {run}: {settings.evaluation.split} rows\n\n"
-        f"{checkpoint['model_name']}, {origin['checkpoint']} checkpoint of epoch {origin['epoch']}, on folds {', '.join(origin['folds'])} of {dataset.folder}: {len(rows):,} rows of "
-        f"{origin['patients']:,} patients.\n\n"
+        f"{checkpoint['model_name']}, {origin['checkpoint']} checkpoint of epoch {origin['epoch']}, on folds "
+        f"{', '.join(origin['folds'])} of {dataset.folder}: {len(rows):,} rows of {origin['patients']:,} patients.\n\n"
     )
     if origin["leak"]:
         head += f"**LEAK: {origin['leak']}.**\n\n"
