@@ -1,0 +1,144 @@
+"""The extension beside what a user would pick instead: medians in one run, on one thread.
+
+    python benchmarks/native.py
+
+Prints machine and versions, then a table: what, reference, both medians with their spread, the ratio, and the largest
+difference from the reference in float64.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import scipy.signal
+import wfdb
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import config
+import pqrst
+import simulate
+
+SECONDS = 1.0  # spent on each side of each row
+
+
+def measure(function: Callable[[], Any]) -> tuple[float, float]:
+    """Median time of one call, s, and its spread: the distance of the quartiles over the median."""
+    function()
+    times = []
+    deadline = time.perf_counter() + SECONDS
+    while time.perf_counter() < deadline or len(times) < 5:
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    low, median, high = np.percentile(times, [25, 50, 75])
+    return float(median), float((high - low) / median)
+
+
+def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Callable[[], Any]) -> None:
+    mine, spread = measure(ours)
+    other, other_spread = measure(reference)
+    error = np.nanmax(np.abs(np.asarray(ours(), np.float64) - np.asarray(reference(), np.float64)))
+    print(
+        f"{what:34} {reference_name:22} {mine * 1e6:9.1f} us ±{spread:4.0%} {other * 1e6:11.1f} us ±{other_spread:4.0%}"
+        f" {other / mine:7.1f}x {error:9.1e}"
+    )
+
+
+def by_hand(path: str, recipe: config.Recipe) -> np.ndarray[Any, Any]:
+    """The chain with wfdb, SciPy and NumPy."""
+    assert recipe.bandpass
+    record = wfdb.rdrecord(path)
+    band = [recipe.bandpass.low_hz, recipe.bandpass.high_hz]
+    sections = scipy.signal.butter(recipe.bandpass.order, band, "bandpass", fs=record.fs, output="sos")
+    x = scipy.signal.sosfiltfilt(sections, record.p_signal.T)
+    ratio = Fraction(round(recipe.fs), round(record.fs))
+    x = scipy.signal.resample_poly(x, ratio.numerator, ratio.denominator, axis=1)
+    x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    return x.astype(np.float16)
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    x64 = rng.standard_normal((12, 5000)).cumsum(axis=1)
+    x32 = x64.astype(np.float32)
+    exact = x32.astype(np.float64)
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__},"
+    )
+    print(f"wfdb {wfdb.__version__}; medians with quartile spread; float32 here, float64 there")
+    print(f"{'':34} {'reference':22} {'pqrst':>17} {'reference':>19} {'ratio':>7} {'max error':>9}")
+
+    sections = scipy.signal.butter(3, [0.5, 40], "bandpass", fs=500, output="sos")
+    row(
+        "bandpass 12 x 5000, order 3",
+        lambda: pqrst.bandpass(x32, 500, 0.5, 40.0),
+        "sosfiltfilt",
+        lambda: scipy.signal.sosfiltfilt(sections, exact),
+    )
+    for fs_in, fs_out in ((360, 500), (400, 500), (1000, 500), (500, 100)):
+        x, ratio = np.ascontiguousarray(np.tile(x32, 2)[:, : 10 * fs_in]), Fraction(fs_out, fs_in)
+        row(
+            f"resample 12 x {10 * fs_in}, {fs_in} -> {fs_out}",
+            partial(pqrst.resample, x, fs_in, fs_out),
+            "resample_poly",
+            partial(scipy.signal.resample_poly, x.astype(np.float64), ratio.numerator, ratio.denominator, axis=1),
+        )
+    row(
+        "zscore 12 x 5000",
+        lambda: pqrst.zscore(x32),
+        "mean, std",
+        lambda: (exact - exact.mean(axis=1, keepdims=True)) / exact.std(axis=1, keepdims=True),
+    )
+    centers = np.sort(rng.integers(200, 640_000, 2000))
+    long = rng.standard_normal((2, 650_000)).astype(np.float32)
+    row(
+        "segment 2000 beats x 2 x 187",
+        lambda: pqrst.segment(long, centers, 187),
+        "fancy indexing",
+        lambda: long[:, centers[:, None] + np.arange(-93, 94)].transpose(1, 0, 2),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(1)
+        patient = simulate.simulate_patient(generator)
+        signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 10.0, 500.0)
+        simulate.write_signal(Path(folder), "short", signal, 500.0, [])
+        signal, r_peaks, symbols = simulate.simulate_record(generator, patient, (), 1800.0, 360.0)
+        wfdb.wrann("long", "atr", r_peaks, symbols, write_dir=folder)
+        two = np.ascontiguousarray(signal[[1, 6]].T)
+        wfdb.wrsamp("long", 360, ["mV"] * 2, ["MLII", "V1"], two, fmt=["212"] * 2, write_dir=folder)
+        exam, holter = f"{folder}/short", f"{folder}/long"
+        row("read 12 x 5000, format 16", lambda: pqrst.read(exam).signal, "rdrecord", lambda: _signal(exam))
+        row("read 2 x 648000, format 212", lambda: pqrst.read(holter).signal, "rdrecord", lambda: _signal(holter))
+        row(
+            f"read_annotations, {len(r_peaks)} beats",
+            lambda: pqrst.read_annotations(holter, "atr").sample,
+            "rdann",
+            lambda: wfdb.rdann(holter, "atr").sample,
+        )
+        recipe = config.Recipe(fs=500.0)
+        tree = config.plain(recipe)
+        row(
+            "record -> prepared, 500 -> 500 Hz",
+            lambda: pqrst.prepare(exam, tree).rows[0],
+            "wfdb, SciPy, NumPy",
+            lambda: by_hand(exam, recipe),
+        )
+
+
+def _signal(path: str) -> np.ndarray[Any, Any]:
+    return np.asarray(wfdb.rdrecord(path).p_signal.T)
+
+
+if __name__ == "__main__":
+    main()
