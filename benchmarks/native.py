@@ -35,7 +35,7 @@ SECONDS = 1.0  # spent on each side of each row
 def measure(function: Callable[[], Any]) -> tuple[float, float]:
     """Median time of one call, s, and its spread: the distance of the quartiles over the median."""
     function()
-    times = []
+    times: list[float] = []
     deadline = time.perf_counter() + SECONDS
     while time.perf_counter() < deadline or len(times) < 5:
         started = time.perf_counter()
@@ -65,7 +65,7 @@ def by_hand(path: str, recipe: config.Recipe) -> np.ndarray[Any, Any]:
     ratio = Fraction(round(recipe.fs), round(record.fs))
     x = scipy.signal.resample_poly(x, ratio.numerator, ratio.denominator, axis=1)
     x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
-    return x.astype(np.float16)
+    return np.asarray(x, np.float16)
 
 
 def main() -> None:
