@@ -325,6 +325,7 @@ CONTEXT_RATIOS = (
     ("rr_previous_s", "rr_mean10_s"),  # below 1: premature
     ("rr_next_s", "rr_mean10_s"),  # above 1: a compensatory pause follows
     ("rr_previous_s", "rr_record_s"),  # the same against the whole record, where the last ten beats are ectopic too
+    ("rr_next_s", "rr_previous_s"),  # both at once: early, then a pause
 )
 RATIO_LIMIT = 1.0  # of |log ratio|: a factor of 2.7 either way; beyond lie missed and doubled beats
 RATIO_SPREAD = 0.3  # typical |log ratio| of a premature beat (0.74): divides, so that inputs are of order 1
@@ -343,12 +344,14 @@ class BeatCNN(nn.Module):
     Parameters
     ----------
     n_leads, n_classes : int
-    context_features : sequence of str, names of the context's columns in order, each once. Those that end in `_s` enter
-        as log of seconds; the ratios of CONTEXT_RATIOS whose two names are there are added. Empty: no context, forward
-        takes x alone
+    context_features : sequence of str, names of the context's columns in order, each once. Those of CONTEXT_RATIOS enter
+        as ratios only: seconds tell patients apart, and a network that knows its patients fails on new ones. Others that
+        end in `_s` enter as log of seconds. Empty: no context, forward takes x alone
     width : int, channels of the stem; the blocks have 4/3, 2 and 8/3 times as many
     n_bins : int, pieces of the window
     dropout : float, 0..1, of the joint features; half of it inside the blocks
+    shape_dropout : float, 0..1, chance that a row's signal is withheld from the joint layer while training, so that the
+        rhythm is learnt too: shapes alone separate the few patients of a training set, and not the next one
     """
 
     min_samples = 16
@@ -363,6 +366,7 @@ class BeatCNN(nn.Module):
         width: int = 24,
         n_bins: int = 6,
         dropout: float = 0.3,
+        shape_dropout: float = 0.5,
     ) -> None:
         super().__init__()
         if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
@@ -373,6 +377,8 @@ class BeatCNN(nn.Module):
         self.context_features = tuple(context_features)
         place = {feature: column for column, feature in enumerate(self.context_features)}
         self.ratios = [(place[a], place[b]) for a, b in CONTEXT_RATIOS if a in place and b in place]
+        in_ratios = {column for pair in self.ratios for column in pair}
+        self.alone = [column for column in range(len(self.context_features)) if column not in in_ratios]
         in_seconds = torch.tensor([feature.endswith("_s") for feature in self.context_features], dtype=torch.bool)
         self.register_buffer("in_seconds", in_seconds, persistent=False)  # (F,), follows the network to its device
 
@@ -383,7 +389,8 @@ class BeatCNN(nn.Module):
         self.shape = nn.Linear(widths[-1] * n_bins, 64)
         n_joint = 64
         if self.context_features:
-            self.rhythm = nn.Linear(2 * len(self.context_features) + len(self.ratios), 32)
+            self.rhythm = nn.Linear(len(self.alone) + len(self.context_features) + len(self.ratios), 32)
+            self.shape_dropout = nn.Dropout(shape_dropout)
             n_joint += 32
         self.joint = nn.Linear(n_joint, 64)
         self.dropout = nn.Dropout(dropout)
@@ -403,12 +410,13 @@ class BeatCNN(nn.Module):
         pieces = _overlapping_pieces(h.shape[2], self.n_bins, h)  # (T / 8, n_bins)
         h = F.gelu(self.shape(self.dropout((h @ pieces).flatten(1))))  # (B, C, n_bins) -> (B, 64)
         if context is not None and self.context_features:
+            h = h * self.shape_dropout(h.new_ones(len(h), 1))  # whole rows
             h = torch.cat([h, F.gelu(self.rhythm(self.numbers(context).to(h.dtype)))], dim=1)  # (B, 64 + 32)
         logits: Tensor = self.last(self.dropout(F.gelu(self.joint(h))))  # (B, K)
         return logits
 
     def numbers(self, context: Tensor) -> Tensor:
-        """What the network makes of the context: (B, F) -> (B, 2 F + ratios): values, flags of missing ones, ratios.
+        """What the network makes of the context: (B, F) -> (B, alone + F + ratios): values, missing flags, ratios.
 
         A missing value and a ratio with a missing side are 0, which is also what 1 s and "as long as usual" give: the
         flag tells them apart.
@@ -418,7 +426,7 @@ class BeatCNN(nn.Module):
         known = torch.where(missing, torch.ones_like(context), context)  # 1: its log is 0
         logs = known.clamp(min=1e-3).log()  # an interval of 0 s is a damaged annotation, not a reason for -inf
         values = torch.where(self.in_seconds, logs, known.masked_fill(missing, 0)).clamp(-NUMBER_LIMIT, NUMBER_LIMIT)
-        columns = [values, missing.float()]
+        columns = [values[:, self.alone], missing.float()]
         for a, b in self.ratios:
             ratio = (logs[:, a] - logs[:, b]).clamp(-RATIO_LIMIT, RATIO_LIMIT) / RATIO_SPREAD  # (B,)
             columns.append(ratio.masked_fill(missing[:, a] | missing[:, b], 0).unsqueeze(1))

@@ -5,13 +5,11 @@ The signal chain of the ECG toolkit: WFDB reading, filters, resampling, R peaks,
 """
 
 from __future__ import annotations
-
 import collections.abc
-import os
-import typing
-
 import numpy
 import numpy.typing
+import os
+import typing
 
 __all__: list[str] = [
     "Annotations",
@@ -546,7 +544,7 @@ def rpeaks(
     """
     Find the R peak of every beat.
 
-    The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
     isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
     weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
@@ -578,7 +576,7 @@ def rpeaks(
     """
     Find the R peak of every beat.
 
-    The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
     isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
     weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 

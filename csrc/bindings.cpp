@@ -636,7 +636,7 @@ struct LockedDetector {
 void bind_rpeaks(py::module_& m) {
   const char* rpeaks_doc = R"(Find the R peak of every beat.
 
-The beats are the best sequence of peaks of the 5-22 Hz envelope, by dynamic programming over rewards for height and
+The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
 isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
 weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 

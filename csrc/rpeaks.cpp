@@ -9,16 +9,16 @@ namespace pqrst {
 namespace {
 
 // ---- Envelope
-constexpr double kAnalysisHz = 125;      // lowest rate of the analysis: over twice any frequency it looks at
-constexpr double kLowHz = 5;             // below: T waves, wander, breathing
-constexpr double kHighHz = 22;           // above: muscle and mains
+constexpr double kAnalysisHz = 125;  // lowest rate of the analysis: over twice any frequency it looks at
+constexpr double kLowHz = 7;    // below: T waves, wander, breathing (the short filter is soft: half at 7, little at 4)
+constexpr double kHighHz = 25;  // above: muscle and mains
 constexpr double kHalfBandS = 0.2;       // the filter reaches one period of its lower edge to either side
 constexpr double kHalfSmoothS = 0.0375;  // joins the lobes of one wide QRS, keeps beats 200 ms apart distinct
 
 // ---- Level of a lead: the typical height of its QRS
-constexpr double kBlockS = 1.0;         // a block's maximum is a QRS down to 60 bpm, and in half of them down to 30
+constexpr double kBlockS = 1.0;         // two neighbours hold a QRS down to 30 bpm, and most pairs down to 25
 constexpr double kHalfLevel = 5;        // blocks to either side: short enough to follow a change of gain
-constexpr double kLevelQuantile = 0.5;  // the median: half the blocks may hold no beat, or a burst
+constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
 constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of about 3 times its median
@@ -26,22 +26,22 @@ constexpr double kWeightPower = 3.0;    // how sharply the clearer lead is prefe
 constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
 
 // ---- Candidates and their rewards (log-odds: natural logarithms of ratios, weighted)
-constexpr double kLeastHeight = 0.08;  // of a typical QRS
-constexpr double kSeparationS = 0.08;  // one QRS makes one candidate
-constexpr double kInnerS = 0.13;       // isolation is judged from beyond half a wide QRS ...
-constexpr double kOuterS = 0.28;       // ... to short of the peak of most T waves
-constexpr double kFloor = 0.075;       // of a typical QRS: what counts as quiet
-constexpr double kMostIsolated = 2.0;  // log ratio beyond which isolation says no more
-constexpr double kReward = 1.5;
-constexpr double kRewardHeight = 1.0;
-constexpr double kRewardIsolation = 2.5;
+constexpr double kLeastHeight = 0.08;     // of a typical QRS
+constexpr double kSeparationS = 0.08;     // one QRS makes one candidate
+constexpr double kInnerS = 0.13;          // isolation is judged from beyond half a wide QRS ...
+constexpr double kOuterS = 0.28;          // ... to short of the peak of most T waves
+constexpr double kFloor = 0.075;          // of a typical QRS: what counts as quiet
+constexpr double kMostIsolated = 2.0;     // log ratio beyond which isolation says no more
+constexpr double kReward = 1.6;           // a typical QRS among quiet is worth a few times the cost of being early
+constexpr double kRewardHeight = 1.0;     // fitted with the next by logistic regression, then rounded
+constexpr double kRewardIsolation = 2.5;  // what matters most
 
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
-constexpr double kEarlyS = 0.7;
-constexpr double kEarlyCost = 0.5;  // sooner after the last is rarer, linearly
-constexpr double kTWaveS = 0.42;
-constexpr double kTWaveCost = 1.0;    // a lower peak so soon is its T wave
+constexpr double kEarlyS = 0.7;       // a beat sooner after the last is rarer ...
+constexpr double kEarlyCost = 0.5;    // ... linearly, this much at the refractory time
+constexpr double kTWaveS = 0.42;      // a peak so soon and lower is rather the T wave ...
+constexpr double kTWaveCost = 1.0;    // ... by this times the log ratio of heights
 constexpr double kGapS = 1.0;         // a longer gap is rarer, linearly ...
 constexpr double kGapCost = 0.8;      // ... per second ...
 constexpr double kMostGapCost = 2.5;  // ... up to a pause or a lead that fell off
@@ -181,8 +181,8 @@ template std::vector<std::int64_t> RPeakDetector::push_any(View<const double>);
 std::vector<std::int64_t> RPeakDetector::finish() {
   if (finished_ || n_samples_ == 0) return finished_ = true, std::vector<std::int64_t>{};
   finished_ = true;
-  for (Lead& lead : leads_)  // the last sample repeated, as far as the filters reach
-    for (std::int64_t i = 0; i <= half_low_ + (half_band_ + half_smooth_ + 1) * step_; ++i) lead.signal.push(lead.held);
+  for (Lead& lead : leads_)  // the last sample repeated, as far as the low-pass reaches
+    for (std::int64_t i = 0; i < half_low_ + step_; ++i) lead.signal.push(lead.held);
   advance(true);
   return std::exchange(beats_, {});
 }
@@ -195,9 +195,9 @@ void RPeakDetector::advance(bool last) {
     const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
     const std::int64_t last_needed = (begin + block_ - 1 + half_band_ + half_smooth_) * step_ + half_low_;
     const bool closing = last && begin + block_ >= n_analysis;
-    if (!closing && last_needed >= n_samples_) break;
+    if (!last && last_needed >= n_samples_) break;
     for (Lead& lead : leads_) {
-      filter(lead, end);
+      filter(lead, end, last ? n_analysis : std::numeric_limits<std::int64_t>::max());
       summarise(lead, begin, end);
     }
     ++n_blocks_;
@@ -213,10 +213,18 @@ void RPeakDetector::advance(bool last) {
   }
 }
 
-// Extends the lead's envelope to `end`.
-void RPeakDetector::filter(Lead& lead, std::int64_t end) {
-  for (std::int64_t k = lead.low.end(); k < end + half_band_ + half_smooth_; ++k)
-    lead.low.push(half_low_ ? dot(lead.signal.at(k * step_ - half_low_), low_taps_) : lead.signal[k]);
+// Extends the lead's envelope to `end`. Beyond its first and last sample the signal is its mirror image: repeating one
+// sample, wherever in a cycle of hum it lies, would be a step.
+void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis) {
+  const bool first = lead.low.end() == 0;
+  for (std::int64_t k = lead.low.end(); k < end + half_band_ + half_smooth_; ++k) {
+    if (k >= n_analysis)
+      lead.low.push(lead.low[std::max<std::int64_t>(0, 2 * n_analysis - 2 - k)]);
+    else
+      lead.low.push(half_low_ ? dot(lead.signal.at(k * step_ - half_low_), low_taps_) : lead.signal[k]);
+  }
+  if (first)
+    for (std::int64_t k = 1; k <= half_band_; ++k) lead.low.set(-k, lead.low[k]);
   for (std::int64_t k = lead.rough.end(); k < end + half_smooth_; ++k) {
     const double even = dot(lead.low.at(k - half_band_), even_taps_);
     const double odd = dot(lead.low.at(k - half_band_), odd_taps_);
@@ -243,8 +251,9 @@ void RPeakDetector::set_gains(std::int64_t block) {
     maxima.clear();
     medians.clear();
     for (std::int64_t b = first; b < end; ++b) {
-      if (lead.block_max[b] <= 0) continue;  // flat, or a gap
-      maxima.push_back(lead.block_max[b]);
+      const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
+      if (most <= 0) continue;  // flat, or a gap
+      maxima.push_back(most);
       medians.push_back(lead.block_median[b]);
     }
     double level = quantile(maxima, kLevelQuantile);
@@ -392,7 +401,7 @@ void RPeakDetector::forget() {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   for (Lead& lead : leads_) {
     lead.signal.forget_before(std::min((first - reach) * step_, lead.low.end() * step_ - half_low_));
-    lead.low.forget_before(lead.rough.end() - half_band_);
+    lead.low.forget_before(lead.rough.end() - half_band_ - 2 * half_smooth_ - 2);  // for the mirror image
     lead.rough.forget_before(lead.envelope.end() - half_smooth_);
     lead.envelope.forget_before(std::min(next_, n_fused_ * block_));
     lead.gain.forget_before(std::min(next_ / block_, n_fused_ - 1));

@@ -30,6 +30,7 @@ public:
   const double* at(std::int64_t i) const { return values_.data() + (i - first_); }
   double operator[](std::int64_t i) const { return *at(i); }
   void push(double value) { values_.push_back(value); }
+  void set(std::int64_t i, double value) { values_[static_cast<std::size_t>(i - first_)] = value; }
   // Moves what is kept only when it is the smaller part: constant work per sample.
   void forget_before(std::int64_t i) {
     const std::int64_t n = i - first_;
@@ -87,7 +88,7 @@ private:
   template <class T>
   std::vector<std::int64_t> push_any(View<const T> chunk);
   void advance(bool last);
-  void filter(Lead& lead, std::int64_t end);
+  void filter(Lead& lead, std::int64_t end, std::int64_t n_analysis);
   void summarise(Lead& lead, std::int64_t begin, std::int64_t end);
   void set_gains(std::int64_t block);
   void fuse(std::int64_t block, std::int64_t end);

@@ -17,7 +17,8 @@ def stub() -> str:
         raw = Path(folder, "pqrst.pyi").read_text()
         path = Path(folder, "formatted.pyi")
         path.write_text(HEADER + raw)
-        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(path)], check=True)
+        settings = Path(__file__).resolve().parent.parent / "pyproject.toml"
+        subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "--config", str(settings), str(path)], check=True)
         return path.read_text()
 
 

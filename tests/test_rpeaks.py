@@ -1,0 +1,452 @@
+"""R peaks: the same beats however the signal is cut, scaled or turned, and the beats that cardiologists marked."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pqrst
+import pytest
+import wfdb
+
+BEATS = set("NLRBAaJSVrFejnE/fQ?")
+WINDOW_S = 0.15  # bxb: a beat is found if a detection lies this near
+RATES = [100, 125, 128, 200, 250, 257, 360, 400, 500, 1000]
+
+
+# ---------------------------------------------------------------------------------------------- the scorer
+
+
+def match(reference, detected, window):
+    """Pair beats one to one within `window` samples, in time order, each pair the nearer of its neighbours."""
+    pairs, i, j = [], 0, 0
+    while i < len(reference) and j < len(detected):
+        distance = abs(detected[j] - reference[i])
+        if distance > window:
+            i, j = (i, j + 1) if detected[j] < reference[i] else (i + 1, j)
+        elif i + 1 < len(reference) and abs(detected[j] - reference[i + 1]) < distance:
+            i += 1
+        elif (
+            j + 1 < len(detected)
+            and abs(detected[j + 1] - reference[i]) < distance
+            and not (
+                i + 1 < len(reference) and abs(detected[j + 1] - reference[i + 1]) < abs(detected[j + 1] - reference[i])
+            )
+        ):
+            j += 1
+        else:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+    return pairs
+
+
+class Score:
+    """Gross counts over records."""
+
+    def __init__(self):
+        self.found = self.missed = self.false = 0
+        self.distance_s = []
+
+    def add(self, reference, detected, fs, left_out=()):
+        """`left_out`: stretches (first, last) in samples where nothing unmatched counts."""
+        pairs = match(reference, detected, WINDOW_S * fs)
+        self.distance_s += [(detected[j] - reference[i]) / fs for i, j in pairs]
+
+        def counted(beats, matched):
+            rest = np.delete(beats, matched)
+            for first, last in left_out:
+                rest = rest[(rest < first) | (rest > last)]
+            return len(rest)
+
+        self.found += len(pairs)
+        self.missed += counted(reference, [i for i, _ in pairs])
+        self.false += counted(detected, [j for _, j in pairs])
+
+    @property
+    def sensitivity(self):
+        return 100 * self.found / (self.found + self.missed)
+
+    @property
+    def precision(self):
+        return 100 * self.found / (self.found + self.false)
+
+    @property
+    def median_ms(self):
+        return 1000 * float(np.median(np.abs(self.distance_s)))
+
+    def __str__(self):
+        return (
+            f"Se {self.sensitivity:.2f} %, +P {self.precision:.2f} %, {self.missed} missed + {self.false} false, "
+            f"median distance {self.median_ms:.1f} ms"
+        )
+
+
+def records(folder):
+    return sorted(path.with_suffix("") for path in Path(folder).rglob("*.hea"))
+
+
+def beat_samples(annotations):
+    return np.array([s for s, y in zip(annotations.sample, annotations.symbol, strict=True) if y in BEATS], np.int64)
+
+
+# ---------------------------------------------------------------------------------------------- synthetic
+
+
+def synthetic(times_s, duration_s, fs, qrs_s=0.012, t_wave=0.2):
+    """P, QRS and T as Gaussians; the R peak of each beat at its time exactly."""
+    t = np.arange(round(duration_s * fs)) / fs
+    x = np.zeros_like(t)
+    for beat in times_s:
+        for delay, height, width in ((0, 1.0, qrs_s), (0.03, -0.2, 0.01), (0.28, t_wave, 0.05), (-0.16, 0.1, 0.025)):
+            x += height * np.exp(-0.5 * ((t - beat - delay) / width) ** 2)
+    return x
+
+
+def rhythm(rng, bpm, duration_s, jitter=0.03):
+    times, t = [], 0.7
+    while t < duration_s - 0.5:
+        times.append(t)
+        t += 60 / bpm * (1 + jitter * rng.standard_normal())
+    return np.array(times)
+
+
+def noisy(rng, fs=250, duration_s=40, n_leads=2, noise=0.03):
+    times = rhythm(rng, 75, duration_s)
+    x = synthetic(times, duration_s, fs)
+    gains = rng.uniform(0.5, 2, n_leads) * rng.choice([-1, 1], n_leads)
+    return gains[:, None] * x + noise * rng.standard_normal((n_leads, x.size)), times
+
+
+def in_chunks(x, fs, lengths):
+    detector = pqrst.RPeakDetector(fs, x.shape[0] if x.ndim == 2 else 1)
+    beats, start = [], 0
+    for length in lengths:
+        beats.append(detector.push(x[..., start : start + length]))
+        start += length
+    assert start >= x.shape[-1]
+    return np.concatenate([*beats, detector.finish()])
+
+
+def assert_found(peaks, times_s, fs, within_s):
+    assert len(peaks) == len(times_s)
+    assert np.abs(peaks / fs - times_s).max() <= within_s
+
+
+@pytest.mark.parametrize("fs", [100, 250, 360, 1000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_chunking_gives_the_same_beats(rng, fs, dtype):
+    x, _ = noisy(rng, fs, duration_s=33.3)
+    x[1, fs * 9 : fs * 12] = np.nan
+    x[0, fs * 20 : fs * 21] = 40.0  # a saturated stretch
+    x = x.astype(dtype)
+    whole = pqrst.rpeaks(x, fs)
+    assert len(whole) > 30
+    for mean in (3, fs // 3, 7 * fs):
+        lengths = rng.integers(1, 2 * mean, 2 * x.shape[1] // mean + 60)
+        lengths = lengths[: np.searchsorted(np.cumsum(lengths), x.shape[1]) + 1]
+        np.testing.assert_array_equal(in_chunks(x, fs, lengths), whole)
+    for length in (1, fs, fs * 8):
+        np.testing.assert_array_equal(in_chunks(x, fs, [length] * -(-x.shape[1] // length)), whole)
+
+
+@pytest.mark.parametrize("tail", [0, 1, 60, 249, 250, 251, 310])
+def test_every_length_ends_with_its_last_beats(rng, tail):
+    # once the last two seconds were lost when the second to last block waited for samples that never came
+    fs = 250
+    times = np.arange(0.7, 20.6, 0.8)
+    x = synthetic(times, 21 + tail / fs, fs)
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 1 / fs)
+    np.testing.assert_array_equal(in_chunks(x, fs, [77] * 100), pqrst.rpeaks(x, fs))
+
+
+def test_a_beat_is_returned_within_the_stated_look_ahead(rng):
+    fs = 200
+    x, _ = noisy(rng, fs, duration_s=90)
+    detector = pqrst.RPeakDetector(fs, 2)
+    assert detector.look_ahead_s <= 15
+    late = []
+    for end in range(1, x.shape[1] + 1):
+        late += [end - 1 - peak for peak in detector.push(x[:, end - 1 : end])]
+    assert len(late) > 70
+    assert max(late) / fs <= detector.look_ahead_s
+
+
+def test_an_empty_chunk_changes_nothing(rng):
+    x, _ = noisy(rng, n_leads=1)
+    detector = pqrst.RPeakDetector(250.0)
+    parts = [detector.push(x[0, :0]), detector.push(x[:, :4000]), detector.push(x[:, :0]), detector.push(x[0, 4000:])]
+    np.testing.assert_array_equal(np.concatenate([*parts, detector.finish()]), pqrst.rpeaks(x, 250))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.3, 200, 1e4, -1e-4, -1, -1e4])
+@pytest.mark.parametrize("n_leads", [1, 3])
+def test_scale_and_sign_do_not_move_a_beat(rng, scale, n_leads):
+    x, times = noisy(rng, n_leads=n_leads)
+    peaks = pqrst.rpeaks(x, 250)
+    assert_found(peaks, times, 250, 0.02)
+    np.testing.assert_array_equal(pqrst.rpeaks(scale * x, 250), peaks)
+
+
+@pytest.mark.parametrize("offset", [1, -50, 1e5])
+def test_an_offset_does_not_move_a_beat(rng, offset):
+    x, _ = noisy(rng)
+    np.testing.assert_array_equal(pqrst.rpeaks(x + offset, 250), pqrst.rpeaks(x, 250))
+
+
+def test_a_gain_of_one_lead_does_not_move_a_beat(rng):
+    x, _ = noisy(rng, n_leads=3)
+    np.testing.assert_array_equal(pqrst.rpeaks(x * np.array([[1e3], [1], [-1e-3]]), 250), pqrst.rpeaks(x, 250))
+
+
+def test_the_order_of_leads_does_not_matter(rng):
+    x, _ = noisy(rng, n_leads=5)
+    np.testing.assert_array_equal(pqrst.rpeaks(x[rng.permutation(5)], 250), pqrst.rpeaks(x, 250))
+
+
+def test_float32_and_strided_arrays_give_the_same_beats(rng):
+    x, _ = noisy(rng)
+    peaks = pqrst.rpeaks(x, 250)
+    assert peaks.dtype == np.int64
+    assert (np.diff(peaks) > 0).all()
+    np.testing.assert_array_equal(pqrst.rpeaks(x.astype(np.float32), 250), peaks)
+    np.testing.assert_array_equal(pqrst.rpeaks(np.asfortranarray(x), 250), peaks)
+    np.testing.assert_array_equal(pqrst.rpeaks(np.repeat(x, 2, axis=1)[:, ::2], 250), peaks)
+    np.testing.assert_array_equal(pqrst.rpeaks(x[0], 250), pqrst.rpeaks(x[:1], 250))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, 0.0, 7.5])
+def test_a_dead_lead_changes_nothing(rng, bad):
+    x, _ = noisy(rng, n_leads=1)
+    np.testing.assert_array_equal(pqrst.rpeaks(np.vstack([np.full_like(x, bad), x]), 250), pqrst.rpeaks(x, 250))
+
+
+def test_a_lead_of_noise_does_not_hurt(rng):
+    x, times = noisy(rng, n_leads=1)
+    for loud in (0.01, 1, 100):
+        peaks = pqrst.rpeaks(np.vstack([loud * rng.standard_normal(x.size), x]), 250)
+        assert_found(peaks, times, 250, 0.05)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1e250])
+def test_a_gap_does_not_poison_what_follows(rng, bad):
+    fs = 250
+    times = rhythm(rng, 70, 60)
+    x = synthetic(times, 60, fs) + 5
+    x[20 * fs : 25 * fs] = bad
+    x[40 * fs + 7] = bad
+    peaks = pqrst.rpeaks(x, fs)
+    kept = times[(times < 19.8) | (times > 25.2)]
+    near = times[(times >= 19.8) & (times <= 25.2)]
+    assert len(match(kept * fs, peaks, 0.05 * fs)) == len(kept)
+    assert len(peaks) <= len(kept) + len(near)
+    assert not ((peaks > 20.2 * fs) & (peaks < 24.8 * fs)).any()
+
+
+@pytest.mark.parametrize("bad", [0.0, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize("n_samples", [1, 2, 250, 10000])
+def test_a_flat_signal_has_no_beats(bad, n_samples):
+    assert len(pqrst.rpeaks(np.full(n_samples, bad), 250)) == 0
+    assert len(pqrst.rpeaks(np.full((3, n_samples), bad), 250)) == 0
+
+
+def test_a_minute_of_flat_line_has_no_beats_and_costs_none(rng):
+    fs = 250
+    times = rhythm(rng, 80, 180)
+    x = synthetic(times, 180, fs) + 1e-3 * rng.standard_normal(180 * fs)
+    for line in (0.3, 1e-4 * rng.standard_normal(60 * fs)):
+        y = x.copy()
+        y[60 * fs : 120 * fs] = line
+        outside = times[(times < 59.8) | (times > 120.2)]
+        peaks = pqrst.rpeaks(y, fs)
+        assert len(match(outside * fs, peaks, 0.05 * fs)) == len(outside)
+        assert ((peaks > 60.5 * fs) & (peaks < 119.5 * fs)).sum() == 0
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 10, 50, 124, 125, 126, 250, 251, 500, 750, 1000, 1500])
+@pytest.mark.parametrize("fs", [50, 125, 360, 1000, 9999.5])
+def test_no_length_is_too_short(rng, n_samples, fs):
+    peaks = pqrst.rpeaks(rng.standard_normal((2, n_samples)), fs)
+    assert peaks.dtype == np.int64
+    assert ((peaks >= 0) & (peaks < n_samples)).all()
+    assert len(peaks) <= n_samples / fs / 0.12 + 1
+
+
+def test_one_beat_in_a_second_is_found():
+    np.testing.assert_array_equal(pqrst.rpeaks(synthetic([0.5], 1, 250), 250), [125])
+
+
+def test_a_strip_of_ten_seconds_has_the_beats_of_the_whole_record(rng):
+    fs = 250
+    times = rhythm(rng, 72, 120)
+    x = synthetic(times, 120, fs) + 0.03 * rng.standard_normal(120 * fs)
+    for start in range(0, 110 * fs, 10 * fs):
+        inside = times[(times > start / fs + 0.1) & (times < start / fs + 9.9)]
+        peaks = (pqrst.rpeaks(x[start : start + 10 * fs], fs) + start) / fs
+        assert_found(peaks[(peaks > start / fs + 0.08) & (peaks < start / fs + 9.92)], inside, 1, 0.02)
+
+
+@pytest.mark.parametrize("fs", RATES)
+def test_a_pulse_is_found_where_it_is_at_any_rate(rng, fs):
+    times = np.round(rhythm(rng, 70, 30) * fs) / fs
+    np.testing.assert_array_equal(pqrst.rpeaks(synthetic(times, 30, fs), fs), np.round(times * fs))
+
+
+@pytest.mark.parametrize("fs", [50, 5000, 10000])
+def test_extreme_rates_find_the_beats(rng, fs):
+    times = rhythm(rng, 70, 20)
+    assert_found(pqrst.rpeaks(synthetic(times, 20, fs), fs), times, fs, max(0.003, 0.6 / fs))
+
+
+def test_a_train_of_beats_has_the_same_times_at_any_rate(rng):
+    times = rhythm(rng, 90, 60, jitter=0.15)
+    noise = np.cumsum(0.002 * rng.standard_normal(60 * 1000))
+    x = synthetic(times, 60, 1000) + noise
+    for step in (1, 2, 4, 5, 8, 10):
+        assert_found(pqrst.rpeaks(x[::step], 1000 / step), times, 1000 / step, 0.006)
+
+
+@pytest.mark.parametrize("bpm", [25, 40, 60, 100, 150, 200, 250])
+def test_any_heart_rate_is_followed(rng, bpm):
+    fs = 250
+    times = rhythm(rng, bpm, 60, jitter=0.01)
+    x = synthetic(times, 60, fs, t_wave=0.2 if bpm <= 120 else 0.05) + 0.01 * rng.standard_normal(60 * fs)
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.02)
+
+
+@pytest.mark.parametrize("hum_hz", [50, 60])
+def test_hum_and_wander_do_not_matter(rng, hum_hz):
+    fs = 500
+    times = rhythm(rng, 75, 40)
+    t = np.arange(40 * fs) / fs
+    x = synthetic(times, 40, fs) + 0.5 * np.sin(2 * np.pi * hum_hz * t) + 3 * np.sin(2 * np.pi * 0.3 * t)
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.012)
+
+
+@pytest.mark.parametrize("gain", [0.2, 5, -1, -4])
+def test_a_sudden_change_of_gain_costs_no_beat(rng, gain):
+    fs = 250
+    times = rhythm(rng, 75, 60)
+    x = synthetic(times, 60, fs) + 0.01 * rng.standard_normal(60 * fs)
+    x[30 * fs :] *= gain
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
+
+
+def test_a_step_costs_at_most_one_false_beat(rng):
+    fs = 250
+    times = rhythm(rng, 75, 60)
+    x = synthetic(times, 60, fs)
+    x[30 * fs :] += 20
+    peaks = pqrst.rpeaks(x, fs)
+    assert len(match(times * fs, peaks, 0.05 * fs)) >= len(times) - 1
+    assert len(peaks) <= len(times) + 1
+
+
+def test_memory_and_time_are_linear_in_length(rng):
+    fs = 250
+    noise = rng.standard_normal(600 * fs)
+    detector = pqrst.RPeakDetector(fs)
+    for _ in range(6):  # an hour of the worst case: noise, so candidates everywhere
+        detector.push(noise)
+    assert len(detector.finish()) < 3600 * 5
+
+
+@pytest.mark.parametrize("fs", [0, -360, np.nan, np.inf, -np.inf, 49.9, 1e300])
+def test_a_wrong_fs_is_refused_by_name(fs):
+    with pytest.raises(ValueError, match="fs"):
+        pqrst.rpeaks(np.zeros(1000), fs)
+    with pytest.raises(ValueError, match="fs"):
+        pqrst.RPeakDetector(fs)
+
+
+def test_wrong_arrays_are_refused(rng):
+    for x in (np.zeros((2, 3, 4)), np.zeros((0, 100)), np.zeros(0), np.float64(1.0)):
+        with pytest.raises(ValueError, match="x"):
+            pqrst.rpeaks(x, 360)
+    with pytest.raises(ValueError, match="n_leads"):
+        pqrst.RPeakDetector(360, 0)
+    detector = pqrst.RPeakDetector(360, 2)
+    with pytest.raises(ValueError, match="2"):
+        detector.push(np.zeros((3, 100)))
+    detector.finish()
+    with pytest.raises(ValueError, match="finished"):
+        detector.push(np.zeros((2, 100)))
+
+
+def test_the_scorer_pairs_one_to_one():
+    assert match([100, 200], [102, 104, 195], 20) == [(0, 0), (1, 2)]
+    assert match([100], [90, 101], 20) == [(0, 1)]
+    assert match([100, 110], [109], 20) == [(1, 0)]
+    assert match([100], [121], 20) == []
+
+
+# ---------------------------------------------------------------------------------------------- real recordings
+
+
+def score_mitdb(folder, leads, names=None):
+    score = Score()
+    for path in records(folder):
+        if names and path.name not in names:
+            continue
+        record, annotations = wfdb.rdrecord(str(path)), wfdb.rdann(str(path), "atr")
+        marks = [(s, y) for s, y in zip(annotations.sample, annotations.symbol, strict=True) if y in "[]"]
+        margin = WINDOW_S * record.fs
+        # ventricular flutter, in 207 alone, has no R peaks
+        flutter = [(a - margin, b + margin) for (a, y), (b, _) in pairwise(marks) if y == "["]
+        peaks = pqrst.rpeaks(np.ascontiguousarray(record.p_signal.T[leads]), record.fs)
+        score.add(beat_samples(annotations), peaks, record.fs, flutter)
+    return score
+
+
+def test_three_records_of_mitdb_are_found(real_data):
+    score = score_mitdb(real_data / "mitdb", slice(0, 1), {"106", "119", "223"})
+    assert score.sensitivity > 99.7, score
+    assert score.precision > 99.7, score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leads", [slice(0, 1), slice(0, 2)], ids=["first lead", "both leads"])
+def test_mitdb_is_found(real_data, leads):
+    score = score_mitdb(real_data / "mitdb", leads)
+    print(score)
+    assert score.sensitivity > 99.75, score
+    assert score.precision > 99.75, score
+    assert score.median_ms <= 4, score
+    assert abs(np.median(score.distance_s)) < 0.003
+
+
+def test_ludb_is_found_in_every_lead_alone(real_data):
+    score = Score()
+    for path in records(real_data / "ludb"):
+        record = wfdb.rdrecord(str(path))
+        for lead, name in enumerate(record.sig_name):
+            annotations = wfdb.rdann(str(path), name)
+            reference = np.array([s for s, y in zip(annotations.sample, annotations.symbol, strict=True) if y == "N"])
+            peaks = pqrst.rpeaks(np.ascontiguousarray(record.p_signal[:, lead]), record.fs)
+            # the first and the last cycle are not annotated
+            outside = [(-1, reference[0] - 1), (reference[-1] + 1, record.sig_len)]
+            score.add(reference, peaks, record.fs, outside)
+    print(score)
+    assert score.sensitivity > 99.5, score
+    assert score.precision > 99.0, score
+    assert score.median_ms <= 4, score
+
+
+@pytest.mark.slow
+def test_cpsc2019_is_found(real_data):
+    score = Score()
+    for path in records(real_data / "cpsc2019-wfdb"):
+        record, annotations = wfdb.rdrecord(str(path)), wfdb.rdann(str(path), "atr")
+        edge = record.fs / 2  # the challenge does not score the first and last half second
+        peaks = pqrst.rpeaks(np.ascontiguousarray(record.p_signal[:, 0]), record.fs)
+        outside = [(-1, edge), (record.sig_len - edge, record.sig_len)]
+        score.add(beat_samples(annotations), peaks, record.fs, outside)
+    print(score)
+    assert score.sensitivity > 94.5, score
+    assert score.precision > 95.0, score
+
+
+def test_real_records_give_the_same_beats_in_any_chunks(real_data, rng):
+    for name in ("104", "207"):
+        x = np.ascontiguousarray(wfdb.rdrecord(str(real_data / "mitdb" / name), sampto=120_000).p_signal.T)
+        lengths = rng.integers(1, 3000, 200)
+        lengths = lengths[: np.searchsorted(np.cumsum(lengths), x.shape[1]) + 1]
+        np.testing.assert_array_equal(in_chunks(x, 360, lengths), pqrst.rpeaks(x, 360))
