@@ -344,9 +344,9 @@ class BeatCNN(nn.Module):
     Parameters
     ----------
     n_leads, n_classes : int
-    context_features : sequence of str, names of the context's columns in order, each once. Those of CONTEXT_RATIOS enter
-        as ratios only: seconds tell patients apart, and a network that knows its patients fails on new ones. Others that
-        end in `_s` enter as log of seconds. Empty: no context, forward takes x alone
+    context_features : sequence of str, names of the context's columns in order, each once. Those of CONTEXT_RATIOS
+        enter as ratios only: seconds tell patients apart, and a network that knows its patients fails on new ones.
+        Others that end in `_s` enter as log of seconds. Empty: no context, forward takes x alone
     width : int, channels of the stem; the blocks have 4/3, 2 and 8/3 times as many
     n_bins : int, pieces of the window
     dropout : float, 0..1, of the joint features; half of it inside the blocks

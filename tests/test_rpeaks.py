@@ -4,9 +4,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pqrst
 import pytest
 import wfdb
+
+import pqrst
 
 BEATS = set("NLRBAaJSVrFejnE/fQ?")
 WINDOW_S = 0.15  # bxb: a beat is found if a detection lies this near
