@@ -515,7 +515,7 @@ def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
 
 
 def write_demo(
-    folder: Path, n_patients: int = 300, seed: int = 0, workers: int = 1, overwrite: bool = False
+    folder: Path, n_patients: int = 600, seed: int = 0, workers: int = 1, overwrite: bool = False
 ) -> list[Row]:
     """Write a simulated data set: `.hea`, `.dat` and `.atr` per record, and records.csv.
 
@@ -588,7 +588,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--patients", type=int, default=300, help="1 to 3 records each (default: 300)")
+    parser.add_argument("--patients", type=int, default=600, help="1 to 3 records each (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a complete set")

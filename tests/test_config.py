@@ -109,7 +109,7 @@ def test_help_lists_every_setting_with_its_meaning(capsys):
 
 def test_differences_from_the_defaults_are_printed(capsys):
     config.print_overrides(load("--training.epochs", "3"))
-    assert "training.epochs: 40 -> 3" in capsys.readouterr().err
+    assert "training.epochs: 25 -> 3" in capsys.readouterr().err
 
 
 def test_a_recipe_survives_json():
