@@ -363,7 +363,7 @@ class BeatCNN(nn.Module):
         n_classes: int,
         *,
         context_features: Sequence[str] = ("rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"),
-        width: int = 24,
+        width: int = 16,
         n_bins: int = 6,
         dropout: float = 0.3,
         shape_dropout: float = 0.5,
