@@ -114,7 +114,7 @@ def mapped(
 
 
 def predict_record(record: pqrst.Record, model: Model, leads: str = "", batch_size: int = 512) -> dict[str, Any]:
-    """What `infer.py --format json` says of one record, as a dict; see DESIGN of the output in the README."""
+    """What `infer.py --format json` says of one record, as a dict."""
     recipe, warnings = model.recipe, list(record.warnings)
     original_leads = list(record.leads)
     if leads:

@@ -19,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -168,13 +168,10 @@ def open_run(settings: Settings, resume: bool, overwrite: bool, main_process: bo
             raise Stop(f"{folder}: no run to resume")
         return None
     if overwrite:
-        for name in (
-            ()
-            if not main_process
-            else ("best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "config.yaml")
-        ):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "report", ignore_errors=True)
+        if main_process:
+            for name in ("best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "config.yaml"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "report", ignore_errors=True)
         return None
     changes = config.differences(_comparable(runs.settings_tree(folder)), _comparable(config.plain(settings)))
     checkpoint = runs.load_checkpoint(last) if last.exists() else None
@@ -198,13 +195,21 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def rewind_logs(folder: Path, epochs: int) -> None:
     """Drop what metrics.csv and log.jsonl hold beyond so many epochs: a resumed run writes it again."""
-    metrics_csv, events = folder / "metrics.csv", folder / "log.jsonl"
-    if metrics_csv.exists():
-        lines = metrics_csv.read_text().splitlines(keepends=True)
-        metrics_csv.write_text("".join(lines[:1] + [line for line in lines[1:] if int(line.split(",")[0]) <= epochs]))
-    if events.exists():
-        lines = events.read_text().splitlines(keepends=True)
-        events.write_text("".join(line for line in lines if json.loads(line)["epoch"] <= epochs))
+
+    def keep(path: Path, epoch_of: Callable[[str], int]) -> None:
+        kept = []
+        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+            try:
+                if epoch_of(line) > epochs:
+                    break
+            except ValueError:  # cut off by the end of the process
+                break
+            kept.append(line)
+        if kept:
+            path.write_text("".join(kept))
+
+    keep(folder / "metrics.csv", lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]))
+    keep(folder / "log.jsonl", lambda line: int(json.loads(line)["epoch"]))
 
 
 def log_metrics(folder: Path, row: dict[str, Any]) -> None:
