@@ -256,3 +256,18 @@ def test_flac_is_read_through_wfdb(real_data):
 def test_real_records_are_predicted(beat_run, real_data):
     result = predict(real_data / "mitdb/119", run=beat_run)
     assert abs(len(result["beats"]) - 1987) <= 5  # beats in the reference annotation
+
+
+def test_a_model_of_one_lead_takes_records_of_one_lead_and_of_two(prepared_beats, mitdb_like, tmp_path):
+    import preprocess
+    import train
+
+    words = [word for word in prepared_beats if word != "--data.dir"]
+    words = [word for word in words if word != prepared_beats[prepared_beats.index("--data.dir") + 1]]
+    words += ["--data.dir", str(tmp_path / "prepared"), "--recipe.leads", '[["MLII", "V5"]]']
+    preprocess.main(words)
+    train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
+    alone = predict(one_lead(tmp_path, mitdb_like, "MLII"), run=tmp_path / "run")
+    both = predict(mitdb_like / "106", run=tmp_path / "run")
+    assert alone["leads"] == ["MLII"] and both["leads"] == ["MLII", "V1"]
+    assert len(alone["beats"]) > 40 and len(both["beats"]) > 40
