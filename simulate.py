@@ -1,7 +1,7 @@
 """Write the demo data set: simulated 12-lead ECGs as WFDB records, with the R peaks that were placed.
 
     python simulate.py                                      # demo/: 600 patients, about 1,200 records of 10 s
-    python simulate.py --out /tmp/demo --patients 20 --seed 7 --workers 2
+    python simulate.py --out demo20 --patients 20 --seed 7 --workers 2
 
 A heart vector in three dimensions, the sum of Gaussian waves P, QRS, ST and T of every beat, is projected on the body
 surface by Dower's matrix with a variation of its own for each patient; respiration turns and scales it, electrodes
