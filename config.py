@@ -318,6 +318,8 @@ def load(
     config = CONFIGS / f"{arguments.dataset}.yaml" if arguments.dataset else arguments.config
     if config is None and base is not None:
         config = base(arguments)
+        if not config.exists():
+            raise Stop(f"{config.parent}: no run there ({config.name} is missing)")
 
     command_line(parsed_args=vars(arguments))
     merged: dict[str, Any] = {}
