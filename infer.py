@@ -34,6 +34,7 @@ import readers
 import runs
 from config import Stop
 from data import Batch, beat_context
+from readers import detect
 
 
 @dataclass(frozen=True)
@@ -86,39 +87,39 @@ def _fits(run: Path, record: Path) -> bool:
 # ------------------------------------------------------------------------------------------------ one record
 
 
-def mapped(
-    record: pqrst.Record, recipe: dict[str, Any], mapping: str
-) -> tuple[pqrst.Record, dict[str, Any], list[str]]:
-    """The record with its leads named as the mapping says, e.g. `MLII=ECG1,V1=zeros`; the recipe to go with it."""
-    leads, warnings, zeros = list(record.leads), [], []
+def mapped(record: pqrst.Record, recipe: dict[str, Any], mapping: str) -> tuple[dict[str, Any], list[str]]:
+    """The recipe with its slots narrowed to what the mapping says, e.g. `MLII=ECG1,V1=zeros`, and what to warn of."""
+    asked: dict[int, str] = {}  # slot -> lead
+    warnings = []
     for pair in mapping.split(","):
         slot, equals, lead = pair.partition("=")
         if not equals:
             raise Stop(f"inference.leads {mapping!r}: expected slot=lead pairs such as MLII=ECG1,V1=zeros")
-        if not any(slot in names for names in recipe["leads"]):
+        places = [place for place, names in enumerate(recipe["leads"]) if slot in names and place not in asked]
+        if not places:
             raise Stop(f"inference.leads: {slot} is in none of the model's slots {recipe['leads']}")
-        if lead == "zeros":
-            zeros.append(slot)
-            warnings.append(f"{slot} is filled with zeros, as asked")
-        elif lead not in record.leads:
+        if lead != "zeros" and lead not in record.leads:
             raise Stop(f"inference.leads: {record.name} has no lead {lead}, its leads are {', '.join(record.leads)}")
-        else:
-            leads[record.leads.index(lead)] = slot
-            warnings.append(f"lead {lead} is used as {slot}, as asked")
-    renamed = pqrst.Record(record.signal, record.fs, leads, units=record.units, name=record.name)
-    chosen = pqrst.match_leads(recipe["leads"], leads)
-    for names, index in zip(recipe["leads"], chosen, strict=True):
-        if index < 0 and not set(names) & set(zeros):
-            raise Stop(f"{record.name}: has leads {', '.join(record.leads)}; none fills the slot {'|'.join(names)}")
-    return renamed, {**recipe, "missing": "zeros"} if zeros else recipe, warnings
+        asked[places[0]] = lead
+        used = f"{slot} is filled with zeros" if lead == "zeros" else f"lead {lead} is used as {slot}"
+        warnings.append(f"{used}, as asked")
+    left = [lead for lead in record.leads if lead not in asked.values()]
+    others = [place for place in range(len(recipe["leads"])) if place not in asked]
+    for place, index in zip(others, pqrst.match_leads([recipe["leads"][k] for k in others], left), strict=True):
+        if index < 0:
+            names = "|".join(recipe["leads"][place])
+            raise Stop(f"{record.name}: has leads {', '.join(record.leads)}; none fills the slot {names}")
+        asked[place] = left[index]
+    missing = "zeros" if "zeros" in asked.values() else recipe["missing"]
+    slots = [[asked[place]] for place in range(len(recipe["leads"]))]  # no lead is called zeros
+    return {**recipe, "leads": slots, "missing": missing}, warnings
 
 
 def predict_record(record: pqrst.Record, model: Model, leads: str = "", batch_size: int = 512) -> dict[str, Any]:
     """What `infer.py --format json` says of one record, as a dict."""
     recipe, warnings = model.recipe, list(record.warnings)
-    original_leads = list(record.leads)
     if leads:
-        record, recipe, mapping_warnings = mapped(record, recipe, leads)
+        recipe, mapping_warnings = mapped(record, recipe, leads)
         warnings += mapping_warnings
     uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
     if uncalibrated:
@@ -127,7 +128,7 @@ def predict_record(record: pqrst.Record, model: Model, leads: str = "", batch_si
     result: dict[str, Any] = {
         "record": record.name,
         "fs": record.fs,
-        "leads": original_leads,
+        "leads": list(record.leads),
         "duration_s": record.signal.shape[1] / record.fs,
         "model": {"run": model.name, "commit": model.checkpoint["commit"]},
         "warnings": warnings,
@@ -170,14 +171,6 @@ def predict_record(record: pqrst.Record, model: Model, leads: str = "", batch_si
         "mean_hr_bpm": round(60 * (len(r_peaks) - 1) / span_s, 1) if span_s else None,
     }
     return result
-
-
-def detect(record: pqrst.Record) -> NDArray[np.int64]:
-    """R peaks from all leads that hold a voltage."""
-    voltages = np.array([unit == "mV" for unit in record.units])
-    if not voltages.any():
-        raise Stop(f"{record.name}: no lead holds a voltage; units are {', '.join(record.units)}")
-    return pqrst.rpeaks(record.signal[voltages], record.fs)
 
 
 def _scores(

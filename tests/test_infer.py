@@ -271,3 +271,21 @@ def test_a_model_of_one_lead_takes_records_of_one_lead_and_of_two(prepared_beats
     both = predict(mitdb_like / "106", run=tmp_path / "run")
     assert alone["leads"] == ["MLII"] and both["leads"] == ["MLII", "V1"]
     assert len(alone["beats"]) > 40 and len(both["beats"]) > 40
+
+
+def test_a_mapping_is_followed_where_the_record_has_leads_that_would_fit_by_themselves(
+    beat_run, mitdb_like, monkeypatch
+):
+    plain, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run))
+    zeroed, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run, leads="V1=zeros"))
+    np.testing.assert_array_equal(zeroed[:, 0], plain[:, 0])
+    assert (zeroed[:, 1] == 0).all()
+    swapped, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run, leads="MLII=V1,V1=MLII"))
+    np.testing.assert_array_equal(swapped, plain[:, ::-1])
+
+
+def test_a_mapped_lead_that_is_not_calibrated_still_says_so(beat_run, mitdb_like, tmp_path):
+    header = one_lead(tmp_path, mitdb_like)
+    header.write_text(header.read_text().replace("1000.0(0)/mV", "0"))
+    warnings = predict(header, run=beat_run, leads="MLII=ECG1,V1=zeros")["warnings"]
+    assert any("ECG1: not calibrated" in w for w in warnings)
