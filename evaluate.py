@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"), help="a run of train.py")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folder / "config.yaml")
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     evaluate_run(arguments.folder, settings)
 
 

@@ -132,7 +132,7 @@ def _detected(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """All detected R peaks, the index of the one within 150 ms of each annotated beat, and which beats have one."""
     record = readers.read(path)
-    r_peaks = pqrst.rpeaks(record.signal, record.fs)
+    r_peaks = readers.detect(record)
     if len(r_peaks) == 0:
         return r_peaks, np.zeros(0, np.int64), np.zeros(len(annotated), bool)
     right = np.clip(np.searchsorted(r_peaks, annotated), 1, max(len(r_peaks) - 1, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import pqrst
 
@@ -39,6 +40,14 @@ def read(path: str | Path) -> pqrst.Record:
     if FLAC_FORMATS.intersection(info.formats):
         return _read_flac(Path(path), info)
     return pqrst.read(path)
+
+
+def detect(record: pqrst.Record) -> NDArray[np.int64]:
+    """R peaks from all leads that hold a voltage: the centres of training and of prediction alike."""
+    voltages = np.array([unit == "mV" for unit in record.units])
+    if not voltages.any():
+        raise ValueError(f"{record.name}: no lead holds a voltage; units are {', '.join(record.units)}")
+    return pqrst.rpeaks(record.signal[voltages], record.fs)
 
 
 def _read_flac(path: Path, info: pqrst.Header) -> pqrst.Record:

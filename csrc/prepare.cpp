@@ -5,8 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
-#include <limits>
-#include <mutex>
 #include <optional>
 #include <thread>
 
