@@ -78,27 +78,30 @@ def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Ite
         raise Stop(f"{error.filename}: not there; is {raw} the folder of {settings.data.name}?") from error
     if not recordings:
         raise Stop(f"{raw}: no recordings of {settings.data.name} there")
+    recipe = config.plain(settings.recipe)
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
         try:
-            items.append(_index_one(recording, source, settings, raw, failures))
+            items.append(_index_one(recording, source, recipe, raw, failures))
         except (OSError, ValueError) as error:
             failures.append(Failure(recording.locator, "index", config.one_line(error)))
     return items, failures
 
 
-def _index_one(recording: Recording, source: Source, settings: Settings, raw: Path, failures: list[Failure]) -> Item:
-    path, recipe = raw / recording.locator, settings.recipe
+def _index_one(
+    recording: Recording, source: Source, recipe: dict[str, Any], raw: Path, failures: list[Failure]
+) -> Item:
+    path = raw / recording.locator
     info = pqrst.header(path)
     files = [path, *(path.parent / name for name in info.files)]
     if not info.n_samples:
         raise ValueError(f"{path}: has no samples, or its data file is missing")
-    if recipe.window.kind != "beat":
-        n_rows = pqrst.n_rows(config.plain(recipe), info.n_samples, info.fs, 0)
+    if recipe["window"]["kind"] != "beat":
+        n_rows = pqrst.n_rows(recipe, info.n_samples, info.fs, 0)
         labels = one_hot(recording.labels, source.classes)[None]
         return Item(recording, n_rows, sum(file.stat().st_size for file in files), labels)
 
     if recording.annotations is None:
-        raise ValueError(f"{path}: beat rows need beat annotations, and {settings.data.name} has none")
+        raise ValueError(f"{path}: beat rows need beat annotations, and this dataset has none")
     files.append(path.with_suffix(f".{recording.annotations}"))
     annotations = pqrst.read_annotations(path, recording.annotations)
     symbols = np.array(annotations.symbol, dtype=str)
@@ -109,7 +112,7 @@ def _index_one(recording: Recording, source: Source, settings: Settings, raw: Pa
         failures.append(Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class"))
     beat_index = np.flatnonzero(has_class)
     symbols = symbols[has_class]
-    if recipe.centers == "rpeaks":
+    if recipe["centers"] == "rpeaks":
         r_peaks, beat_index, found = _detected(path, r_peaks[has_class])
         symbols = symbols[found]
         if not found.all():
@@ -123,7 +126,7 @@ def _index_one(recording: Recording, source: Source, settings: Settings, raw: Pa
         r_peaks[beat_index],
         symbols.astype("S4"),
         beat_index,
-        beat_context(r_peaks, info.fs, recipe.context)[beat_index],
+        beat_context(r_peaks, info.fs, recipe["context"])[beat_index],
     )
 
 
