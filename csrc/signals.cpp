@@ -1,8 +1,11 @@
 #include "signals.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "files.hpp"
 #include "formats.hpp"
@@ -11,7 +14,8 @@ namespace pqrst {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr std::ptrdiff_t kChunkSamples = 16384;  // decoded at a time: 64 KiB, stays in the cache
+constexpr std::ptrdiff_t kReadSamples = 32768;   // at a time: few calls of the system
+constexpr std::ptrdiff_t kDecodeSamples = 4096;  // at a time: 16 KiB, stays in the fastest cache
 
 void check_format(const Header& header, const SignalLine& signal) {
   if (signal.format == 0 || is_stored_format(signal.format)) return;
@@ -19,6 +23,10 @@ void check_format(const Header& header, const SignalLine& signal) {
   if (is_flac_format(signal.format))
     fail_format(what + " (FLAC), which is not decoded here; expected " + kReadableFormats);
   fail_format(what + ", which is unknown; expected " + kReadableFormats);
+}
+
+std::string missing_file(const Group& group, const Header& header) {
+  return group.path + ": no such file (signals of " + header.path + ")";
 }
 
 // A signal while its file is decoded.
@@ -29,6 +37,7 @@ struct Lead {
   std::ptrdiff_t skew;   // frames
   std::uint32_t level;   // format 8: the running value, with the wrap-around of 32-bit integers
   std::uint32_t sum;     // of all codes, for the checksum
+  bool repeated;         // asked for twice: the lead before this one is the same signal
 };
 
 // header(5) counts skew in samples of the signal; the WFDB library rounds it to frames, and so does this.
@@ -38,23 +47,63 @@ std::ptrdiff_t skew_in_frames(const SignalLine& signal, std::ptrdiff_t n_frames)
   return std::min(frames, n_frames);
 }
 
-// `n` frames, one code each.
-void convert_samples(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
-                     float* out) {
-  std::int32_t invalid = 0;
-  const bool has_invalid = is_invalid_code(line.format, invalid);
-  const double baseline = line.baseline, gain = line.adc_gain, to_mv = line.to_mv;
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    const std::int32_t code = codes[i * stride];
-    const auto value = static_cast<float>((code - baseline) / gain * to_mv);
-    out[i] = has_invalid && code == invalid ? kNaN : value;
+using Four = std::int32_t __attribute__((vector_size(16)));
+
+Four load(const std::int32_t* from) {
+  Four four;
+  std::memcpy(&four, from, sizeof four);
+  return four;
+}
+
+void store(Four four, std::int32_t* to) {
+  std::memcpy(to, &four, sizeof four);
+}
+
+// Elements of `a` (0 to 3) and `b` (4 to 7).
+template <int... places>
+Four pick(Four a, Four b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, places...);
+#else
+  return __builtin_shuffle(a, b, Four{places...});
+#endif
+}
+
+// `n` frames of `stride` samples to `stride` rows of `n`, so that every loop behind runs over adjacent samples: in
+// blocks of 4 x 4, turned in registers. Behind the last frame, it touches up to kTransposeAhead samples.
+constexpr std::size_t kTransposeAhead = 3;
+void transpose(const std::int32_t* frames, std::ptrdiff_t n, std::ptrdiff_t stride, std::int32_t* rows) {
+  const std::ptrdiff_t whole = n / 4 * 4;
+  for (std::ptrdiff_t k = 0; k < stride; k += 4) {
+    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(4, stride - k);
+    for (std::ptrdiff_t i = 0; i < whole; i += 4) {
+      const std::int32_t* from = frames + i * stride + k;
+      const Four a = load(from), b = load(from + stride), c = load(from + 2 * stride), d = load(from + 3 * stride);
+      const Four ab_low = pick<0, 4, 1, 5>(a, b), cd_low = pick<0, 4, 1, 5>(c, d);
+      const Four ab_high = pick<2, 6, 3, 7>(a, b), cd_high = pick<2, 6, 3, 7>(c, d);
+      std::int32_t* to = rows + k * n + i;
+      store(pick<0, 1, 4, 5>(ab_low, cd_low), to);
+      if (width > 1) store(pick<2, 3, 6, 7>(ab_low, cd_low), to + n);
+      if (width > 2) store(pick<0, 1, 4, 5>(ab_high, cd_high), to + 2 * n);
+      if (width > 3) store(pick<2, 3, 6, 7>(ab_high, cd_high), to + 3 * n);
+    }
+    for (std::ptrdiff_t j = k; j < k + width; ++j)
+      for (std::ptrdiff_t i = whole; i < n; ++i) rows[j * n + i] = frames[i * stride + j];
   }
 }
 
-// `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it. A frame with
-// an invalid sample is invalid.
-void convert_frames(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
-                    float* out) {
+void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
+  const std::ptrdiff_t spf = lead.line->samps_per_frame;
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    for (std::ptrdiff_t k = 0; k < spf; ++k) {
+      lead.level += static_cast<std::uint32_t>(codes[k * n + i]);
+      codes[k * n + i] = static_cast<std::int32_t>(lead.level);
+    }
+}
+
+// `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it, in the first
+// row. A frame with an invalid sample is invalid; the mean of others never is the invalid code, which is the lowest.
+void average_frames(const SignalLine& line, std::int32_t* codes, std::ptrdiff_t n) {
   std::int32_t invalid = 0;
   const bool has_invalid = is_invalid_code(line.format, invalid);
   const std::ptrdiff_t spf = line.samps_per_frame;
@@ -62,30 +111,45 @@ void convert_frames(const SignalLine& line, const std::int32_t* codes, std::ptrd
     std::int64_t sum = 0;
     bool valid = true;
     for (std::ptrdiff_t k = 0; k < spf; ++k) {
-      const std::int32_t code = codes[i * stride + k];
+      const std::int32_t code = codes[k * n + i];
       valid = valid && !(has_invalid && code == invalid);
       sum += code;
     }
-    const auto mean = static_cast<double>(sum / spf);
-    out[i] = valid ? static_cast<float>((mean - line.baseline) / line.adc_gain * line.to_mv) : kNaN;
+    codes[i] = valid ? static_cast<std::int32_t>(sum / spf) : invalid;
   }
 }
 
-void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k) {
-      std::int32_t& code = codes[i * stride + lead.place + k];
-      lead.level += static_cast<std::uint32_t>(code);
-      code = static_cast<std::int32_t>(lead.level);
-    }
+// A quotient of two float32 comes out the same in float32 as by way of float64, which has more than twice the digits
+// and two (Figueroa 1995), as long as it is no subnormal. Whole numbers up to 2^24 are float32.
+bool divides_in_float32(const SignalLine& line) {
+  constexpr double kExact = 1 << 24;
+  std::int32_t lowest = 0;
+  const double gain = std::abs(line.adc_gain);
+  return line.to_mv == 1 && is_invalid_code(line.format, lowest) && std::abs(line.baseline) - lowest <= kExact &&
+         gain > 1 / kExact && gain < kExact && static_cast<float>(gain) == gain;
 }
 
-void add_to_checksum(Lead& lead, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
-  std::uint32_t sum = 0;
+// (code - baseline) / gain * to_mv in float64, rounded once to float32; NaN for the invalid code.
+void convert(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t n, float* out) {
+  std::int32_t invalid = 0, any_invalid = 0;  // no bool and no choice of values: these loops are vectorised
+  const bool has_invalid = is_invalid_code(line.format, invalid);
+  if (divides_in_float32(line)) {
+    const auto baseline = static_cast<std::int32_t>(line.baseline);
+    const auto gain = static_cast<float>(line.adc_gain);
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      out[i] = static_cast<float>(codes[i] - baseline) / gain;
+      any_invalid |= codes[i] == invalid ? -1 : 0;
+    }
+  } else {
+    const double baseline = line.baseline, gain = line.adc_gain, to_mv = line.to_mv;
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      out[i] = static_cast<float>((codes[i] - baseline) / gain * to_mv);
+      any_invalid |= codes[i] == invalid ? -1 : 0;
+    }
+  }
+  if (!has_invalid || any_invalid == 0) return;
   for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k)
-      sum += static_cast<std::uint32_t>(codes[i * stride + lead.place + k]);
-  lead.sum += sum;
+    if (codes[i] == invalid) out[i] = kNaN;
 }
 
 }  // namespace
@@ -93,14 +157,19 @@ void add_to_checksum(Lead& lead, const std::int32_t* codes, std::ptrdiff_t strid
 Layout lay_out(const Header& header) {
   Layout layout;
   std::set<std::string> seen;
-  for (const SignalLine& signal : header.signals) {
+  for (std::size_t s = 0; s < header.signals.size(); ++s) {
+    const SignalLine& signal = header.signals[s];
     check_format(header, signal);
-    const std::string path = signal.format == 0 ? std::string() : beside(header.path, signal.file);
-    if (layout.groups.empty() || path.empty() || layout.groups.back().path != path) {
-      // else one file could stand for any amount of samples
-      if (!path.empty() && !seen.insert(path).second)
-        fail_format(header.path + ": " + signal.file + " is given twice, expected its signals next to each other");
-      layout.groups.push_back({path, signal.format, signal.byte_offset, 0});
+    const bool same_file = s > 0 && signal.format != 0 && header.signals[s - 1].format != 0 &&
+                           header.signals[s - 1].file == signal.file;  // the same name: looked into once
+    if (!same_file) {
+      const std::string path = signal.format == 0 ? std::string() : beside(header.path, signal.file);
+      if (layout.groups.empty() || path.empty() || layout.groups.back().path != path) {
+        // else one file could stand for any amount of samples
+        if (!path.empty() && !seen.insert(path).second)
+          fail_format(header.path + ": " + signal.file + " is given twice, expected its signals next to each other");
+        layout.groups.push_back({path, signal.format, signal.byte_offset, 0});
+      }
     }
     Group& group = layout.groups.back();
     if (group.format != signal.format || group.byte_offset != signal.byte_offset)
@@ -124,7 +193,7 @@ std::ptrdiff_t check_length(const Header& header, const Layout& layout, const st
   for (std::size_t g = 0; g < layout.groups.size(); ++g) {
     const Group& group = layout.groups[g];
     if (group.path.empty() || !needed[g]) continue;
-    sizes[g] = file_size(group.path, group.path + ": no such file (signals of " + header.path + ")");
+    sizes[g] = file_size(group.path, missing_file(group, header));
     if (known) continue;
     const std::ptrdiff_t bytes = std::max<std::ptrdiff_t>(0, sizes[g] - group.byte_offset);
     const std::ptrdiff_t frames = samples_in(group.format, bytes) / group.samps_per_frame;
@@ -169,7 +238,8 @@ bool has_checksums(const Header& header) {
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
                   std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
                   std::ptrdiff_t column, std::vector<std::string>* mismatches) {
-  std::vector<std::int32_t> codes;
+  Buffer<std::uint8_t> bytes;
+  Buffer<std::int32_t> frames, samples;
   std::vector<Lead> leads;
   for (std::size_t i = 0; i < rows.size();) {
     const std::size_t g = layout.group[rows[i].signal];
@@ -180,8 +250,9 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
       const SignalLine& line = header.signals[rows[i].signal];
       const std::ptrdiff_t skew = skew_in_frames(line, n_frames);
       most_skew = std::max(most_skew, skew);
-      leads.push_back(
-          {&line, rows[i].row, layout.place[rows[i].signal], skew, static_cast<std::uint32_t>(line.initial_value), 0});
+      leads.push_back({&line, rows[i].row, layout.place[rows[i].signal], skew,
+                       static_cast<std::uint32_t>(line.initial_value), 0,
+                       !leads.empty() && leads.back().line == &line});
     }
     if (group.path.empty()) {  // a null signal: no samples are stored, all are invalid
       for (const Lead& lead : leads) std::fill_n(out.row(lead.row) + column, to - from, kNaN);
@@ -194,34 +265,44 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
     const std::ptrdiff_t last = std::min(n_frames, to + most_skew);
     const std::ptrdiff_t block = block_samples(group.format);
     const auto byte_of = [&](std::ptrdiff_t sample) { return sample / block * block_bytes(group.format); };
-    const std::ptrdiff_t begin = byte_of(first * stride);
-    const std::vector<std::uint8_t> bytes =
-        read_bytes(group.path, group.byte_offset + begin, bytes_for(group.format, last * stride) - begin);
-
-    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, kChunkSamples / stride);
-    codes.resize(static_cast<std::size_t>(std::min(step, last - first) * stride));
+    const File file(group.path, missing_file(group, header));
+    // memory for a stretch of bytes, and for the samples of a shorter stretch
+    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, kDecodeSamples / stride / 4 * 4);
+    const std::ptrdiff_t most = std::min(step, last - first) * stride;
+    const std::ptrdiff_t most_read = std::min(std::max(kReadSamples, most), (last - first) * stride);
+    bytes.resize(static_cast<std::size_t>(bytes_for(group.format, most_read + block)) + kDecodeAhead);
+    frames.resize(static_cast<std::size_t>(most) + kTransposeAhead);
+    samples.resize(static_cast<std::size_t>(most));
+    std::ptrdiff_t begin = 0, end = 0;  // of the bytes that are in memory
     for (std::ptrdiff_t frame = first; frame < last; frame += step) {
       const std::ptrdiff_t n = std::min(step, last - frame), sample = frame * stride;
-      decode(group.format, bytes.data() + byte_of(sample) - begin, sample % block, n * stride, codes.data());
-      for (std::size_t l = 0; l < leads.size(); ++l) {
-        Lead& lead = leads[l];
-        const bool repeated = l > 0 && leads[l - 1].line == lead.line;  // asked for twice, but summed up once
-        if (group.format == 8 && !repeated) integrate_differences(lead, codes.data(), stride, n);
-        if (mismatches) add_to_checksum(lead, codes.data(), stride, n);
+      if (bytes_for(group.format, sample + n * stride) > end) {
+        begin = byte_of(sample);
+        end = bytes_for(group.format, std::min(sample + most_read, last * stride));
+        file.read(group.byte_offset + begin, end - begin, bytes.data());
+      }
+      decode(group.format, bytes.data() + (byte_of(sample) - begin), sample % block, n * stride, frames.data());
+      transpose(frames.data(), n, stride, samples.data());
+      for (Lead& lead : leads) {
+        std::int32_t* codes = samples.data() + lead.place * n;
+        const std::ptrdiff_t spf = lead.line->samps_per_frame;
+        if (!lead.repeated) {
+          if (group.format == 8) integrate_differences(lead, codes, n);
+          if (mismatches) lead.sum = std::accumulate(codes, codes + spf * n, lead.sum);
+          if (spf > 1) average_frames(*lead.line, codes, n);
+        }
         // stored frame f is frame f - skew of the record
         const std::ptrdiff_t low = std::max<std::ptrdiff_t>(0, from + lead.skew - frame);
         const std::ptrdiff_t high = std::min(n, to + lead.skew - frame);
-        if (low >= high) continue;
-        const auto convert = lead.line->samps_per_frame == 1 ? convert_samples : convert_frames;
-        convert(*lead.line, codes.data() + low * stride + lead.place, stride, high - low,
-                out.row(lead.row) + column + (frame + low - lead.skew - from));
+        if (low < high)
+          convert(*lead.line, codes + low, high - low, out.row(lead.row) + column + (frame + low - lead.skew - from));
       }
     }
 
     for (const Lead& lead : leads) {  // samples that the skew moves in from behind the end
       const std::ptrdiff_t end = std::clamp(n_frames - lead.skew, from, to);
       std::fill_n(out.row(lead.row) + column + (end - from), to - end, kNaN);
-      if (mismatches && lead.line->checksum) {
+      if (mismatches && lead.line->checksum && !lead.repeated) {
         const auto expected = static_cast<std::int16_t>(*lead.line->checksum & 0xFFFF);
         const auto actual = static_cast<std::int16_t>(lead.sum & 0xFFFF);
         if (actual != expected)
