@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "files.hpp"
 #include "formats.hpp"
+#include "kernels.hpp"
 
 namespace pqrst {
 namespace {
@@ -29,9 +28,23 @@ std::string missing_file(const Group& group, const Header& header) {
   return group.path + ": no such file (signals of " + header.path + ")";
 }
 
+Calibration calibration_of(const SignalLine& line) {
+  Calibration c{line.baseline, line.adc_gain, line.to_mv, false, false, 0};
+  c.has_invalid = is_invalid_code(line.format, c.invalid);
+  // A quotient of two float32 comes out the same in float32 as by way of float64, which has more than twice the digits
+  // and two (Figueroa 1995), as long as it is no subnormal. Whole numbers up to 2^24 are float32; the invalid code is
+  // the lowest one.
+  constexpr double exact = 1 << 24;
+  const double gain = std::abs(c.gain);
+  c.in_float = c.to_mv == 1 && c.has_invalid && std::abs(c.baseline) - c.invalid <= exact && gain > 1 / exact &&
+               gain < exact && static_cast<float>(gain) == gain;
+  return c;
+}
+
 // A signal while its file is decoded.
 struct Lead {
   const SignalLine* line;
+  Calibration calibration;
   std::ptrdiff_t row;
   std::ptrdiff_t place;  // first sample within the frame
   std::ptrdiff_t skew;   // frames
@@ -47,51 +60,6 @@ std::ptrdiff_t skew_in_frames(const SignalLine& signal, std::ptrdiff_t n_frames)
   return std::min(frames, n_frames);
 }
 
-using Four = std::int32_t __attribute__((vector_size(16)));
-
-Four load(const std::int32_t* from) {
-  Four four;
-  std::memcpy(&four, from, sizeof four);
-  return four;
-}
-
-void store(Four four, std::int32_t* to) {
-  std::memcpy(to, &four, sizeof four);
-}
-
-// Elements of `a` (0 to 3) and `b` (4 to 7).
-template <int... places>
-Four pick(Four a, Four b) {
-#ifdef __clang__
-  return __builtin_shufflevector(a, b, places...);
-#else
-  return __builtin_shuffle(a, b, Four{places...});
-#endif
-}
-
-// `n` frames of `stride` samples to `stride` rows of `n`, so that every loop behind runs over adjacent samples: in
-// blocks of 4 x 4, turned in registers. Behind the last frame, it touches up to kTransposeAhead samples.
-constexpr std::size_t kTransposeAhead = 3;
-void transpose(const std::int32_t* frames, std::ptrdiff_t n, std::ptrdiff_t stride, std::int32_t* rows) {
-  const std::ptrdiff_t whole = n / 4 * 4;
-  for (std::ptrdiff_t k = 0; k < stride; k += 4) {
-    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(4, stride - k);
-    for (std::ptrdiff_t i = 0; i < whole; i += 4) {
-      const std::int32_t* from = frames + i * stride + k;
-      const Four a = load(from), b = load(from + stride), c = load(from + 2 * stride), d = load(from + 3 * stride);
-      const Four ab_low = pick<0, 4, 1, 5>(a, b), cd_low = pick<0, 4, 1, 5>(c, d);
-      const Four ab_high = pick<2, 6, 3, 7>(a, b), cd_high = pick<2, 6, 3, 7>(c, d);
-      std::int32_t* to = rows + k * n + i;
-      store(pick<0, 1, 4, 5>(ab_low, cd_low), to);
-      if (width > 1) store(pick<2, 3, 6, 7>(ab_low, cd_low), to + n);
-      if (width > 2) store(pick<0, 1, 4, 5>(ab_high, cd_high), to + 2 * n);
-      if (width > 3) store(pick<2, 3, 6, 7>(ab_high, cd_high), to + 3 * n);
-    }
-    for (std::ptrdiff_t j = k; j < k + width; ++j)
-      for (std::ptrdiff_t i = whole; i < n; ++i) rows[j * n + i] = frames[i * stride + j];
-  }
-}
-
 void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
   const std::ptrdiff_t spf = lead.line->samps_per_frame;
   for (std::ptrdiff_t i = 0; i < n; ++i)
@@ -103,53 +71,19 @@ void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
 
 // `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it, in the first
 // row. A frame with an invalid sample is invalid; the mean of others never is the invalid code, which is the lowest.
-void average_frames(const SignalLine& line, std::int32_t* codes, std::ptrdiff_t n) {
-  std::int32_t invalid = 0;
-  const bool has_invalid = is_invalid_code(line.format, invalid);
-  const std::ptrdiff_t spf = line.samps_per_frame;
+void average_frames(const Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
+  const Calibration& c = lead.calibration;
+  const std::ptrdiff_t spf = lead.line->samps_per_frame;
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     std::int64_t sum = 0;
     bool valid = true;
     for (std::ptrdiff_t k = 0; k < spf; ++k) {
       const std::int32_t code = codes[k * n + i];
-      valid = valid && !(has_invalid && code == invalid);
+      valid = valid && !(c.has_invalid && code == c.invalid);
       sum += code;
     }
-    codes[i] = valid ? static_cast<std::int32_t>(sum / spf) : invalid;
+    codes[i] = valid ? static_cast<std::int32_t>(sum / spf) : c.invalid;
   }
-}
-
-// A quotient of two float32 comes out the same in float32 as by way of float64, which has more than twice the digits
-// and two (Figueroa 1995), as long as it is no subnormal. Whole numbers up to 2^24 are float32.
-bool divides_in_float32(const SignalLine& line) {
-  constexpr double kExact = 1 << 24;
-  std::int32_t lowest = 0;
-  const double gain = std::abs(line.adc_gain);
-  return line.to_mv == 1 && is_invalid_code(line.format, lowest) && std::abs(line.baseline) - lowest <= kExact &&
-         gain > 1 / kExact && gain < kExact && static_cast<float>(gain) == gain;
-}
-
-// (code - baseline) / gain * to_mv in float64, rounded once to float32; NaN for the invalid code.
-void convert(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t n, float* out) {
-  std::int32_t invalid = 0, any_invalid = 0;  // no bool and no choice of values: these loops are vectorised
-  const bool has_invalid = is_invalid_code(line.format, invalid);
-  if (divides_in_float32(line)) {
-    const auto baseline = static_cast<std::int32_t>(line.baseline);
-    const auto gain = static_cast<float>(line.adc_gain);
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      out[i] = static_cast<float>(codes[i] - baseline) / gain;
-      any_invalid |= codes[i] == invalid ? -1 : 0;
-    }
-  } else {
-    const double baseline = line.baseline, gain = line.adc_gain, to_mv = line.to_mv;
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      out[i] = static_cast<float>((codes[i] - baseline) / gain * to_mv);
-      any_invalid |= codes[i] == invalid ? -1 : 0;
-    }
-  }
-  if (!has_invalid || any_invalid == 0) return;
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    if (codes[i] == invalid) out[i] = kNaN;
 }
 
 }  // namespace
@@ -238,6 +172,7 @@ bool has_checksums(const Header& header) {
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
                   std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
                   std::ptrdiff_t column, std::vector<std::string>* mismatches) {
+  const Kernels& kernel = kernels();
   Buffer<std::uint8_t> bytes;
   Buffer<std::int32_t> frames, samples;
   std::vector<Lead> leads;
@@ -250,7 +185,7 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
       const SignalLine& line = header.signals[rows[i].signal];
       const std::ptrdiff_t skew = skew_in_frames(line, n_frames);
       most_skew = std::max(most_skew, skew);
-      leads.push_back({&line, rows[i].row, layout.place[rows[i].signal], skew,
+      leads.push_back({&line, calibration_of(line), rows[i].row, layout.place[rows[i].signal], skew,
                        static_cast<std::uint32_t>(line.initial_value), 0,
                        !leads.empty() && leads.back().line == &line});
     }
@@ -271,7 +206,7 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
     const std::ptrdiff_t most = std::min(step, last - first) * stride;
     const std::ptrdiff_t most_read = std::min(std::max(kReadSamples, most), (last - first) * stride);
     bytes.resize(static_cast<std::size_t>(bytes_for(group.format, most_read + block)) + kDecodeAhead);
-    frames.resize(static_cast<std::size_t>(most) + kTransposeAhead);
+    frames.resize(static_cast<std::size_t>(most) + turn_ahead);
     samples.resize(static_cast<std::size_t>(most));
     std::ptrdiff_t begin = 0, end = 0;  // of the bytes that are in memory
     for (std::ptrdiff_t frame = first; frame < last; frame += step) {
@@ -282,20 +217,21 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
         file.read(group.byte_offset + begin, end - begin, bytes.data());
       }
       decode(group.format, bytes.data() + (byte_of(sample) - begin), sample % block, n * stride, frames.data());
-      transpose(frames.data(), n, stride, samples.data());
+      kernel.turn_frames(frames.data(), n, stride, samples.data());
       for (Lead& lead : leads) {
         std::int32_t* codes = samples.data() + lead.place * n;
         const std::ptrdiff_t spf = lead.line->samps_per_frame;
         if (!lead.repeated) {
           if (group.format == 8) integrate_differences(lead, codes, n);
-          if (mismatches) lead.sum = std::accumulate(codes, codes + spf * n, lead.sum);
-          if (spf > 1) average_frames(*lead.line, codes, n);
+          if (mismatches) lead.sum += kernel.sum_codes(codes, spf * n);
+          if (spf > 1) average_frames(lead, codes, n);
         }
         // stored frame f is frame f - skew of the record
         const std::ptrdiff_t low = std::max<std::ptrdiff_t>(0, from + lead.skew - frame);
         const std::ptrdiff_t high = std::min(n, to + lead.skew - frame);
         if (low < high)
-          convert(*lead.line, codes + low, high - low, out.row(lead.row) + column + (frame + low - lead.skew - from));
+          kernel.convert_codes(lead.calibration, codes + low, high - low,
+                               out.row(lead.row) + column + (frame + low - lead.skew - from));
       }
     }
 
