@@ -53,6 +53,13 @@ struct Array {
   Array() = default;
   Array(std::ptrdiff_t n_rows, std::ptrdiff_t n_cols)
       : values(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols)), rows(n_rows), cols(n_cols) {}
+  // Keeps the memory where it is large enough, but no value.
+  void resize(std::ptrdiff_t n_rows, std::ptrdiff_t n_cols) {
+    values.clear();  // or they would be copied
+    values.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols));
+    rows = n_rows;
+    cols = n_cols;
+  }
   T* row(std::ptrdiff_t i) { return values.data() + i * cols; }
   const T* row(std::ptrdiff_t i) const { return values.data() + i * cols; }
   View<T> view() { return {values.data(), rows, cols}; }

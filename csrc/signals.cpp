@@ -86,6 +86,18 @@ void average_frames(const Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
   }
 }
 
+// What is said of a file with fewer samples than the header has.
+std::string too_short(const Header& header, const Group& group, std::ptrdiff_t size) {
+  std::ptrdiff_t samples = 0, bytes = -1;
+  if (!__builtin_mul_overflow(header.n_samples, group.samps_per_frame, &samples))
+    bytes = bytes_for(group.format, samples);
+  if (bytes < 0 || __builtin_add_overflow(bytes, group.byte_offset, &bytes)) bytes = -1;
+  return group.path + ": has " + std::to_string(size) + " bytes, expected " +
+         (bytes < 0 ? "more than any file holds" : std::to_string(bytes)) + " for " + std::to_string(header.n_samples) +
+         " x " + std::to_string(group.samps_per_frame) + " samples of format " + std::to_string(group.format) + " in " +
+         header.path;
+}
+
 }  // namespace
 
 Layout lay_out(const Header& header) {
@@ -117,37 +129,29 @@ Layout lay_out(const Header& header) {
   return layout;
 }
 
-std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows) {
+std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
+                            std::vector<std::string>* truncated) {
   const bool known = header.n_samples > 0;
   std::vector<char> needed(layout.groups.size(), known ? 0 : 1);
   for (const SignalRow& row : rows) needed[layout.group[row.signal]] = 1;
 
   std::ptrdiff_t n_frames = header.n_samples;
-  std::vector<std::ptrdiff_t> sizes(layout.groups.size());
   for (std::size_t g = 0; g < layout.groups.size(); ++g) {
     const Group& group = layout.groups[g];
     if (group.path.empty() || !needed[g]) continue;
-    sizes[g] = file_size(group.path, missing_file(group, header));
-    if (known) continue;
-    const std::ptrdiff_t bytes = std::max<std::ptrdiff_t>(0, sizes[g] - group.byte_offset);
-    const std::ptrdiff_t frames = samples_in(group.format, bytes) / group.samps_per_frame;
+    const std::ptrdiff_t size = file_size(group.path, missing_file(group, header));
+    const std::ptrdiff_t stored = samples_in(group.format, std::max<std::ptrdiff_t>(0, size - group.byte_offset));
+    const std::ptrdiff_t frames = stored / group.samps_per_frame;
+    if (known && frames >= header.n_samples) continue;
+    if (known) {
+      const std::string shortage = too_short(header, group, size);
+      if (!truncated || frames == 0) fail_format(shortage);
+      truncated->push_back(to_utf8(shortage + "; " + std::to_string(frames) + " are read"));
+    }
     if (frames == 0) fail_format(group.path + ": has no samples, " + header.path + " leaves their number to this file");
     n_frames = n_frames == 0 ? frames : std::min(n_frames, frames);
   }
   if (n_frames == 0) fail_format(header.path + ": has no samples");
-
-  for (std::size_t g = 0; g < layout.groups.size() && known; ++g) {
-    const Group& group = layout.groups[g];
-    if (group.path.empty() || !needed[g]) continue;
-    std::ptrdiff_t samples = 0, bytes = -1;
-    if (!__builtin_mul_overflow(n_frames, group.samps_per_frame, &samples)) bytes = bytes_for(group.format, samples);
-    if (bytes < 0 || __builtin_add_overflow(bytes, group.byte_offset, &bytes)) bytes = -1;
-    if (bytes < 0 || bytes > sizes[g])
-      fail_format(group.path + ": has " + std::to_string(sizes[g]) + " bytes, expected " +
-                  (bytes < 0 ? "more than any file holds" : std::to_string(bytes)) + " for " +
-                  std::to_string(n_frames) + " x " + std::to_string(group.samps_per_frame) + " samples of format " +
-                  std::to_string(group.format) + " in " + header.path);
-  }
   return n_frames;
 }
 
