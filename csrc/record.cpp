@@ -178,7 +178,8 @@ void read_record(const std::string& path, const ReadOptions& options, Record& re
   std::map<const Header*, Segment> segments;
   const auto segment_of = [&](const Header& h) {
     auto found = segments.find(&h);
-    if (found == segments.end()) found = segments.emplace(&h, match(source, h, wanted, truncated ? &record.warnings : nullptr)).first;
+    if (found == segments.end())
+      found = segments.emplace(&h, match(source, h, wanted, truncated ? &record.warnings : nullptr)).first;
     return &found->second;
   };
   std::ptrdiff_t n_samples = header.n_samples;

@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
+from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -602,6 +605,61 @@ def test_segments_are_not_truncated(rng, tmp_path):
     (tmp_path / "b.dat").write_bytes((tmp_path / "b.dat").read_bytes()[:-1])
     with pytest.raises(pqrst.FormatError, match=r"b\.dat: has 17 bytes, expected 18"):
         pqrst.read(write(tmp_path, "m", "m/3 3 125\nl 0\na 5\nb 4\n"), truncated=True)
+
+
+# ------------------------------------------------------------------------------------------- levels, long recordings
+
+
+def in_process(code, **environment):
+    """What a fresh interpreter prints, or None where it has no such SIMD level."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, cwd=REPOSITORY
+    )
+    if "ImportError: PQRST_SIMD" in done.stderr:
+        return None
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_every_simd_level_gives_the_same_bits(rng, tmp_path, fmt):
+    codes = codes_of(fmt, rng, 7, 1237)
+    gains = ["1000", "200(3)", "44.9629231183(-7)/uV", "0.3/V", "-5", "970.0212556928553", "1/mmHg"]
+    lines = [f"r.dat {fmt}:{k} {gain} 12 0 5 {checksum(row)} 0 L{k}" for k, (gain, row) in enumerate(zip(gains, codes))]
+    path = write(tmp_path, "r", f"r 7 360 {codes.shape[1]}\n" + "\n".join(lines), r_dat=stored(fmt, codes))
+    signal = pqrst.read(path, strict=True).signal
+    code = f"import pqrst; print(pqrst.read({str(path)!r}, strict=True).signal.tobytes().hex())"
+    for level in ("baseline", "avx2", "avx512", "neon"):
+        found = in_process(code, PQRST_SIMD=level)
+        assert found is None or found.strip() == signal.tobytes().hex(), level
+
+
+def test_samples_behind_4_gib_are_found(tmp_path):
+    n_samples = 2**31 + 5  # of one lead; of all three 12 GiB, in a file with a hole
+    codes = np.array([[1, 2], [3, 4], [5, 6]])
+    with (tmp_path / "r.dat").open("wb") as file:
+        file.seek((n_samples - 2) * 6)
+        file.write(encode(16, codes.T.ravel()))
+    path = write(tmp_path, "r", f"r 3 1000 {n_samples}\n" + "r.dat 16 1\n" * 3)
+    assert pqrst.read(path, start=n_samples - 3).signal.tolist() == [[0, 1, 2], [0, 3, 4], [0, 5, 6]]
+    assert pqrst.header(write(tmp_path, "u", "u 3 1000\n" + "r.dat 16 1\n" * 3)).n_samples == n_samples
+
+
+@pytest.mark.parametrize("fmt", [16, 212])
+def test_reading_takes_little_more_memory_than_the_result(tmp_path, fmt):
+    n_samples = 4_000_000
+    path = write(tmp_path, "r", f"r 3 1000 {n_samples}\n" + f"r.dat {fmt} 1\n" * 3)
+    with (tmp_path / "r.dat").open("wb") as file:
+        file.truncate(n_samples * 3 * 2)  # enough for either
+    code = f"""
+import resource, pqrst
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+record = pqrst.read({str(path)!r})
+print(peak() - before)"""
+    unit = 1 if sys.platform == "darwin" else 1024
+    grown = int(in_process(code)) * unit
+    assert grown < n_samples * 3 * 4 + 4 * 2**20
 
 
 # ------------------------------------------------------------------------------------------- segments
