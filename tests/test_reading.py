@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
-from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -612,8 +611,9 @@ def test_segments_are_not_truncated(rng, tmp_path):
 
 def in_process(code, **environment):
     """What a fresh interpreter prints, or None where it has no such SIMD level."""
+    here = Path(pqrst.__file__).parent  # the same build
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, cwd=REPOSITORY
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, cwd=here
     )
     if "ImportError: PQRST_SIMD" in done.stderr:
         return None
