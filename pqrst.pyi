@@ -59,10 +59,10 @@ class Record:
     leads : tuple of L names
     units : tuple of L units: "mV" for voltages, otherwise the header's own, unconverted
     calibrated : tuple of L bool, False where the header gives no gain and 200 ADC units per unit were assumed
-    n_samples : int, length of the whole record, also when a part of it was read
+    n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
     comments : list of str, the header's comment lines without "#"
     start_time : str, time and date as the header has them, "" if absent
-    warnings : list of str, one for each lead whose checksum is wrong
+    warnings : list of str, one for each lead whose checksum is wrong and each file that is truncated
     name : str
 
     Raises
@@ -449,6 +449,7 @@ def read(
     stop: typing.SupportsInt | typing.SupportsIndex | None = None,
     strict: bool = False,
     max_samples: typing.SupportsInt | typing.SupportsIndex = 268435456,
+    truncated: bool = False,
 ) -> Record:
     """
     Read a WFDB record.
@@ -466,6 +467,8 @@ def read(
     strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
         and are compared when the whole record is read; where all of them are 0 they are absent.
     max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
+    truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
+        as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
 
     Returns
     -------

@@ -124,7 +124,7 @@ Annotations read_annotations(const std::string& path, const std::string& extensi
   const bool is_header =
       path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
   const std::string file = (is_header ? path.substr(0, path.size() - suffix.size()) : path) + "." + extension;
-  std::vector<std::uint8_t> bytes = read_bytes(file, 0, file_size(file, file + ": no such annotation file"));
+  std::vector<std::uint8_t> bytes = read_file(file, file + ": no such annotation file");
   if (looks_like_aha(bytes)) fail_format(file + ": is in AHA format, expected MIT format");
 
   Annotations result;

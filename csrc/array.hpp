@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,15 +28,38 @@ struct View {
   T* row(std::ptrdiff_t i) const { return data + i * cols; }
 };
 
-// Owned, row-major.
+// Leaves numbers uninitialised where std::allocator makes them 0: for what is written in full anyway.
+template <class T>
+struct Uninitialized : std::allocator<T> {
+  template <class U>
+  struct rebind {
+    using other = Uninitialized<U>;
+  };
+  template <class U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+};
+
+template <class T>
+using Buffer = std::vector<T, Uninitialized<T>>;
+
+// Owned, row-major; its values are not initialised.
 template <class T>
 struct Array {
-  std::vector<T> values;
+  Buffer<T> values;
   std::ptrdiff_t rows = 0, cols = 0;
 
   Array() = default;
   Array(std::ptrdiff_t n_rows, std::ptrdiff_t n_cols)
       : values(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols)), rows(n_rows), cols(n_cols) {}
+  // Keeps the memory where it is large enough, but no value.
+  void resize(std::ptrdiff_t n_rows, std::ptrdiff_t n_cols) {
+    values.clear();  // or they would be copied
+    values.resize(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_cols));
+    rows = n_rows;
+    cols = n_cols;
+  }
   T* row(std::ptrdiff_t i) { return values.data() + i * cols; }
   const T* row(std::ptrdiff_t i) const { return values.data() + i * cols; }
   View<T> view() { return {values.data(), rows, cols}; }

@@ -102,7 +102,7 @@ std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, s
 
 std::shared_ptr<Record> read(const std::filesystem::path& path, std::optional<std::vector<std::string>> leads,
                              std::ptrdiff_t start, std::optional<std::ptrdiff_t> stop, bool strict,
-                             std::ptrdiff_t max_samples) {
+                             std::ptrdiff_t max_samples, bool truncated) {
   ReadOptions options;
   if (leads) {
     if (leads->empty()) throw std::invalid_argument("leads: is empty, expected names or None for all");
@@ -114,6 +114,7 @@ std::shared_ptr<Record> read(const std::filesystem::path& path, std::optional<st
   options.stop = stop.value_or(-1);
   options.strict = strict;
   options.max_samples = max_samples;
+  options.truncated = truncated;
   return std::make_shared<Record>(read_record(path.string(), options));
 }
 
@@ -144,10 +145,10 @@ fs : float, Hz, samples per second and lead
 leads : tuple of L names
 units : tuple of L units: "mV" for voltages, otherwise the header's own, unconverted
 calibrated : tuple of L bool, False where the header gives no gain and 200 ADC units per unit were assumed
-n_samples : int, length of the whole record, also when a part of it was read
+n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
 comments : list of str, the header's comment lines without "#"
 start_time : str, time and date as the header has them, "" if absent
-warnings : list of str, one for each lead whose checksum is wrong
+warnings : list of str, one for each lead whose checksum is wrong and each file that is truncated
 name : str
 
 Raises
@@ -227,7 +228,7 @@ fs : float or None, Hz, the time resolution that the file itself notes; None if 
       .def("__len__", [](const Annotations& a) { return a.sample.size(); });
 
   m.def("read", &read, py::call_guard<py::gil_scoped_release>(), "path"_a, "leads"_a = py::none(), "start"_a = 0,
-        "stop"_a = py::none(), "strict"_a = false, "max_samples"_a = ReadOptions().max_samples,
+        "stop"_a = py::none(), "strict"_a = false, "max_samples"_a = ReadOptions().max_samples, "truncated"_a = false,
         R"(Read a WFDB record.
 
 Formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, and MATLAB v4 files as WFDB publishes them; several files, several
@@ -243,6 +244,8 @@ start, stop : int, samples [start, stop) of the record; to the end if stop is No
 strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
     and are compared when the whole record is read; where all of them are 0 they are absent.
 max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
+truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
+    as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
 
 Returns
 -------

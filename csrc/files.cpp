@@ -1,8 +1,13 @@
 #include "files.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <locale>
 #include <sstream>
 #include <system_error>
@@ -36,6 +41,19 @@ std::string one_line(const std::string& message) {
   return text;
 }
 
+// What the system says about a file that cannot be opened or looked at.
+[[noreturn]] void fail_system(const std::string& path, const std::string& missing) {
+  const int error = errno;
+  if (error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG) fail_missing(missing);
+  fail_format(path + ": cannot be read (" + std::generic_category().message(error) + ")");
+}
+
+// A pipe or a device would block, or never end.
+std::ptrdiff_t regular_size(const std::string& path, const struct stat& status) {
+  if (!S_ISREG(status.st_mode)) fail_format(path + ": not a regular file");
+  return static_cast<std::ptrdiff_t>(status.st_size);
+}
+
 }  // namespace
 
 bool to_double(std::string_view field, double& value) {
@@ -58,7 +76,9 @@ void fail_missing(const std::string& message) {
   throw FileMissing(one_line(message));
 }
 
-std::string to_utf8(const std::string& bytes) {
+std::string to_utf8(std::string bytes) {
+  if (std::all_of(bytes.begin(), bytes.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
+    return bytes;
   std::string text;
   text.reserve(bytes.size());
   for (std::size_t i = 0; i < bytes.size();) {
@@ -75,26 +95,41 @@ std::string to_utf8(const std::string& bytes) {
   return text;
 }
 
-std::ptrdiff_t file_size(const std::string& path, const std::string& missing) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) fail_missing(missing);
-  // a pipe or a device would block, or never end
-  if (!std::filesystem::is_regular_file(status)) fail_format(path + ": not a regular file");
-  const auto size = std::filesystem::file_size(path, error);
-  if (error) fail_format(path + ": cannot be read (" + error.message() + ")");
-  return static_cast<std::ptrdiff_t>(size);
+File::File(const std::string& path, const std::string& missing)
+    : path_(path), descriptor_{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)} {
+  struct stat status;
+  if (descriptor_.number < 0 || ::fstat(descriptor_.number, &status) != 0) fail_system(path, missing);
+  size_ = regular_size(path, status);
 }
 
-std::vector<std::uint8_t> read_bytes(const std::string& path, std::ptrdiff_t offset, std::ptrdiff_t count) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail_format(path + ": cannot be opened for reading");
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count));
-  file.seekg(offset);
-  file.read(reinterpret_cast<char*>(bytes.data()), count);
-  if (file.gcount() != count)
-    fail_format(path + ": " + std::to_string(file.gcount()) + " bytes could be read at byte " + std::to_string(offset) +
-                ", expected " + std::to_string(count));
+File::Descriptor::~Descriptor() {
+  if (number >= 0) ::close(number);
+}
+
+void File::read(std::ptrdiff_t offset, std::ptrdiff_t count, void* bytes) const {
+  std::ptrdiff_t done = 0;
+  while (done < count) {
+    const ::ssize_t n = ::pread(descriptor_.number, static_cast<char*>(bytes) + done,
+                                static_cast<std::size_t>(count - done), static_cast<::off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_format(path_ + ": cannot be read (" + std::generic_category().message(errno) + ")");
+    if (n == 0)  // it has become shorter
+      fail_format(path_ + ": " + std::to_string(done) + " bytes could be read at byte " + std::to_string(offset) +
+                  ", expected " + std::to_string(count));
+    done += n;
+  }
+}
+
+std::ptrdiff_t file_size(const std::string& path, const std::string& missing) {
+  struct stat status;
+  if (::stat(path.c_str(), &status) != 0) fail_system(path, missing);
+  return regular_size(path, status);
+}
+
+std::vector<std::uint8_t> read_file(const std::string& path, const std::string& missing) {
+  const File file(path, missing);
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.size()));
+  file.read(0, file.size(), bytes.data());
   return bytes;
 }
 

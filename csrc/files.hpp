@@ -16,16 +16,36 @@ namespace pqrst {
 [[noreturn]] void fail_missing(const std::string& message);
 
 // Bytes that are not UTF-8 are taken as Latin-1: old headers write the micro sign and names that way.
-std::string to_utf8(const std::string& bytes);
+std::string to_utf8(std::string bytes);
 
 // Decimal floating point in the C locale, whatever the process has set; false unless all of it is a number.
 bool to_double(std::string_view field, double& value);
 
-// Size in bytes of a regular file; `missing` is the message when there is none.
+// A regular file, open for reading. `missing` is the message when there is none.
+class File {
+public:
+  File(const std::string& path, const std::string& missing);
+
+  std::ptrdiff_t size() const { return size_; }  // bytes, when it was opened
+
+  // Exactly `count` bytes from `offset`; the caller has compared both with the size.
+  void read(std::ptrdiff_t offset, std::ptrdiff_t count, void* bytes) const;
+
+private:
+  struct Descriptor {
+    int number;
+    ~Descriptor();
+  };
+  std::string path_;
+  const Descriptor descriptor_;
+  std::ptrdiff_t size_ = 0;
+};
+
+// Size in bytes of a regular file, which is not opened.
 std::ptrdiff_t file_size(const std::string& path, const std::string& missing);
 
-// Exactly `count` bytes from `offset`; the caller has compared both with the size.
-std::vector<std::uint8_t> read_bytes(const std::string& path, std::ptrdiff_t offset, std::ptrdiff_t count);
+// All of a regular file.
+std::vector<std::uint8_t> read_file(const std::string& path, const std::string& missing);
 
 // The path of `name` beside `header`. Names come out of files that anyone may have written: absolute paths and `..`
 // are refused, so that no file outside the record's folder is ever opened.

@@ -1,5 +1,6 @@
 #include "formats.hpp"
 
+#include <algorithm>
 #include <limits>
 
 namespace pqrst {
@@ -15,9 +16,27 @@ inline std::uint32_t u16(const std::uint8_t* b) {
   return b[0] | static_cast<std::uint32_t>(b[1]) << 8;
 }
 
+inline std::uint32_t u32(const std::uint8_t* b) {
+  return u16(b) | u16(b + 2) << 16;
+}
+
 // Two samples in three bytes: the middle byte holds the high bits of both.
 struct Block212 {
   static constexpr std::ptrdiff_t samples = 2, bytes = 3;
+  // In two loops that are each fast: words out of every third byte, then arithmetic on adjacent words.
+  static void get_all(const std::uint8_t* b, std::ptrdiff_t n, std::int32_t* codes) {
+    constexpr std::ptrdiff_t kWords = 64;
+    std::uint32_t words[kWords];
+    for (std::ptrdiff_t first = 0; first < n; first += kWords) {
+      const std::ptrdiff_t count = std::min(kWords, n - first);
+      for (std::ptrdiff_t i = 0; i < count; ++i) words[i] = u32(b + bytes * (first + i));
+      for (std::ptrdiff_t i = 0; i < count; ++i) {
+        codes[2 * (first + i)] = static_cast<std::int32_t>(words[i] << 20) >> 20;
+        codes[2 * (first + i) + 1] =
+            static_cast<std::int32_t>((words[i] & 0xFF0000) << 4 | (words[i] & 0xF000) << 16) >> 20;
+      }
+    }
+  }
   static std::int32_t get(const std::uint8_t* b, std::ptrdiff_t i) {
     return i == 0 ? sign_extend(u16(b), 12) : sign_extend(b[2] | static_cast<std::uint32_t>(b[1] & 0xF0) << 4, 12);
   }
@@ -26,6 +45,10 @@ struct Block212 {
 // Three samples in two 16-bit words: bits 1..10 of each word, and the upper five bits of both.
 struct Block310 {
   static constexpr std::ptrdiff_t samples = 3, bytes = 4;
+  static void get_all(const std::uint8_t* b, std::ptrdiff_t n, std::int32_t* codes) {
+    for (; n > 0; --n, b += bytes)
+      for (std::ptrdiff_t i = 0; i < samples; ++i) *codes++ = get(b, i);
+  }
   static std::int32_t get(const std::uint8_t* b, std::ptrdiff_t i) {
     if (i < 2) return sign_extend(u16(b + 2 * i) >> 1, 10);
     return sign_extend((u16(b) >> 11) | (u16(b + 2) >> 11) << 5, 10);
@@ -35,6 +58,10 @@ struct Block310 {
 // Three samples in the lower 30 bits of a 32-bit word.
 struct Block311 {
   static constexpr std::ptrdiff_t samples = 3, bytes = 4;
+  static void get_all(const std::uint8_t* b, std::ptrdiff_t n, std::int32_t* codes) {
+    for (; n > 0; --n, b += bytes)
+      for (std::ptrdiff_t i = 0; i < samples; ++i) *codes++ = get(b, i);
+  }
   static std::int32_t get(const std::uint8_t* b, std::ptrdiff_t i) { return sign_extend(u16(b + i) >> (2 * i), 10); }
 };
 
@@ -46,8 +73,10 @@ void decode_blocks(const std::uint8_t* bytes, std::ptrdiff_t skip, std::ptrdiff_
     for (; skip < Block::samples && done < n; ++skip) codes[done++] = Block::get(bytes, skip);
     bytes += Block::bytes;
   }
-  for (; done + Block::samples <= n; done += Block::samples, bytes += Block::bytes)
-    for (std::ptrdiff_t i = 0; i < Block::samples; ++i) codes[done + i] = Block::get(bytes, i);
+  const std::ptrdiff_t whole = (n - done) / Block::samples;
+  Block::get_all(bytes, whole, codes + done);
+  done += whole * Block::samples;
+  bytes += whole * Block::bytes;
   for (std::ptrdiff_t i = 0; done < n; ++i) codes[done++] = Block::get(bytes, i);
 }
 
@@ -158,8 +187,7 @@ void decode(int format, const std::uint8_t* bytes, std::ptrdiff_t skip, std::ptr
       return decode_aligned<3>(bytes, n, codes,
                                [](Byte b) { return sign_extend(u16(b) | static_cast<std::uint32_t>(b[2]) << 16, 24); });
     case 32:
-      return decode_aligned<4>(bytes, n, codes,
-                               [](Byte b) { return static_cast<std::int32_t>(u16(b) | u16(b + 2) << 16); });
+      return decode_aligned<4>(bytes, n, codes, [](Byte b) { return static_cast<std::int32_t>(u32(b)); });
     case 61:
       return decode_aligned<2>(bytes, n, codes,
                                [](Byte b) { return sign_extend(b[1] | static_cast<std::uint32_t>(b[0]) << 8, 16); });

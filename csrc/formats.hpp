@@ -28,7 +28,8 @@ std::ptrdiff_t block_samples(int format);
 std::ptrdiff_t block_bytes(int format);
 
 // `n` codes; `bytes` is the start of a block, of which the first `skip` samples are left out. Format 8 gives the
-// differences.
+// differences. Behind the bytes that it needs, it touches up to kDecodeAhead more, whatever they hold.
+constexpr std::size_t kDecodeAhead = 1;
 void decode(int format, const std::uint8_t* bytes, std::ptrdiff_t skip, std::ptrdiff_t n, std::int32_t* codes);
 
 }  // namespace pqrst

@@ -1,5 +1,6 @@
 #include "header.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -10,19 +11,23 @@
 namespace pqrst {
 namespace {
 
-constexpr std::string_view kBlank = " \t\v\f";
+bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\v' || c == '\f';
+}
 
-std::string_view trim(std::string_view s, std::string_view drop = kBlank) {
-  const auto first = s.find_first_not_of(drop);
-  if (first == std::string_view::npos) return {};
-  return s.substr(first, s.find_last_not_of(drop) - first + 1);
+template <class Drop>
+std::string_view trim(std::string_view s, Drop drop) {
+  while (!s.empty() && drop(s.front())) s.remove_prefix(1);
+  while (!s.empty() && drop(s.back())) s.remove_suffix(1);
+  return s;
 }
 
 // Takes the next field off `rest`; "" when there is none.
 std::string_view next_field(std::string_view& rest) {
-  rest = trim(rest);
-  const auto field = rest.substr(0, rest.find_first_of(kBlank));
-  rest = trim(rest.substr(field.size()));
+  rest = trim(rest, is_blank);
+  const auto field =
+      rest.substr(0, static_cast<std::size_t>(std::find_if(rest.begin(), rest.end(), is_blank) - rest.begin()));
+  rest.remove_prefix(field.size());
   return field;
 }
 
@@ -96,7 +101,7 @@ void parse_record_line(const Line& line, Header& header, std::ptrdiff_t& n_segme
   } else if (!samples.empty()) {
     header.n_samples = integer(line, "number of samples", samples, 0);
   }
-  header.start_time = std::string(trim(rest));
+  header.start_time = std::string(trim(rest, is_blank));
 }
 
 // format[xN][:skew][+offset]
@@ -167,7 +172,7 @@ SignalLine parse_signal_line(const Line& line, const Header& header) {
   if (!checksum.empty()) signal.checksum = integer(line, "checksum", checksum);
   const std::string_view block = next_field(rest);
   if (!block.empty()) integer(line, "block size", block);
-  signal.lead = std::string(trim(rest));
+  signal.lead = std::string(trim(rest, is_blank));
   if (signal.lead.empty()) {
     signal.has_description = false;
     signal.lead = "record " + header.name + ", signal " + std::to_string(header.signals.size());
@@ -219,8 +224,7 @@ std::string header_path(const std::string& path) {
 Header parse_header(const std::string& path, const std::string& missing) {
   Header header;
   header.path = path;
-  const std::ptrdiff_t size = file_size(path, missing.empty() ? path + ": no such header file" : missing);
-  const std::vector<std::uint8_t> bytes = read_bytes(path, 0, size);
+  const std::vector<std::uint8_t> bytes = read_file(path, missing.empty() ? path + ": no such header file" : missing);
   const std::string text = to_utf8(std::string(bytes.begin(), bytes.end()));
   std::string_view rest = text;
   if (rest.substr(0, 3) == "\xEF\xBB\xBF") rest.remove_prefix(3);  // byte order mark
@@ -228,13 +232,14 @@ Header parse_header(const std::string& path, const std::string& missing) {
   bool has_record_line = false;
   std::ptrdiff_t n_segments = 0;
   for (std::size_t number = 1; !rest.empty(); ++number) {
-    const std::size_t end = rest.find_first_of("\r\n");
-    const Line line{path, number, trim(rest.substr(0, end))};
-    const bool cr_lf = end != std::string_view::npos && rest.substr(end, 2) == "\r\n";
-    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + (cr_lf ? 2 : 1));
+    const auto is_end = [](char c) { return c == '\r' || c == '\n'; };
+    const auto end = static_cast<std::size_t>(std::find_if(rest.begin(), rest.end(), is_end) - rest.begin());
+    const Line line{path, number, trim(rest.substr(0, end), is_blank)};
+    const bool cr_lf = rest.substr(end, 2) == "\r\n";
+    rest.remove_prefix(std::min(rest.size(), end + (cr_lf ? 2 : 1)));
     if (line.text.empty()) continue;
     if (line.text.front() == '#') {
-      header.comments.emplace_back(trim(line.text, " \t\v\f#"));
+      header.comments.emplace_back(trim(line.text, [](char c) { return is_blank(c) || c == '#'; }));
     } else if (!has_record_line) {
       parse_record_line(line, header, n_segments);
       has_record_line = true;

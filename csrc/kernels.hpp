@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 
@@ -86,6 +87,18 @@ struct Scaling {
   bool divide;
 };
 
+// ------------------------------------------------------------------------------------- signal file codes
+
+// (code - baseline) / gain * to_mv in float64, rounded once to float32; NaN for the invalid code.
+struct Calibration {
+  double baseline, gain, to_mv;
+  bool in_float;  // the same comes out of float32: whole numbers up to 2^24, see signals.cpp
+  bool has_invalid;
+  std::int32_t invalid;
+};
+
+constexpr std::size_t turn_ahead = 3;  // samples behind the frames that may be looked at, whatever they are
+
 // -------------------------------------------------------------------------------------------- the table
 
 template <class In, class Out>
@@ -100,6 +113,10 @@ template <class T>
 using MomentsOf = void(const T* x, std::ptrdiff_t n, double unit, double center, Moments*);
 template <class T, class Out>
 using ScaleRow = void(const T* x, std::ptrdiff_t n, const Scaling*, Out* out);
+
+using TurnFrames = void(const std::int32_t* frames, std::ptrdiff_t n, std::ptrdiff_t stride, std::int32_t* rows);
+using SumCodes = std::uint32_t(const std::int32_t* codes, std::ptrdiff_t n);
+using ConvertCodes = void(const Calibration&, const std::int32_t* codes, std::ptrdiff_t n, float* out);
 
 struct Kernels {
   const char* level;
@@ -117,6 +134,9 @@ struct Kernels {
   ScaleRow<double, double>* scale_double;
   ScaleRow<double, float>* scale_narrowing;
   ScaleRow<double, Half>* scale_half;
+  TurnFrames* turn_frames;
+  SumCodes* sum_codes;
+  ConvertCodes* convert_codes;
 };
 
 // Those of the best level that this machine has, or of the one that the variable PQRST_SIMD names. Throws

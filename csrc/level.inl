@@ -6,6 +6,7 @@ namespace {
 
 #include "lanes.inl"
 // lanes first
+#include "codes.inl"
 #include "filter.inl"
 #include "resample.inl"
 #include "scale.inl"
@@ -13,10 +14,24 @@ namespace {
 #define PQRST_TEXT(name) #name
 #define PQRST_NAME(name) PQRST_TEXT(name)
 const Kernels table = {
-    PQRST_NAME(PQRST_LEVEL), filter<float, float>,    filter<float, double>,    filter<double, double>,
-    resample<float, float>,  resample<double, float>, resample<double, double>, extent<float>,
-    extent<double>,          moments<float>,          moments<double>,          scale<float, float>,
-    scale<double, double>,   scale<double, float>,    scale<double, Half>,
+    PQRST_NAME(PQRST_LEVEL),
+    filter<float, float>,
+    filter<float, double>,
+    filter<double, double>,
+    resample<float, float>,
+    resample<double, float>,
+    resample<double, double>,
+    extent<float>,
+    extent<double>,
+    moments<float>,
+    moments<double>,
+    scale<float, float>,
+    scale<double, double>,
+    scale<double, float>,
+    scale<double, Half>,
+    turn_frames,
+    sum_codes,
+    convert_codes,
 };
 #undef PQRST_TEXT
 #undef PQRST_NAME

@@ -99,7 +99,8 @@ struct Segment {
 };
 
 // `wanted`: for each row of the result, which of the record's leads it is.
-Segment match(const Source& source, const Header& header, const std::vector<std::size_t>& wanted) {
+Segment match(const Source& source, const Header& header, const std::vector<std::size_t>& wanted,
+              std::vector<std::string>* truncated) {
   const Leads& leads = source.leads();
   Segment segment;
   segment.header = &header;
@@ -128,7 +129,7 @@ Segment match(const Source& source, const Header& header, const std::vector<std:
   }
   std::stable_sort(segment.rows.begin(), segment.rows.end(), [](auto& a, auto& b) { return a.signal < b.signal; });
   segment.layout = lay_out(header);
-  segment.n_samples = check_length(header, segment.layout, segment.rows);
+  segment.n_samples = check_length(header, segment.layout, segment.rows, truncated);
   return segment;
 }
 
@@ -157,6 +158,14 @@ struct Piece {
 }  // namespace
 
 Record read_record(const std::string& path, const ReadOptions& options) {
+  Record record;
+  read_record(path, options, record);
+  return record;
+}
+
+void read_record(const std::string& path, const ReadOptions& options, Record& record) {
+  Array<float> memory = std::move(record.signal);
+  record = Record();
   Source source(path);
   const Header& header = source.header();
   const Leads& leads = source.leads();
@@ -164,10 +173,13 @@ Record read_record(const std::string& path, const ReadOptions& options) {
   const std::vector<std::size_t> wanted = find_leads(source, options.leads);
   const auto n_rows = static_cast<std::ptrdiff_t>(wanted.size());
 
+  // the length of a segment is part of the record's own
+  const bool truncated = options.truncated && !options.strict && !header.multi_segment;
   std::map<const Header*, Segment> segments;
   const auto segment_of = [&](const Header& h) {
     auto found = segments.find(&h);
-    if (found == segments.end()) found = segments.emplace(&h, match(source, h, wanted)).first;
+    if (found == segments.end())
+      found = segments.emplace(&h, match(source, h, wanted, truncated ? &record.warnings : nullptr)).first;
     return &found->second;
   };
   std::ptrdiff_t n_samples = header.n_samples;
@@ -209,7 +221,6 @@ Record read_record(const std::string& path, const ReadOptions& options) {
   std::ptrdiff_t n_values = 0;
   if (__builtin_mul_overflow(n_rows, stop - start, &n_values)) fail_format(header.path + ": is longer than any file");
 
-  Record record;
   record.name = to_utf8(path);
   record.fs = header.fs;
   record.n_samples = n_samples;
@@ -220,9 +231,10 @@ Record read_record(const std::string& path, const ReadOptions& options) {
     record.units.push_back(leads.units[lead]);
     record.calibrated.push_back(leads.calibrated[lead]);
   }
-  record.signal = Array<float>(n_rows, stop - start);
+  record.signal = std::move(memory);
+  record.signal.resize(n_rows, stop - start);
 
-  const bool whole = start == 0 && stop == n_samples;
+  const bool whole = start == 0 && stop == n_samples && record.warnings.empty();
   const float nan = std::numeric_limits<float>::quiet_NaN();
   std::vector<char> filled(static_cast<std::size_t>(n_rows));
   for (const Piece& piece : pieces) {
@@ -245,7 +257,6 @@ Record read_record(const std::string& path, const ReadOptions& options) {
         std::fill_n(record.signal.row(row) + piece.column, piece.to - piece.from, nan);
   }
   if (options.strict && !record.warnings.empty()) fail_format(record.warnings.front());
-  return record;
 }
 
 RecordInfo read_header(const std::string& path) {

@@ -18,13 +18,14 @@ struct Record {
   std::ptrdiff_t n_samples = 0;  // of the whole record, also when a part was read
   std::vector<std::string> comments;
   std::string start_time;             // as in the header, "" if absent
-  std::vector<std::string> warnings;  // checksums that do not match
+  std::vector<std::string> warnings;  // checksums that do not match, files that are cut off
 };
 
 struct ReadOptions {
   std::vector<std::string> leads;  // empty: all; else these, in this order
   std::ptrdiff_t start = 0, stop = -1;
-  bool strict = false;  // a wrong checksum is an error, not a warning
+  bool strict = false;     // a wrong checksum is an error, not a warning
+  bool truncated = false;  // a signal file that is cut off is read as far as it goes, with a warning; not in segments
   // Most values (leads x samples) that no signal file stores: null signals, gaps, files read twice. All others are
   // bounded by the size of the files. 2^28 values are 1 GiB.
   std::ptrdiff_t max_samples = std::ptrdiff_t(1) << 28;
@@ -44,6 +45,8 @@ struct RecordInfo {
 };
 
 Record read_record(const std::string& path, const ReadOptions& options = {});
+// The same into the memory of another record's signal; what `record` is after an exception is not defined.
+void read_record(const std::string& path, const ReadOptions& options, Record& record);
 RecordInfo read_header(const std::string& path);
 
 // A record out of memory: voltages are converted to mV as read_record does. Throws std::invalid_argument.

@@ -1,17 +1,20 @@
 #include "signals.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
 #include "files.hpp"
 #include "formats.hpp"
+#include "kernels.hpp"
 
 namespace pqrst {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr std::ptrdiff_t kChunkSamples = 16384;  // decoded at a time: 64 KiB, stays in the cache
+constexpr std::ptrdiff_t kReadSamples = 32768;   // at a time: few calls of the system
+constexpr std::ptrdiff_t kDecodeSamples = 4096;  // at a time: 16 KiB, stays in the fastest cache
 
 void check_format(const Header& header, const SignalLine& signal) {
   if (signal.format == 0 || is_stored_format(signal.format)) return;
@@ -21,14 +24,33 @@ void check_format(const Header& header, const SignalLine& signal) {
   fail_format(what + ", which is unknown; expected " + kReadableFormats);
 }
 
+std::string missing_file(const Group& group, const Header& header) {
+  return group.path + ": no such file (signals of " + header.path + ")";
+}
+
+Calibration calibration_of(const SignalLine& line) {
+  Calibration c{line.baseline, line.adc_gain, line.to_mv, false, false, 0};
+  c.has_invalid = is_invalid_code(line.format, c.invalid);
+  // A quotient of two float32 comes out the same in float32 as by way of float64, which has more than twice the digits
+  // and two (Figueroa 1995), as long as it is no subnormal. Whole numbers up to 2^24 are float32; the invalid code is
+  // the lowest one.
+  constexpr double exact = 1 << 24;
+  const double gain = std::abs(c.gain);
+  c.in_float = c.to_mv == 1 && c.has_invalid && std::abs(c.baseline) - c.invalid <= exact && gain > 1 / exact &&
+               gain < exact && static_cast<float>(gain) == gain;
+  return c;
+}
+
 // A signal while its file is decoded.
 struct Lead {
   const SignalLine* line;
+  Calibration calibration;
   std::ptrdiff_t row;
   std::ptrdiff_t place;  // first sample within the frame
   std::ptrdiff_t skew;   // frames
   std::uint32_t level;   // format 8: the running value, with the wrap-around of 32-bit integers
   std::uint32_t sum;     // of all codes, for the checksum
+  bool repeated;         // asked for twice: the lead before this one is the same signal
 };
 
 // header(5) counts skew in samples of the signal; the WFDB library rounds it to frames, and so does this.
@@ -38,54 +60,42 @@ std::ptrdiff_t skew_in_frames(const SignalLine& signal, std::ptrdiff_t n_frames)
   return std::min(frames, n_frames);
 }
 
-// `n` frames, one code each.
-void convert_samples(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
-                     float* out) {
-  std::int32_t invalid = 0;
-  const bool has_invalid = is_invalid_code(line.format, invalid);
-  const double baseline = line.baseline, gain = line.adc_gain, to_mv = line.to_mv;
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    const std::int32_t code = codes[i * stride];
-    const auto value = static_cast<float>((code - baseline) / gain * to_mv);
-    out[i] = has_invalid && code == invalid ? kNaN : value;
-  }
+void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
+  const std::ptrdiff_t spf = lead.line->samps_per_frame;
+  for (std::ptrdiff_t i = 0; i < n; ++i)
+    for (std::ptrdiff_t k = 0; k < spf; ++k) {
+      lead.level += static_cast<std::uint32_t>(codes[k * n + i]);
+      codes[k * n + i] = static_cast<std::int32_t>(lead.level);
+    }
 }
 
-// `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it. A frame with
-// an invalid sample is invalid.
-void convert_frames(const SignalLine& line, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n,
-                    float* out) {
-  std::int32_t invalid = 0;
-  const bool has_invalid = is_invalid_code(line.format, invalid);
-  const std::ptrdiff_t spf = line.samps_per_frame;
+// `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it, in the first
+// row. A frame with an invalid sample is invalid; the mean of others never is the invalid code, which is the lowest.
+void average_frames(const Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
+  const Calibration& c = lead.calibration;
+  const std::ptrdiff_t spf = lead.line->samps_per_frame;
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     std::int64_t sum = 0;
     bool valid = true;
     for (std::ptrdiff_t k = 0; k < spf; ++k) {
-      const std::int32_t code = codes[i * stride + k];
-      valid = valid && !(has_invalid && code == invalid);
+      const std::int32_t code = codes[k * n + i];
+      valid = valid && !(c.has_invalid && code == c.invalid);
       sum += code;
     }
-    const auto mean = static_cast<double>(sum / spf);
-    out[i] = valid ? static_cast<float>((mean - line.baseline) / line.adc_gain * line.to_mv) : kNaN;
+    codes[i] = valid ? static_cast<std::int32_t>(sum / spf) : c.invalid;
   }
 }
 
-void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k) {
-      std::int32_t& code = codes[i * stride + lead.place + k];
-      lead.level += static_cast<std::uint32_t>(code);
-      code = static_cast<std::int32_t>(lead.level);
-    }
-}
-
-void add_to_checksum(Lead& lead, const std::int32_t* codes, std::ptrdiff_t stride, std::ptrdiff_t n) {
-  std::uint32_t sum = 0;
-  for (std::ptrdiff_t i = 0; i < n; ++i)
-    for (std::ptrdiff_t k = 0; k < lead.line->samps_per_frame; ++k)
-      sum += static_cast<std::uint32_t>(codes[i * stride + lead.place + k]);
-  lead.sum += sum;
+// What is said of a file with fewer samples than the header has.
+std::string too_short(const Header& header, const Group& group, std::ptrdiff_t size) {
+  std::ptrdiff_t samples = 0, bytes = -1;
+  if (!__builtin_mul_overflow(header.n_samples, group.samps_per_frame, &samples))
+    bytes = bytes_for(group.format, samples);
+  if (bytes < 0 || __builtin_add_overflow(bytes, group.byte_offset, &bytes)) bytes = -1;
+  return group.path + ": has " + std::to_string(size) + " bytes, expected " +
+         (bytes < 0 ? "more than any file holds" : std::to_string(bytes)) + " for " + std::to_string(header.n_samples) +
+         " x " + std::to_string(group.samps_per_frame) + " samples of format " + std::to_string(group.format) + " in " +
+         header.path;
 }
 
 }  // namespace
@@ -93,14 +103,19 @@ void add_to_checksum(Lead& lead, const std::int32_t* codes, std::ptrdiff_t strid
 Layout lay_out(const Header& header) {
   Layout layout;
   std::set<std::string> seen;
-  for (const SignalLine& signal : header.signals) {
+  for (std::size_t s = 0; s < header.signals.size(); ++s) {
+    const SignalLine& signal = header.signals[s];
     check_format(header, signal);
-    const std::string path = signal.format == 0 ? std::string() : beside(header.path, signal.file);
-    if (layout.groups.empty() || path.empty() || layout.groups.back().path != path) {
-      // else one file could stand for any amount of samples
-      if (!path.empty() && !seen.insert(path).second)
-        fail_format(header.path + ": " + signal.file + " is given twice, expected its signals next to each other");
-      layout.groups.push_back({path, signal.format, signal.byte_offset, 0});
+    const bool same_file = s > 0 && signal.format != 0 && header.signals[s - 1].format != 0 &&
+                           header.signals[s - 1].file == signal.file;  // the same name: looked into once
+    if (!same_file) {
+      const std::string path = signal.format == 0 ? std::string() : beside(header.path, signal.file);
+      if (layout.groups.empty() || path.empty() || layout.groups.back().path != path) {
+        // else one file could stand for any amount of samples
+        if (!path.empty() && !seen.insert(path).second)
+          fail_format(header.path + ": " + signal.file + " is given twice, expected its signals next to each other");
+        layout.groups.push_back({path, signal.format, signal.byte_offset, 0});
+      }
     }
     Group& group = layout.groups.back();
     if (group.format != signal.format || group.byte_offset != signal.byte_offset)
@@ -114,37 +129,29 @@ Layout lay_out(const Header& header) {
   return layout;
 }
 
-std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows) {
+std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
+                            std::vector<std::string>* truncated) {
   const bool known = header.n_samples > 0;
   std::vector<char> needed(layout.groups.size(), known ? 0 : 1);
   for (const SignalRow& row : rows) needed[layout.group[row.signal]] = 1;
 
   std::ptrdiff_t n_frames = header.n_samples;
-  std::vector<std::ptrdiff_t> sizes(layout.groups.size());
   for (std::size_t g = 0; g < layout.groups.size(); ++g) {
     const Group& group = layout.groups[g];
     if (group.path.empty() || !needed[g]) continue;
-    sizes[g] = file_size(group.path, group.path + ": no such file (signals of " + header.path + ")");
-    if (known) continue;
-    const std::ptrdiff_t bytes = std::max<std::ptrdiff_t>(0, sizes[g] - group.byte_offset);
-    const std::ptrdiff_t frames = samples_in(group.format, bytes) / group.samps_per_frame;
+    const std::ptrdiff_t size = file_size(group.path, missing_file(group, header));
+    const std::ptrdiff_t stored = samples_in(group.format, std::max<std::ptrdiff_t>(0, size - group.byte_offset));
+    const std::ptrdiff_t frames = stored / group.samps_per_frame;
+    if (known && frames >= header.n_samples) continue;
+    if (known) {
+      const std::string shortage = too_short(header, group, size);
+      if (!truncated || frames == 0) fail_format(shortage);
+      truncated->push_back(to_utf8(shortage + "; " + std::to_string(frames) + " are read"));
+    }
     if (frames == 0) fail_format(group.path + ": has no samples, " + header.path + " leaves their number to this file");
     n_frames = n_frames == 0 ? frames : std::min(n_frames, frames);
   }
   if (n_frames == 0) fail_format(header.path + ": has no samples");
-
-  for (std::size_t g = 0; g < layout.groups.size() && known; ++g) {
-    const Group& group = layout.groups[g];
-    if (group.path.empty() || !needed[g]) continue;
-    std::ptrdiff_t samples = 0, bytes = -1;
-    if (!__builtin_mul_overflow(n_frames, group.samps_per_frame, &samples)) bytes = bytes_for(group.format, samples);
-    if (bytes < 0 || __builtin_add_overflow(bytes, group.byte_offset, &bytes)) bytes = -1;
-    if (bytes < 0 || bytes > sizes[g])
-      fail_format(group.path + ": has " + std::to_string(sizes[g]) + " bytes, expected " +
-                  (bytes < 0 ? "more than any file holds" : std::to_string(bytes)) + " for " +
-                  std::to_string(n_frames) + " x " + std::to_string(group.samps_per_frame) + " samples of format " +
-                  std::to_string(group.format) + " in " + header.path);
-  }
   return n_frames;
 }
 
@@ -169,7 +176,9 @@ bool has_checksums(const Header& header) {
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
                   std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
                   std::ptrdiff_t column, std::vector<std::string>* mismatches) {
-  std::vector<std::int32_t> codes;
+  const Kernels& kernel = kernels();
+  Buffer<std::uint8_t> bytes;
+  Buffer<std::int32_t> frames, samples;
   std::vector<Lead> leads;
   for (std::size_t i = 0; i < rows.size();) {
     const std::size_t g = layout.group[rows[i].signal];
@@ -180,8 +189,9 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
       const SignalLine& line = header.signals[rows[i].signal];
       const std::ptrdiff_t skew = skew_in_frames(line, n_frames);
       most_skew = std::max(most_skew, skew);
-      leads.push_back(
-          {&line, rows[i].row, layout.place[rows[i].signal], skew, static_cast<std::uint32_t>(line.initial_value), 0});
+      leads.push_back({&line, calibration_of(line), rows[i].row, layout.place[rows[i].signal], skew,
+                       static_cast<std::uint32_t>(line.initial_value), 0,
+                       !leads.empty() && leads.back().line == &line});
     }
     if (group.path.empty()) {  // a null signal: no samples are stored, all are invalid
       for (const Lead& lead : leads) std::fill_n(out.row(lead.row) + column, to - from, kNaN);
@@ -194,34 +204,45 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
     const std::ptrdiff_t last = std::min(n_frames, to + most_skew);
     const std::ptrdiff_t block = block_samples(group.format);
     const auto byte_of = [&](std::ptrdiff_t sample) { return sample / block * block_bytes(group.format); };
-    const std::ptrdiff_t begin = byte_of(first * stride);
-    const std::vector<std::uint8_t> bytes =
-        read_bytes(group.path, group.byte_offset + begin, bytes_for(group.format, last * stride) - begin);
-
-    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, kChunkSamples / stride);
-    codes.resize(static_cast<std::size_t>(std::min(step, last - first) * stride));
+    const File file(group.path, missing_file(group, header));
+    // memory for a stretch of bytes, and for the samples of a shorter stretch
+    const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, kDecodeSamples / stride / 4 * 4);
+    const std::ptrdiff_t most = std::min(step, last - first) * stride;
+    const std::ptrdiff_t most_read = std::min(std::max(kReadSamples, most), (last - first) * stride);
+    bytes.resize(static_cast<std::size_t>(bytes_for(group.format, most_read + block)) + kDecodeAhead);
+    frames.resize(static_cast<std::size_t>(most) + turn_ahead);
+    samples.resize(static_cast<std::size_t>(most));
+    std::ptrdiff_t begin = 0, end = 0;  // of the bytes that are in memory
     for (std::ptrdiff_t frame = first; frame < last; frame += step) {
       const std::ptrdiff_t n = std::min(step, last - frame), sample = frame * stride;
-      decode(group.format, bytes.data() + byte_of(sample) - begin, sample % block, n * stride, codes.data());
-      for (std::size_t l = 0; l < leads.size(); ++l) {
-        Lead& lead = leads[l];
-        const bool repeated = l > 0 && leads[l - 1].line == lead.line;  // asked for twice, but summed up once
-        if (group.format == 8 && !repeated) integrate_differences(lead, codes.data(), stride, n);
-        if (mismatches) add_to_checksum(lead, codes.data(), stride, n);
+      if (bytes_for(group.format, sample + n * stride) > end) {
+        begin = byte_of(sample);
+        end = bytes_for(group.format, std::min(sample + most_read, last * stride));
+        file.read(group.byte_offset + begin, end - begin, bytes.data());
+      }
+      decode(group.format, bytes.data() + (byte_of(sample) - begin), sample % block, n * stride, frames.data());
+      kernel.turn_frames(frames.data(), n, stride, samples.data());
+      for (Lead& lead : leads) {
+        std::int32_t* codes = samples.data() + lead.place * n;
+        const std::ptrdiff_t spf = lead.line->samps_per_frame;
+        if (!lead.repeated) {
+          if (group.format == 8) integrate_differences(lead, codes, n);
+          if (mismatches) lead.sum += kernel.sum_codes(codes, spf * n);
+          if (spf > 1) average_frames(lead, codes, n);
+        }
         // stored frame f is frame f - skew of the record
         const std::ptrdiff_t low = std::max<std::ptrdiff_t>(0, from + lead.skew - frame);
         const std::ptrdiff_t high = std::min(n, to + lead.skew - frame);
-        if (low >= high) continue;
-        const auto convert = lead.line->samps_per_frame == 1 ? convert_samples : convert_frames;
-        convert(*lead.line, codes.data() + low * stride + lead.place, stride, high - low,
-                out.row(lead.row) + column + (frame + low - lead.skew - from));
+        if (low < high)
+          kernel.convert_codes(lead.calibration, codes + low, high - low,
+                               out.row(lead.row) + column + (frame + low - lead.skew - from));
       }
     }
 
     for (const Lead& lead : leads) {  // samples that the skew moves in from behind the end
       const std::ptrdiff_t end = std::clamp(n_frames - lead.skew, from, to);
       std::fill_n(out.row(lead.row) + column + (end - from), to - end, kNaN);
-      if (mismatches && lead.line->checksum) {
+      if (mismatches && lead.line->checksum && !lead.repeated) {
         const auto expected = static_cast<std::int16_t>(*lead.line->checksum & 0xFFFF);
         const auto actual = static_cast<std::int16_t>(lead.sum & 0xFFFF);
         if (actual != expected)

@@ -35,8 +35,10 @@ struct SignalRow {
 Layout lay_out(const Header& header);
 
 // The number of frames, after every file that `rows` need has been found long enough for it. Where the header does not
-// give it, it is that of the shortest file. Nothing is allocated before this has passed.
-std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows);
+// give it, it is that of the shortest file. Nothing is allocated before this has passed. `truncated`: null, or a file
+// that is too short is no error but a sentence, and the number is that of the shortest file.
+std::ptrdiff_t check_length(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
+                            std::vector<std::string>* truncated = nullptr);
 
 // How many signals of `rows` come from files not yet in `counted`, which they join.
 std::ptrdiff_t stored_signals(const Layout& layout, const std::vector<SignalRow>& rows, std::set<std::string>& counted);

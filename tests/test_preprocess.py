@@ -94,6 +94,20 @@ def test_context_is_computed_over_all_beats_of_the_record(tmp_path, mitdb_like):
     assert list(dataset.beat_index[mine]) == list(range(mine.sum()))
 
 
+def test_wrong_checksums_are_counted_and_named_by_lead(tmp_path, mitdb_like, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    content = bytearray((raw / "101.dat").read_bytes())
+    content[1000] ^= 1
+    (raw / "101.dat").write_bytes(content)
+    dataset = run(tmp_path, raw)
+    assert dataset.meta["warnings"] == {"read": 1}
+    assert not failures(tmp_path)
+    log = json.loads((tmp_path / "prepared/prepare.log.json").read_text())
+    assert "101.dat: lead MLII has checksum" in str(log["warnings"])
+    assert "1 warnings" in capsys.readouterr().out
+
+
 def test_no_patient_is_in_two_folds_and_paced_records_are_aside(tmp_path, mitdb_like):
     dataset = run(tmp_path, mitdb_like)
     folds = {p: set(dataset.fold[dataset.patient == p]) for p in np.unique(dataset.patient)}

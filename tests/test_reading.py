@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -289,6 +291,54 @@ def test_what_wfdb_writes_is_read_as_wfdb_reads_it(rng, tmp_path, fmt):
     assert pqrst.header(tmp_path / "w").formats == [fmt]
 
 
+# Exact in float32 or not: whole and binary fractions, decimals, what wfdb.wrsamp chooses, and the edges of the range.
+GAINS = [
+    1.0, 3.0, 10.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 4880.0, 65535.0, 2000000.0, 16777215.0, 16777216.0, 16777217.0,
+    -1000.0, -7.0, 0.5, 204.75, 204.8, 39.8, 4.88, 44.9629231183, 970.0212556928553, 9259.25925925926, 0.1, 2.0**-23,
+    2.0**-24, 2.0**-25, 2.0**-126, 2.0**140, 1e-30, 1e30, 1e-300, 1e300,
+]  # fmt: skip
+BASELINES = [
+    0,
+    1,
+    -3,
+    1024,
+    -32768,
+    32767,
+    2**23,
+    2**24 - 32768,
+    2**24 - 32767,
+    -(2**24) + 32768,
+    2**31,
+    -(2**40),
+    2**53,
+]
+
+
+@pytest.mark.parametrize("unit", ["mV", "uV", "V", "mmHg"])
+def test_every_code_becomes_the_float32_of_the_float64_formula(tmp_path, unit):
+    codes = np.arange(-(2**15), 2**15)
+    pairs = [(gain, 0) for gain in GAINS] + [(gain, b) for gain in (1000.0, -7.0, 204.8) for b in BASELINES]
+    lines = [f"r.dat 16 {gain!r}({b})/{unit} 16 0 0 0 0 {gain}_{b}" for gain, b in pairs]
+    content = np.repeat(codes.astype("<i2"), len(pairs)).tobytes()
+    signal = pqrst.read(write(tmp_path, "r", f"r {len(pairs)} 500 65536\n" + "\n".join(lines), r_dat=content)).signal
+    for row, (gain, baseline) in zip(signal, pairs, strict=True):
+        with np.errstate(over="ignore"):
+            expected = ((codes - np.float64(baseline)) / gain * TO_MV.get(unit.lower(), 1.0)).astype(np.float32)
+        expected[0] = np.nan
+        assert np.array_equal(row.view(np.uint32), expected.view(np.uint32)), (gain, baseline)  # to the sign of a zero
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gain", "baseline"), [(1000.0, 0), (200.0, -(2**23)), (44.9629231183, 11)])
+def test_every_code_of_24_bits_too(tmp_path, gain, baseline):
+    codes = np.arange(-(2**23), 2**23)
+    content = codes.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    path = write(tmp_path, "r", f"r 1 500 {len(codes)}\nr.dat 24 {gain!r}({baseline})/mV\n", r_dat=content)
+    expected = ((codes - float(baseline)) / gain).astype(np.float32)
+    expected[0] = np.nan
+    assert same(pqrst.read(path).signal, expected[None])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_windows_equal_slices_with_skew_frames_and_offset(data):
@@ -384,7 +434,8 @@ def test_missing_fields_take_the_defaults_of_the_specification(tmp_path):
     assert record.fs == 250
     assert record.signal.tolist() == [[0.0, 0.5, 1.0]]  # 200 ADC units per mV
     assert (record.units, record.calibrated, record.leads) == (("mV",), (False,), ("record r, signal 0",))
-    assert read_text(tmp_path, "r 1 100 0\nr.dat 16 0/mmHg 12 100\n").signal.tolist() == [[-0.5, 0.0, 0.5]]
+    no_gain = read_text(tmp_path, "r 1 100 0\nr.dat 16 0/mmHg 12 100\n")
+    assert (no_gain.signal.tolist(), no_gain.calibrated) == ([[-0.5, 0.0, 0.5]], (False,))
     assert read_text(tmp_path, "r 1 100 3\nr.dat 16 100 12 50\n").signal.tolist() == [[-0.5, 0.5, 1.5]]
     assert read_text(tmp_path, "r 1 100 3\nr.dat 16 100 12 50\n").calibrated == (True,)
     negative = read_text(tmp_path, "r 1 100 3\nr.dat 16 -100(0) 12 50\n")
@@ -477,6 +528,138 @@ def test_checksums_that_are_all_zero_or_of_unknown_length_are_absent(tmp_path):
     assert read_text(tmp_path, "r 1 100 3\nr.dat 16 1 16 0 0 0 0 I\n").warnings == []
     assert read_text(tmp_path, "r 1 100 0\nr.dat 16 1 16 0 0 9 0 I\n").warnings == []
     assert len(read_text(tmp_path, "r 1 100 3\nr.dat 16 1 16 0 0 9 0 I\n").warnings) == 1
+
+
+def test_a_zero_beside_another_checksum_is_a_checksum(tmp_path):
+    codes = np.array([[1, 2], [3, 4]])
+    lines = [f"r.dat 16 1 16 0 0 {value} 0 {lead}\n" for value, lead in ((0, "I"), (7, "II"))]
+    record = pqrst.read(write(tmp_path, "r", "r 2 100 2\n" + "".join(lines), r_dat=stored(16, codes)))
+    assert len(record.warnings) == 1
+    assert "lead I has checksum 3, expected 0" in record.warnings[0]
+
+
+def test_checksums_cover_what_skew_and_frames_leave_out(tmp_path):
+    codes = np.arange(1, 13)
+    header = "r 1 100 6\nr.dat 16x2:4 1 16 0 0 {} 0 I\n"
+    path = write(tmp_path, "r", header.format(checksum(codes)), r_dat=encode(16, codes))
+    assert pqrst.read(path, strict=True).warnings == []
+    mean_of_frames = checksum(codes.reshape(6, 2).mean(axis=1).astype(int))
+    assert len(pqrst.read(write(tmp_path, "r", header.format(mean_of_frames))).warnings) == 1
+
+
+def test_a_lead_asked_for_twice_is_summed_up_once(tmp_path):
+    codes = np.array([[5, 6, 7]])
+    header = "r 1 100 3\nr.dat 16 1 16 0 0 {} 0 I\n"
+    path = write(tmp_path, "r", header.format(checksum(codes)), r_dat=stored(16, codes))
+    assert pqrst.read(path, leads=["I", "I"], strict=True).signal.tolist() == [[5.0, 6.0, 7.0]] * 2
+    path = write(tmp_path, "r", header.format(1))
+    assert len(pqrst.read(path, leads=["I", "I"]).warnings) == 1
+
+
+# ------------------------------------------------------------------------------------------- truncated files
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_truncated_file_is_an_error_or_on_request_what_is_there(rng, tmp_path, fmt):
+    codes = codes_of(fmt, rng, 2, 31)
+    lines = [f"r.dat {fmt}+3 200(3)/mV 12 0 5 1 0 L{k}" for k in range(2)]
+    content = bytes(3) + stored(fmt, codes)
+    for size in range(len(content)):
+        path = write(tmp_path, "r", "r 2 360 31\n" + "\n".join(lines), r_dat=content[:size])
+        lengths = f"r.dat: has {size} bytes, expected {len(content)} for 31 x 2 samples"
+        with pytest.raises(pqrst.FormatError, match=lengths):
+            pqrst.read(path)
+        with pytest.raises(pqrst.FormatError, match=lengths):
+            pqrst.read(path, truncated=True, strict=True)
+        n_there = max(n for n in range(32) if n == 0 or 3 + len(stored(fmt, codes[:, :n])) <= size)
+        if n_there == 0:
+            with pytest.raises(pqrst.FormatError, match=lengths):
+                pqrst.read(path, truncated=True)
+            continue
+        record = pqrst.read(path, truncated=True)
+        assert same(record.signal, expected_mv(fmt, codes[:, :n_there], 200, 3))
+        assert record.n_samples == n_there
+        assert len(record.warnings) == 1  # none on checksums
+        assert lengths in record.warnings[0] and record.warnings[0].endswith(f"; {n_there} are read")
+        assert same(pqrst.read(path, truncated=True, start=n_there - 1).signal, record.signal[:, -1:])
+
+
+def test_files_that_are_long_enough_are_not_truncated(tmp_path):
+    path = write(tmp_path, "r", "r 1 100 3\nr.dat 16 1 16 0 0 9 0 I\n", r_dat=encode(16, [1, 2, 3, 4]))
+    record = pqrst.read(path, truncated=True)
+    assert record.signal.tolist() == [[1.0, 2.0, 3.0]]
+    assert len(record.warnings) == 1 and "checksum" in record.warnings[0]
+
+
+def test_of_several_truncated_files_the_shortest_counts(tmp_path):
+    header = "r 3 100 9\na.dat 16 1\nb.dat 16 1\nc.dat 16 1\n"
+    content = {f"{name}_dat": encode(16, range(n)) for name, n in (("a", 5), ("b", 9), ("c", 4))}
+    record = pqrst.read(write(tmp_path, "r", header, **content), truncated=True)
+    assert record.signal.tolist() == [[0.0, 1.0, 2.0, 3.0]] * 3
+    assert [text.split(": ")[0][-5:] for text in record.warnings] == ["a.dat", "c.dat"]
+
+
+def test_segments_are_not_truncated(rng, tmp_path):
+    write_segments(tmp_path, rng)
+    (tmp_path / "b.dat").write_bytes((tmp_path / "b.dat").read_bytes()[:-1])
+    with pytest.raises(pqrst.FormatError, match=r"b\.dat: has 17 bytes, expected 18"):
+        pqrst.read(write(tmp_path, "m", "m/3 3 125\nl 0\na 5\nb 4\n"), truncated=True)
+
+
+# ------------------------------------------------------------------------------------------- levels, long recordings
+
+
+def in_process(code, **environment):
+    """What a fresh interpreter prints, or None where it has no such SIMD level."""
+    here = Path(pqrst.__file__).parent  # the same build
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, cwd=here
+    )
+    if "ImportError: PQRST_SIMD" in done.stderr:
+        return None
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_every_simd_level_gives_the_same_bits(rng, tmp_path, fmt):
+    codes = codes_of(fmt, rng, 7, 1237)
+    gains = ["1000", "200(3)", "44.9629231183(-7)/uV", "0.3/V", "-5", "970.0212556928553", "1/mmHg"]
+    lines = [f"r.dat {fmt}:{k} {gain} 12 0 5 {checksum(row)} 0 L{k}" for k, (gain, row) in enumerate(zip(gains, codes))]
+    path = write(tmp_path, "r", f"r 7 360 {codes.shape[1]}\n" + "\n".join(lines), r_dat=stored(fmt, codes))
+    signal = pqrst.read(path, strict=True).signal
+    code = f"import pqrst; print(pqrst.read({str(path)!r}, strict=True).signal.tobytes().hex())"
+    for level in ("baseline", "avx2", "avx512", "neon"):
+        found = in_process(code, PQRST_SIMD=level)
+        assert found is None or found.strip() == signal.tobytes().hex(), level
+
+
+def test_samples_behind_4_gib_are_found(tmp_path):
+    n_samples = 2**31 + 5  # of one lead; of all three 12 GiB, in a file with a hole
+    codes = np.array([[1, 2], [3, 4], [5, 6]])
+    with (tmp_path / "r.dat").open("wb") as file:
+        file.seek((n_samples - 2) * 6)
+        file.write(encode(16, codes.T.ravel()))
+    path = write(tmp_path, "r", f"r 3 1000 {n_samples}\n" + "r.dat 16 1\n" * 3)
+    assert pqrst.read(path, start=n_samples - 3).signal.tolist() == [[0, 1, 2], [0, 3, 4], [0, 5, 6]]
+    assert pqrst.header(write(tmp_path, "u", "u 3 1000\n" + "r.dat 16 1\n" * 3)).n_samples == n_samples
+
+
+@pytest.mark.parametrize("fmt", [16, 212])
+def test_reading_takes_little_more_memory_than_the_result(tmp_path, fmt):
+    n_samples = 4_000_000
+    path = write(tmp_path, "r", f"r 3 1000 {n_samples}\n" + f"r.dat {fmt} 1\n" * 3)
+    with (tmp_path / "r.dat").open("wb") as file:
+        file.truncate(n_samples * 3 * 2)  # enough for either
+    code = f"""
+import resource, pqrst
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+record = pqrst.read({str(path)!r})
+print(peak() - before)"""
+    unit = 1 if sys.platform == "darwin" else 1024
+    grown = int(in_process(code)) * unit
+    assert grown < n_samples * 3 * 4 + 4 * 2**20
 
 
 # ------------------------------------------------------------------------------------------- segments
