@@ -425,7 +425,7 @@ def prepare(
     records : a path or Record, or a list of them
     recipe : dict, the tree of config.Recipe
     centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
-    out : (>= N, L, T) array of the recipe's dtype to write to; `rows` is then its first N
+    out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning
     n_threads : int, records at work at a time; the result does not depend on it
     skip_errors : bool, list a record that fails in `errors` instead of raising
 

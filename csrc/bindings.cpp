@@ -811,10 +811,11 @@ py::array rows_array(py::ssize_t n, const Recipe& recipe, const py::object& out)
   return array[py::slice(0, n, 1)].cast<py::array>();
 }
 
-PyPrepared gathered(const std::vector<Rows>& all, py::array rows, py::ssize_t n_slots) {
+PyPrepared gathered(const std::vector<Rows>& all, const py::array& rows, py::ssize_t n_slots) {
+  py::ssize_t n = 0;
+  for (const Rows& r : all) n += static_cast<py::ssize_t>(r.index.size());
   PyPrepared result;
-  result.rows = std::move(rows);
-  const py::ssize_t n = result.rows.shape(0);
+  result.rows = n == rows.shape(0) ? rows : rows[py::slice(0, n, 1)].cast<py::array>();
   result.record = py::array_t<std::int64_t>(n);
   result.index = py::array_t<std::int64_t>(n);
   result.start = py::array_t<std::int64_t>(n);
@@ -889,7 +890,7 @@ warnings : list of (record, stage, reason), what is, with something to say about
           const py::gil_scoped_release release;
           all = prepare(inputs, recipe, r_peaks, n_threads, skip_errors, room_for);
         }
-        return gathered(all, std::move(rows), static_cast<py::ssize_t>(recipe.leads.size()));
+        return gathered(all, rows, static_cast<py::ssize_t>(recipe.leads.size()));
       },
       "records"_a, "recipe"_a, "centers"_a = py::none(), "out"_a = py::none(), "n_threads"_a = 1,
       "skip_errors"_a = false,
@@ -904,7 +905,7 @@ Parameters
 records : a path or Record, or a list of them
 recipe : dict, the tree of config.Recipe
 centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
-out : (>= N, L, T) array of the recipe's dtype to write to; `rows` is then its first N
+out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning
 n_threads : int, records at work at a time; the result does not depend on it
 skip_errors : bool, list a record that fails in `errors` instead of raising
 

@@ -113,6 +113,7 @@ struct Worker {
   std::optional<Cascade> bandpass, notch;
   std::shared_ptr<const Resampler<double>> resampler;
   Scratch room, filtered, resampled, joined;
+  Record record;  // the last one read
 
   void design(const Recipe& recipe, double record_fs) {
     if (record_fs == fs) return;
@@ -248,8 +249,15 @@ void scale_row(const std::vector<Lead>& leads, const std::vector<Use>& use, std:
   }
 }
 
+std::size_t row_bytes(const Recipe& recipe) {
+  const std::ptrdiff_t values =
+      checked_product("recipe", static_cast<std::ptrdiff_t>(recipe.leads.size()), recipe.length);
+  return static_cast<std::size_t>(checked_product("recipe", values, recipe.half ? 2 : 4));
+}
+
+// `table`: room for `most` rows.
 Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
-             std::ptrdiff_t record_index) {
+             std::ptrdiff_t record_index, std::byte* table, std::ptrdiff_t most) {
   Rows rows;
   for (const auto& text : record.warnings) rows.warnings.push_back({record_index, "read", text});
   if (recipe.kind == Recipe::Kind::beat) {
@@ -268,8 +276,7 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
   const std::ptrdiff_t count =
       n_rows(recipe, record.signal.cols, record.fs, static_cast<std::ptrdiff_t>(centers.size()));
   const std::size_t bytes = row_bytes(recipe);
-  rows.values.reset(
-      new std::byte[static_cast<std::size_t>(checked_product("rows", count, static_cast<std::ptrdiff_t>(bytes)))]);
+  if (count > most) throw StageError("rows", record.name + ": is longer than a moment ago, when its header was read");
 
   std::vector<Use> use(static_cast<std::size_t>(n_slots));
   std::ptrdiff_t dropped = 0;
@@ -294,7 +301,7 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
       ++dropped;
       continue;
     }
-    std::byte* const row = rows.values.get() + rows.index.size() * bytes;
+    std::byte* const row = table + rows.index.size() * bytes;
     std::fill(row, row + bytes, std::byte{0});
     if (recipe.half)
       scale_row(leads, use, start + first, last - first, recipe, worker, reinterpret_cast<Half*>(row), first);
@@ -311,6 +318,19 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
                            record.name + ": " + std::to_string(dropped) + " of " + std::to_string(count) +
                                " rows dropped: too many invalid samples in a lead that the recipe needs"});
   return rows;
+}
+
+// Rows of an input before any is dropped; 0 where it cannot be read.
+std::ptrdiff_t most_rows(const Input& input, const Recipe& recipe, std::size_t n_centers) {
+  const auto centers = static_cast<std::ptrdiff_t>(n_centers);
+  if (input.record) return n_rows(recipe, input.record->signal.cols, input.record->fs, centers);
+  if (recipe.kind != Recipe::Kind::window) return n_rows(recipe, 1, recipe.fs, centers);  // whatever the length
+  try {
+    const RecordInfo info = read_header(input.path);
+    return n_rows(recipe, info.n_samples, info.fs, centers);
+  } catch (const std::exception&) {  // read_record will say why
+    return 0;
+  }
 }
 
 // `work(i)` for every i below n, on so many threads, of which this is one.
@@ -352,12 +372,6 @@ std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::strin
   return chosen;
 }
 
-std::size_t row_bytes(const Recipe& recipe) {
-  const std::ptrdiff_t values =
-      checked_product("recipe", static_cast<std::ptrdiff_t>(recipe.leads.size()), recipe.length);
-  return static_cast<std::size_t>(checked_product("recipe", values, recipe.half ? 2 : 4));
-}
-
 std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe,
                           const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors,
                           const std::function<std::byte*(std::ptrdiff_t)>& room_for) {
@@ -365,6 +379,17 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
   if (recipe.kind == Recipe::Kind::beat && centers.size() != inputs.size())
     throw std::invalid_argument("centers: beat rows need one array of R peaks per record");
   static const std::vector<std::int64_t> no_centers;
+  const auto centers_of = [&](std::size_t i) -> const std::vector<std::int64_t>& {
+    return recipe.kind == Recipe::Kind::beat ? centers[i] : no_centers;
+  };
+  std::vector<std::ptrdiff_t> place{0};  // of each input's first row
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    place.push_back(place.back() + most_rows(inputs[i], recipe, centers_of(i).size()));
+  const std::size_t bytes = row_bytes(recipe);
+  checked_product("rows", place.back(), static_cast<std::ptrdiff_t>(bytes));
+  std::byte* const table = room_for(place.back());
+  const auto row = [&](std::ptrdiff_t i) { return table + static_cast<std::size_t>(i) * bytes; };
+
   std::vector<Rows> all(inputs.size());
   std::vector<std::exception_ptr> failures(inputs.size());
   in_parallel(inputs.size(), n_threads, [&] {
@@ -376,13 +401,9 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
         all[i].errors.push_back({index, stage, reason});
       };
       try {
-        const auto& here = recipe.kind == Recipe::Kind::beat ? centers[i] : no_centers;
-        if (inputs[i].record) {
-          all[i] = rows_of(*inputs[i].record, recipe, here, worker, index);
-        } else {
-          const Record record = read_record(inputs[i].path, {});
-          all[i] = rows_of(record, recipe, here, worker, index);
-        }
+        if (!inputs[i].record) read_record(inputs[i].path, {}, worker.record);
+        const Record& record = inputs[i].record ? *inputs[i].record : worker.record;
+        all[i] = rows_of(record, recipe, centers_of(i), worker, index, row(place[i]), place[i + 1] - place[i]);
       } catch (const StageError& e) {
         list(e.stage, e.what());
       } catch (const std::exception& e) {
@@ -394,16 +415,12 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
     for (const auto& failure : failures)
       if (failure) std::rethrow_exception(failure);
 
-  std::vector<std::size_t> before{0};  // rows of the records ahead of each
-  for (const Rows& rows : all) before.push_back(before.back() + rows.index.size());
-  std::byte* const table = room_for(static_cast<std::ptrdiff_t>(before.back()));
-  const std::size_t bytes = row_bytes(recipe);
-  in_parallel(inputs.size(), n_threads, [&] {
-    return [&](std::size_t i) {
-      std::memcpy(table + before[i] * bytes, all[i].values.get(), all[i].index.size() * bytes);
-      all[i].values.reset();
-    };
-  });
+  std::ptrdiff_t n = 0;  // rows that were dropped leave no hole
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto here = static_cast<std::ptrdiff_t>(all[i].index.size());
+    if (n != place[i]) std::memmove(row(n), row(place[i]), static_cast<std::size_t>(here) * bytes);
+    n += here;
+  }
   return all;
 }
 
