@@ -14,12 +14,12 @@ test:
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl
+	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp
 
 type:
 	$(PYTHON) -m mypy

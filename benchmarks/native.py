@@ -3,12 +3,17 @@
     python benchmarks/native.py
 
 Prints machine and versions, then a table: what, reference, both medians with their spread, the ratio, and the largest
-difference from the reference in float64.
+difference from the reference in float64; then how far the whole chain is from what the machine could do at best.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the machine's limits, before NumPy is loaded
+
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,13 +50,49 @@ def measure(function: Callable[[], Any]) -> tuple[float, float]:
     return float(median), float((high - low) / median)
 
 
-def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Callable[[], Any]) -> None:
+def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Callable[[], Any]) -> float:
+    """Print one line of the table; returns our median, s."""
     mine, spread = measure(ours)
     other, other_spread = measure(reference)
     error = np.nanmax(np.abs(np.asarray(ours(), np.float64) - np.asarray(reference(), np.float64)))
     print(
         f"{what:34} {reference_name:22} {mine * 1e6:9.1f} us ±{spread:4.0%} {other * 1e6:11.1f} us ±{other_spread:4.0%}"
         f" {other / mine:7.1f}x {error:9.1e}"
+    )
+    return mine
+
+
+def machine() -> str:
+    """Processor, versions, commit and SIMD level, for the head of a table."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    repository = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(repository), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return (
+        f"{processor}, {os.cpu_count()} cores, level {pqrst.simd()}; commit {commit}, {time.strftime('%Y-%m-%d')}\n"
+        f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
+        f"wfdb {wfdb.__version__}"
+    )
+
+
+def limits(chain_s: float) -> None:
+    """How long the chain of 12 leads x 5,000 samples would take if only arithmetic, or only memory, took time."""
+    a = np.random.default_rng(0).standard_normal((512, 512))
+    fma_rate = 512**3 / measure(lambda: a @ a)[0]
+    source, target = np.zeros(60_000), np.zeros(60_000)  # as large as the filtered record: the second cache
+    copy_rate = 2 * source.nbytes / measure(lambda: np.copyto(target, source))[0]
+    values = 60_000
+    # band-pass: two per section, way and sample, with the padding; moments one, scaling two
+    n_fma = 2 * 3 * 2 * 12 * 5042 + 3 * values
+    # bytes of a value: code out of the page cache 2 + 2, float32 4 + 4, filtered float64 8, read twice 8 + 8, float16 2
+    n_bytes = (2 + 2 + 4 + 4 + 8 + 8 + 8 + 2) * values
+    arithmetic, memory = n_fma / fma_rate, n_bytes / copy_rate
+    print(
+        f"the chain's limits: {n_fma / 1e6:.2f} M fused multiply-adds at {fma_rate / 1e9:.0f} G/s (matrix product) "
+        f"take {arithmetic * 1e6:.0f} us,\n{n_bytes / 1e6:.1f} MB at {copy_rate / 1e9:.0f} GB/s (copy of 480 kB) "
+        f"{memory * 1e6:.0f} us: the chain takes {chain_s / (arithmetic + memory):.1f} times their sum"
     )
 
 
@@ -73,10 +114,7 @@ def main() -> None:
     x64 = rng.standard_normal((12, 5000)).cumsum(axis=1)
     x32 = x64.astype(np.float32)
     exact = x32.astype(np.float64)
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__},"
-    )
-    print(f"wfdb {wfdb.__version__}; medians with quartile spread; float32 here, float64 there")
+    print(f"{machine()}\nmedians with quartile spread, one thread; float32 here, float64 there")
     print(f"{'':34} {'reference':22} {'pqrst':>17} {'reference':>19} {'ratio':>7} {'max error':>9}")
 
     sections = scipy.signal.butter(3, [0.5, 40], "bandpass", fs=500, output="sos")
@@ -128,12 +166,22 @@ def main() -> None:
         )
         recipe = config.Recipe(fs=500.0)
         tree = config.plain(recipe)
-        row(
-            "record -> prepared, 500 -> 500 Hz",
-            lambda: pqrst.prepare(exam, tree).rows[0],
-            "wfdb, SciPy, NumPy",
-            lambda: by_hand(exam, recipe),
-        )
+        signal, _, _ = simulate.simulate_record(generator, patient, (), 10.0, 1000.0)
+        simulate.write_signal(Path(folder), "double", signal, 1000.0, [])
+        chain_s = [
+            row(
+                f"record -> prepared, {fs} -> 500 Hz",
+                partial(_prepared, path, tree),
+                "wfdb, SciPy, NumPy",
+                partial(by_hand, path, recipe),
+            )
+            for path, fs in ((exam, 500), (f"{folder}/double", 1000))
+        ]
+    limits(chain_s[0])
+
+
+def _prepared(path: str, recipe: dict[str, Any]) -> Any:
+    return pqrst.prepare(path, recipe).rows[0]
 
 
 def _signal(path: str) -> np.ndarray[Any, Any]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from math import gcd
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.signal
+from conftest import REPOSITORY
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -113,6 +116,22 @@ def test_every_simd_level_runs_when_forced_and_gives_the_same_bits():
         result = run_level(level).stdout.splitlines()
         assert result[0] == level
         assert result[1:] == expected[1:]
+
+
+def test_neon_gives_the_same_bits_as_this_machine(tmp_path):
+    """tests/levels.cpp hashes what the kernels put out, here and in an emulator of a 64-bit ARM."""
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
+    if not compiler or not emulator or not shutil.which("c++"):
+        pytest.skip("needs a compiler, aarch64-linux-gnu-g++ and qemu-aarch64-static")
+    sources = [REPOSITORY / "tests/levels.cpp", REPOSITORY / "csrc/kernels.cpp"]
+    flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=300)
+    run(["c++", *flags, *sources, "-o", tmp_path / "here"])
+    run([compiler, *flags, "-static", *sources, "-o", tmp_path / "neon"])
+    expected, result = run([tmp_path / "here"]), run([emulator, tmp_path / "neon"])
+    assert result.stderr.strip() == "neon"
+    assert result.stdout == expected.stdout
+    assert len(result.stdout.splitlines()) > 200
 
 
 # ------------------------------------------------------------------------------------------------ bandpass
