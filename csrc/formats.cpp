@@ -183,9 +183,8 @@ void decode(int format, const std::uint8_t* bytes, std::ptrdiff_t skip, std::ptr
       return decode_aligned<1>(bytes, n, codes, [](Byte b) { return sign_extend(b[0], 8); });
     case 16:
       return decode_aligned<2>(bytes, n, codes, [](Byte b) { return sign_extend(u16(b), 16); });
-    case 24:
-      return decode_aligned<3>(bytes, n, codes,
-                               [](Byte b) { return sign_extend(u16(b) | static_cast<std::uint32_t>(b[2]) << 16, 24); });
+    case 24:  // in the upper bytes of a word
+      return decode_aligned<3>(bytes, n, codes, [](Byte b) { return static_cast<std::int32_t>(u32(b) << 8) >> 8; });
     case 32:
       return decode_aligned<4>(bytes, n, codes, [](Byte b) { return static_cast<std::int32_t>(u32(b)); });
     case 61:

@@ -62,11 +62,13 @@ std::ptrdiff_t skew_in_frames(const SignalLine& signal, std::ptrdiff_t n_frames)
 
 void integrate_differences(Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
   const std::ptrdiff_t spf = lead.line->samps_per_frame;
+  std::uint32_t level = lead.level;
   for (std::ptrdiff_t i = 0; i < n; ++i)
     for (std::ptrdiff_t k = 0; k < spf; ++k) {
-      lead.level += static_cast<std::uint32_t>(codes[k * n + i]);
-      codes[k * n + i] = static_cast<std::int32_t>(lead.level);
+      level += static_cast<std::uint32_t>(codes[k * n + i]);
+      codes[k * n + i] = static_cast<std::int32_t>(level);
     }
+  lead.level = level;
 }
 
 // `n` frames of several codes: their mean in whole ADC units, cut towards zero, as WFDB readers return it, in the first
@@ -220,8 +222,10 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
         end = bytes_for(group.format, std::min(sample + most_read, last * stride));
         file.read(group.byte_offset + begin, end - begin, bytes.data());
       }
-      decode(group.format, bytes.data() + (byte_of(sample) - begin), sample % block, n * stride, frames.data());
-      kernel.turn_frames(frames.data(), n, stride, samples.data());
+      const bool turned = stride == 1;  // a frame of one sample is a row already
+      decode(group.format, bytes.data() + (byte_of(sample) - begin), sample % block, n * stride,
+             turned ? samples.data() : frames.data());
+      if (!turned) kernel.turn_frames(frames.data(), n, stride, samples.data());
       for (Lead& lead : leads) {
         std::int32_t* codes = samples.data() + lead.place * n;
         const std::ptrdiff_t spf = lead.line->samps_per_frame;
