@@ -130,9 +130,11 @@ void filter(const Cascade& cascade, const In* const* x, Out* const* out, std::pt
     throw std::invalid_argument("x: has " + std::to_string(n_samples) + " samples, this filter needs at least " +
                                 std::to_string(cascade.padding + 1) + " (more than its padding)");
   const std::ptrdiff_t n_frames = n_samples + 2 * cascade.padding;
-  const std::ptrdiff_t n_kept = std::min(n_frames, chunk_frames) + 2 * cascade.padding +
-                                ((n_frames - 1) / chunk_frames + 1) * n_delays_of(cascade.n_sections);
-  double* const room = scratch.get(static_cast<std::size_t>(8 * n_kept));
+  constexpr std::ptrdiff_t most_lanes = 8;
+  const std::ptrdiff_t n_chunks = (n_frames - 1) / (chunk_values / most_lanes) + 1;
+  double* const room = scratch.get(
+      static_cast<std::size_t>(std::min(n_frames * most_lanes, chunk_values) +
+                               (2 * cascade.padding + n_chunks * n_delays_of(cascade.n_sections)) * most_lanes));
   if constexpr (std::is_same_v<In, double>)
     kernels().filter_double(cascade, x, out, n_leads, n_samples, room);
   else if constexpr (std::is_same_v<Out, double>)

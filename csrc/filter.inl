@@ -170,12 +170,13 @@ struct Group {
   }
 };
 
-// Both ways over up to n_lanes leads. Only `chunk_frames` of the forward pass are kept: of a longer signal the delays
+// Both ways over up to n_lanes leads. Only a chunk of the forward pass is kept: of a longer signal the delays
 // at the start of each chunk, from which it is run again when the way back gets there. So memory hardly grows with the
 // signal, and the result is the same to the last bit.
 template <int n_lanes, class In, class Out>
 void filter_group(const Cascade& cascade, const In* const* x, Out* const* out, int n_leads, std::ptrdiff_t n,
                   double* scratch) {
+  constexpr std::ptrdiff_t chunk_frames = chunk_values / n_lanes;
   const std::ptrdiff_t n_frames = n + 2 * cascade.padding, n_chunks = (n_frames - 1) / chunk_frames + 1;
   const std::ptrdiff_t last = (n_chunks - 1) * chunk_frames;  // where the last chunk begins
   double* const frames = scratch;

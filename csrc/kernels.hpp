@@ -48,7 +48,7 @@ struct Cascade {
 constexpr int n_delays_of(int n_sections) {
   return 3 * n_sections + 1;
 }
-constexpr std::ptrdiff_t chunk_frames = 8192;  // of 8 leads 512 KiB: stays in the second cache
+constexpr std::ptrdiff_t chunk_values = 96 * 1024;  // frames x lanes kept at a time: stays in the second cache
 
 // --------------------------------------------------------------------------------------------- resampler
 

@@ -220,7 +220,7 @@ Scaling scaling_of(const double* x, std::ptrdiff_t n, const Recipe& recipe) {
   return recipe.scale == Recipe::Scale::zscore ? zscore_of(x, n) : minmax_of(x, n);
 }
 
-// Samples [from, from + n) of the slots in use, scaled, into columns [column, column + n) of `row`, which is zero.
+// Samples [from, from + n) of the slots in use, scaled, into columns [column, column + n) of `row`.
 template <class Out>
 void scale_row(const std::vector<Lead>& leads, const std::vector<Use>& use, std::ptrdiff_t from, std::ptrdiff_t n,
                const Recipe& recipe, Worker& worker, Out* row, std::ptrdiff_t column) {
@@ -302,7 +302,9 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
       continue;
     }
     std::byte* const row = table + rows.index.size() * bytes;
-    std::fill(row, row + bytes, std::byte{0});
+    const bool whole = first == 0 && last == recipe.length &&
+                       std::all_of(use.begin(), use.end(), [](Use here) { return here == usable; });
+    if (!whole) std::fill(row, row + bytes, std::byte{0});
     if (recipe.half)
       scale_row(leads, use, start + first, last - first, recipe, worker, reinterpret_cast<Half*>(row), first);
     else

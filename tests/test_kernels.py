@@ -183,6 +183,23 @@ def test_a_pass_starts_in_the_state_of_sosfilt_zi(order):
     assert (pqrst.bandpass(np.full(500, 1e6), 100, 5, 40, order) == 0).all()
 
 
+@pytest.mark.parametrize("n_leads", [1, 2, 4, 8, 9])
+@pytest.mark.parametrize("kernel", ["bandpass", "notch"])
+def test_long_signals_equal_scipy_at_the_borders_of_a_chunk(rng, n_leads, kernel):
+    """The extended signal is kept 96 Ki values at a time, 12, 24 or 48 Ki frames: see chunk_values."""
+    if kernel == "bandpass":
+        sections, padding = butter(3, 0.5, 40, 360), 21
+    else:
+        sections, padding = scipy.signal.tf2sos(*scipy.signal.iirnotch(50, 30, 360)), 9
+    for n_frames in (12288, 24576, 49152, 2 * 49152):
+        for n_samples in range(n_frames - 2 * padding - 1, n_frames + padding + 2, padding):
+            x = walk(rng, n_leads, n_samples)
+            expected = scipy.signal.sosfiltfilt(sections, x)
+            np.testing.assert_allclose(KERNELS[kernel](x), expected, rtol=0, atol=FILTER)
+            in_float = KERNELS[kernel](x.astype(np.float32))
+            np.testing.assert_allclose(in_float, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("fs", [100, 128, 257, 360, 500, 1000])
 def test_bandpass_equals_scipy(rng, fs, order):
@@ -827,3 +844,30 @@ def test_help_states_shapes_and_errors(name):
     text = getattr(pqrst, name).__doc__
     for heading in ("Parameters\n", "Returns\n", "Raises\n", "float32"):
         assert heading in text
+
+
+DAY = """
+import numpy as np, pqrst, resource, sys
+unit = {"linux": 2**10, "darwin": 1}[sys.platform]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+beat = np.sin(np.arange(300, dtype=np.float32) * np.float32(np.pi / 300)) ** 51
+n = 30_000_000
+x = np.resize(beat, n)
+filtered, resampled = lambda: pqrst.bandpass(x, 350, 0.5, 40), lambda: pqrst.resample(x, 360, 500)
+for kernel in (filtered, resampled, lambda: pqrst.rpeaks(x, 350)):
+    before = peak()
+    result = kernel()
+    print(len(result), int(result[-1]) if result.dtype == np.int64 else 0, peak() - before - result.nbytes / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_a_day_of_one_lead_takes_no_memory_beyond_its_result():
+    here = Path(pqrst.__file__).parent
+    run = subprocess.run([sys.executable, "-c", DAY], capture_output=True, text=True, cwd=here, timeout=500, check=True)
+    filtered, resampled, beats = (line.split() for line in run.stdout.splitlines())
+    assert filtered[0] == "30000000" and resampled[0] == "41666667"
+    assert 99_990 <= int(beats[0]) <= 100_000  # a beat every 300 samples
+    assert int(beats[1]) > 29_990_000
+    for kernel in (filtered, resampled, beats):
+        assert float(kernel[2]) < 8  # MiB
