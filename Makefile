@@ -1,8 +1,15 @@
 # The habits. `make VENV=.venv install` once, then any of the others.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
+CXX_FILES := $(wildcard csrc/*.hpp csrc/*.cpp fuzz/*.hpp fuzz/*.cpp)
 
-.PHONY: install test lint format type stubs bench demo clean
+# For `sanitize` and `fuzz`: the C++ code without its binding, compiled to stop at the first finding.
+TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
+SANITIZE := -std=c++17 -Icsrc -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined -pthread \
+	-Wall -Wextra -Werror -fsanitize=address,undefined
+FUZZ_SECONDS ?= 600
+
+.PHONY: install test sanitize fuzz clang lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -11,15 +18,35 @@ install:  ## a virtual environment with everything that development needs
 test:
 	$(PYTHON) -m pytest
 
+sanitize: build/sanitize/replay  ## tests that need no torch, then the corpus, under AddressSanitizer and UBSan
+	PQRST_SANITIZE=1 $(PYTHON) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/tmp
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		$(abspath $(PYTHON)) -m pytest -q --no-header $(addprefix ../../tests/,$(SANITIZED_TESTS))
+	build/sanitize/replay tests/corpus
+
+build/sanitize/replay: fuzz/replay.cpp $(TARGETS) $(CXX_FILES)
+	mkdir -p $(@D)
+	$(CXX) $(SANITIZE) fuzz/replay.cpp $(TARGETS) -o $@
+
+fuzz:  ## looks for new inputs with libFuzzer, FUZZ_SECONDS for each target; a finding is left in build/fuzz/
+	mkdir -p build/fuzz/records build/fuzz/annotations
+	clang++ $(SANITIZE) -fsanitize=fuzzer fuzz/fuzzer.cpp $(TARGETS) -o build/fuzz/fuzzer
+	for target in records annotations; do \
+		PQRST_FUZZ_TARGET=$$target build/fuzz/fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+			-malloc_limit_mb=16 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
+			build/fuzz/$$target tests/corpus/$$target || exit 1; \
+	done
+
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.hpp csrc/*.cpp
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.hpp csrc/*.cpp
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
 type:
 	$(PYTHON) -m mypy

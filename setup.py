@@ -10,6 +10,11 @@ from setuptools import setup
 FLAGS = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra"]
 if os.environ.get("PQRST_WERROR"):
     FLAGS.append("-Werror")
+LINK_FLAGS = ["-pthread"]
+if os.environ.get("PQRST_SANITIZE"):  # see `make sanitize`
+    SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    FLAGS += [*SANITIZE, "-fno-omit-frame-pointer", "-g", "-O1"]
+    LINK_FLAGS += SANITIZE
 
 ParallelCompile("PQRST_BUILD_JOBS", default=0).install()
 setup(
@@ -20,7 +25,7 @@ setup(
             depends=sorted(str(path) for path in Path("csrc").glob("*.hpp")),
             cxx_std=17,
             extra_compile_args=FLAGS,
-            extra_link_args=["-pthread"],
+            extra_link_args=LINK_FLAGS,
         )
     ]
 )
