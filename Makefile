@@ -7,6 +7,7 @@ CXX_FILES := $(wildcard csrc/*.hpp csrc/*.cpp fuzz/*.hpp fuzz/*.cpp)
 TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
 SANITIZE := -std=c++17 -Icsrc -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined -pthread \
 	-Wall -Wextra -Werror -fsanitize=address,undefined
+TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py corpus.py)
 FUZZ_SECONDS ?= 600
 
 .PHONY: install test sanitize fuzz clang lint format type stubs bench demo clean
@@ -18,16 +19,13 @@ install:  ## a virtual environment with everything that development needs
 test:
 	$(PYTHON) -m pytest
 
-sanitize: build/sanitize/replay  ## tests that need no torch, then the corpus, under AddressSanitizer and UBSan
-	PQRST_SANITIZE=1 $(PYTHON) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/tmp
-	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
+sanitize:  ## the tests that need no torch, then the corpus, under AddressSanitizer and UndefinedBehaviorSanitizer
+	PQRST_SANITIZE=1 $(PYTHON) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/temp
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		$(abspath $(PYTHON)) -m pytest -q --no-header $(addprefix ../../tests/,$(SANITIZED_TESTS))
+		$(abspath $(PYTHON)) -m pytest -q -s --no-header $(TORCHLESS_TESTS)
+	$(CXX) $(SANITIZE) fuzz/replay.cpp $(TARGETS) -o build/sanitize/replay
 	build/sanitize/replay tests/corpus
-
-build/sanitize/replay: fuzz/replay.cpp $(TARGETS) $(CXX_FILES)
-	mkdir -p $(@D)
-	$(CXX) $(SANITIZE) fuzz/replay.cpp $(TARGETS) -o $@
 
 fuzz:  ## looks for new inputs with libFuzzer, FUZZ_SECONDS for each target; a finding is left in build/fuzz/
 	mkdir -p build/fuzz/records build/fuzz/annotations
@@ -37,6 +35,11 @@ fuzz:  ## looks for new inputs with libFuzzer, FUZZ_SECONDS for each target; a f
 			-malloc_limit_mb=16 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
 			build/fuzz/$$target tests/corpus/$$target || exit 1; \
 	done
+
+clang:  ## the same tests with the extension compiled by Clang, its warnings as errors
+	CC=clang CXX=clang++ PQRST_WERROR=1 \
+		$(PYTHON) setup.py -q build_ext --build-lib build/clang --build-temp build/clang/temp
+	cd build/clang && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
 
 lint:
 	$(PYTHON) -m ruff check .

@@ -52,3 +52,12 @@ def test_annotations(path, tmp_path):
     (tmp_path / "r.atr").write_bytes(path.read_bytes())
     found = attempt(lambda: pqrst.read_annotations(tmp_path / "r", "atr"))
     assert found is None or len(found) == len(found.symbol) == len(found.aux)
+
+
+def test_a_record_name_is_at_most_as_long_as_a_file_name(tmp_path):
+    (tmp_path / "a.dat").write_bytes(bytes(2))
+    (tmp_path / "r.hea").write_text("n" * 255 + " 1 250\na.dat 16\n")
+    assert pqrst.read(tmp_path / "r").leads == ("record " + "n" * 255 + ", signal 0",)
+    (tmp_path / "r.hea").write_text("n" * 256 + " 1 250\na.dat 16\n")
+    with pytest.raises(pqrst.FormatError, match="line 1: record name of 256 bytes: must be at most 255"):
+        pqrst.read(tmp_path / "r")
