@@ -1,12 +1,11 @@
 # The habits. `make VENV=.venv install` once, then any of the others.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
-CXX_FILES := $(wildcard csrc/*.hpp csrc/*.cpp fuzz/*.hpp fuzz/*.cpp)
 
 # For `sanitize` and `fuzz`: the C++ code without its binding, compiled to stop at the first finding.
 TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
-SANITIZE := -std=c++17 -Icsrc -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined -pthread \
-	-Wall -Wextra -Werror -fsanitize=address,undefined
+SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -Werror \
+	-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py corpus.py)
 FUZZ_SECONDS ?= 600
 
@@ -44,12 +43,12 @@ clang:  ## the same tests with the extension compiled by Clang, its warnings as 
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl fuzz/*.?pp
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i $(CXX_FILES)
+	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl fuzz/*.?pp
 
 type:
 	$(PYTHON) -m mypy

@@ -31,6 +31,7 @@ __all__: list[str] = [
     "row_samples",
     "rpeaks",
     "segment",
+    "simd",
     "zscore",
 ]
 
@@ -274,11 +275,9 @@ def _bandpass_design(
     low_hz: typing.SupportsFloat | typing.SupportsIndex,
     high_hz: typing.SupportsFloat | typing.SupportsIndex,
     fs: typing.SupportsFloat | typing.SupportsIndex,
-) -> tuple[
-    list[typing.Annotated[list[float], "FixedSize(6)"]], list[typing.Annotated[list[float], "FixedSize(2)"]], int
-]:
+) -> tuple[list[typing.Annotated[list[float], "FixedSize(2)"]], float, int]:
     """
-    Second-order sections as SciPy writes them, initial state of each, padding in samples.
+    (a1, a2) of each second-order section, the gain of all, padding in samples.
     """
 
 def _resampling_taps(
@@ -522,7 +521,7 @@ def resample(
     Returns
     -------
     (..., ceil(T * fs_out / fs_in)), dtype and unit of x, computed in this dtype; equal rates give a copy. NaN or infinity
-    stays in its lead, within 10 samples of the lower rate.
+    stays in its lead, and reaches 10 samples of the lower rate and up to 5 outputs beside them.
 
     Raises
     ------
@@ -627,6 +626,15 @@ def segment(
         length < 1, a rank other than 2, no leads, no samples, or a centre more than one window outside the signal.
     TypeError
         x is not numeric (bool, complex, text, None, ...) or float16; centers are not integers.
+    """
+
+def simd() -> str:
+    """
+    The instructions that the kernels use: "avx512", "avx2", "neon" or "baseline".
+
+    The best that the machine has, or the one that the environment variable PQRST_SIMD names when the extension is loaded
+    (an ImportError where machine or build have no such level). All give the same bits. "baseline" computes its fused
+    multiply-adds in the C library: exact, and slow where the processor has none, as before 2013.
     """
 
 def zscore(x: typing.Any) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:

@@ -10,6 +10,8 @@ from setuptools import setup
 FLAGS = ["-O3", "-ffp-contract=off", "-Wall", "-Wextra"]
 if os.environ.get("PQRST_WERROR"):
     FLAGS.append("-Werror")
+if os.environ.get("PQRST_BASELINE_ONLY"):  # no SIMD levels, for tests
+    FLAGS.append("-DPQRST_BASELINE_ONLY")
 LINK_FLAGS = ["-pthread"]
 if os.environ.get("PQRST_SANITIZE"):  # see `make sanitize`
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -22,7 +24,7 @@ setup(
         Pybind11Extension(
             "pqrst",
             sorted(str(path) for path in Path("csrc").glob("*.cpp")),
-            depends=sorted(str(path) for path in Path("csrc").glob("*.hpp")),
+            depends=sorted(str(path) for path in [*Path("csrc").glob("*.hpp"), *Path("csrc").glob("*.inl")]),
             cxx_std=17,
             extra_compile_args=FLAGS,
             extra_link_args=LINK_FLAGS,

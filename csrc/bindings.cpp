@@ -17,6 +17,7 @@
 #include "annotations.hpp"
 #include "array.hpp"
 #include "filter.hpp"
+#include "kernels.hpp"
 #include "prepare.hpp"
 #include "record.hpp"
 #include "refuse.hpp"
@@ -455,12 +456,12 @@ TypeError
           checked_product("x resampled", checked_product("x resampled", view.rows, length), sizeof(T));
           const auto resampler = [&] {
             py::gil_scoped_release release;
-            return Resampler<T>(ratio);
+            return resampler_for<T>(ratio);
           }();
           auto out = result_like(in, length);
           const View<T> result = mutable_view(out);
           py::gil_scoped_release release;
-          resampler.apply(view, result);
+          resampler->apply(view, result);
           return out;
         });
       },
@@ -476,7 +477,7 @@ fs_in, fs_out : int, float or fractions.Fraction, rates of x and of the result i
 Returns
 -------
 (..., ceil(T * fs_out / fs_in)), dtype and unit of x, computed in this dtype; equal rates give a copy. NaN or infinity
-stays in its lead, within 10 samples of the lower rate.
+stays in its lead, and reaches 10 samples of the lower rate and up to 5 outputs beside them.
 
 Raises
 ------
@@ -572,13 +573,13 @@ TypeError
   m.def(
       "_bandpass_design",
       [](int order, double low_hz, double high_hz, double fs) {
-        const ZeroPhaseFilter filter(butterworth_bandpass(order, low_hz, high_hz, fs));
-        std::vector<std::array<double, 6>> sections;
-        for (const Section& s : filter.sections) sections.push_back({s.b0, s.b1, s.b2, 1, s.a1, s.a2});
-        return py::make_tuple(sections, filter.state, filter.padding);
+        const Cascade c = butterworth_bandpass(order, low_hz, high_hz, fs);
+        std::vector<std::array<double, 2>> poles;
+        for (int k = 0; k < c.n_sections; ++k) poles.push_back({c.a1[k], c.a2[k]});
+        return py::make_tuple(poles, c.gain, c.padding);
       },
       "order"_a, "low_hz"_a, "high_hz"_a, "fs"_a,
-      "Second-order sections as SciPy writes them, initial state of each, padding in samples.");
+      "(a1, a2) of each second-order section, the gain of all, padding in samples.");
   m.def(
       "_resampling_taps",
       [](std::int64_t up, std::int64_t down) {
@@ -791,31 +792,31 @@ std::vector<Input> inputs_of(const py::sequence& records) {
   return inputs;
 }
 
-PyPrepared gathered(const std::vector<Rows>& all, const Recipe& recipe, const py::object& out) {
+// (n, L, length) of the recipe's dtype: new, or the first rows of `out`.
+py::array rows_array(py::ssize_t n, const Recipe& recipe, const py::object& out) {
   const auto n_slots = static_cast<py::ssize_t>(recipe.leads.size()), length = static_cast<py::ssize_t>(recipe.length);
-  py::ssize_t n = 0;
-  for (const Rows& r : all) n += static_cast<py::ssize_t>(r.index.size());
   const py::dtype dtype(recipe.half ? "float16" : "float32");
+  if (out.is_none()) return py::array(dtype, {n, n_slots, length});
+  const auto array = py::cast<py::array>(out);
+  if (!array.dtype().equal(dtype) || array.ndim() != 3 || array.shape(1) != n_slots || array.shape(2) != length ||
+      !(array.flags() & py::array::c_style) || !array.writeable())
+    throw std::invalid_argument("out: expected a writable C-ordered array (rows, " + std::to_string(n_slots) + ", " +
+                                std::to_string(length) + ") of " + std::string(recipe.half ? "float16" : "float32"));
+  if (array.shape(0) < n)
+    throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " +
+                                std::to_string(n));
+  return array[py::slice(0, n, 1)].cast<py::array>();
+}
+
+PyPrepared gathered(const std::vector<Rows>& all, py::array rows, py::ssize_t n_slots) {
   PyPrepared result;
-  if (out.is_none()) {
-    result.rows = py::array(dtype, {n, n_slots, length});
-  } else {
-    const auto array = py::cast<py::array>(out);
-    if (!array.dtype().equal(dtype) || array.ndim() != 3 || array.shape(1) != n_slots || array.shape(2) != length ||
-        !(array.flags() & py::array::c_style) || !array.writeable())
-      throw std::invalid_argument("out: expected a writable C-ordered array (rows, " + std::to_string(n_slots) + ", " +
-                                  std::to_string(length) + ") of " + std::string(recipe.half ? "float16" : "float32"));
-    if (array.shape(0) < n)
-      throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " +
-                                  std::to_string(n));
-    result.rows = array[py::slice(0, n, 1)].cast<py::array>();
-  }
+  result.rows = std::move(rows);
+  const py::ssize_t n = result.rows.shape(0);
   result.record = py::array_t<std::int64_t>(n);
   result.index = py::array_t<std::int64_t>(n);
   result.start = py::array_t<std::int64_t>(n);
   result.valid = py::array_t<std::int64_t>({n, py::ssize_t{2}});
   result.lead_mask = py::array_t<std::uint8_t>({n, n_slots});
-  auto* values = static_cast<std::byte*>(result.rows.mutable_data());
   auto* record = result.record.mutable_data();
   auto* index = result.index.mutable_data();
   auto* start = result.start.mutable_data();
@@ -823,7 +824,6 @@ PyPrepared gathered(const std::vector<Rows>& all, const Recipe& recipe, const py
   auto* mask = result.lead_mask.mutable_data();
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Rows& r = all[i];
-    values = std::copy(r.values.begin(), r.values.end(), values);
     record = std::fill_n(record, r.index.size(), static_cast<std::int64_t>(i));
     index = std::copy(r.index.begin(), r.index.end(), index);
     start = std::copy(r.start.begin(), r.start.end(), start);
@@ -875,12 +875,18 @@ warnings : list of (record, stage, reason), what is, with something to say about
           }
         if (n_threads < 1)
           throw std::invalid_argument("n_threads " + std::to_string(n_threads) + ": must be at least 1");
+        py::array rows;
+        const auto room_for = [&](std::ptrdiff_t n) {
+          const py::gil_scoped_acquire acquire;
+          rows = rows_array(n, recipe, out);
+          return static_cast<std::byte*>(rows.mutable_data());
+        };
         std::vector<Rows> all;
         {
           const py::gil_scoped_release release;
-          all = prepare(inputs, recipe, r_peaks, n_threads, skip_errors);
+          all = prepare(inputs, recipe, r_peaks, n_threads, skip_errors, room_for);
         }
-        return gathered(all, recipe, out);
+        return gathered(all, std::move(rows), static_cast<py::ssize_t>(recipe.leads.size()));
       },
       "records"_a, "recipe"_a, "centers"_a = py::none(), "out"_a = py::none(), "n_threads"_a = 1,
       "skip_errors"_a = false,
@@ -933,6 +939,18 @@ without regard to case.)");
 
 PYBIND11_MODULE(pqrst, m) {
   m.doc() = "The signal chain of the ECG toolkit: WFDB reading, filters, resampling, R peaks, rows.";
+  try {
+    kernels();
+  } catch (const std::invalid_argument& e) {
+    throw py::import_error(e.what());
+  }
+  m.def(
+      "simd", [] { return kernels().level; },
+      R"(The instructions that the kernels use: "avx512", "avx2", "neon" or "baseline".
+
+The best that the machine has, or the one that the environment variable PQRST_SIMD names when the extension is loaded
+(an ImportError where machine or build have no such level). All give the same bits. "baseline" computes its fused
+multiply-adds in the C library: exact, and slow where the processor has none, as before 2013.)");
   py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError);
   py::register_exception_translator([](std::exception_ptr p) {
     try {

@@ -6,6 +6,11 @@
 
 namespace pqrst {
 
+// A binary16 number in an array.
+struct Half {
+  std::uint16_t bits;
+};
+
 inline std::uint16_t to_half(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);

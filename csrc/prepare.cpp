@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "filter.hpp"
-#include "half.hpp"
+#include "kernels.hpp"
 #include "resample.hpp"
 #include "scale.hpp"
 
@@ -26,7 +26,7 @@ struct Span {
 // One slot's signal on its way to rows.
 struct Lead {
   const float* raw = nullptr;  // as read; nullptr: no lead of the record fills the slot
-  std::vector<double> values;  // bridged, filtered, at the recipe's rate
+  double* values = nullptr;    // bridged, filtered, at the recipe's rate; nullptr: no sample is valid
   std::vector<Span> gaps;      // the invalid samples
 };
 
@@ -57,8 +57,7 @@ std::string slots_text(const std::vector<std::vector<std::string>>& slots) {
 }
 
 // Invalid samples become a line between their neighbours, at the ends the nearest value; returns where they were.
-std::vector<Span> bridge_gaps(std::vector<double>& x) {
-  const auto n = static_cast<std::ptrdiff_t>(x.size());
+std::vector<Span> bridge_gaps(double* x, std::ptrdiff_t n) {
   std::vector<Span> gaps;
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     if (std::isfinite(x[i])) continue;
@@ -85,7 +84,7 @@ Span at_record_rate(std::int64_t first, std::int64_t last, Ratio ratio, std::ptr
 // What a lead is good for in this part of the record: its gaps can make it missing, and one that never changes there is
 // flat (its filtered values are but the echo of what lies around, which scaling would blow up).
 Use use_of(const Lead& lead, Span part, const Recipe& recipe, double fs) {
-  if (!lead.raw || lead.values.empty()) return missing;
+  if (!lead.raw || !lead.values) return missing;
   std::ptrdiff_t invalid = 0;
   for (const Span& gap : lead.gaps) {
     const std::ptrdiff_t overlap = std::min(gap.stop, part.stop) - std::max(gap.start, part.start);
@@ -106,32 +105,32 @@ std::int64_t floor_div(std::int64_t a, std::int64_t b) {
   return a / b - (a % b != 0 && (a < 0) != (b < 0));
 }
 
-// Filters that depend on the recipe and the record's rate alone; designed once per rate and thread.
-struct Filters {
+// What a thread keeps from record to record: filters that depend on the recipe and the record's rate alone, and room to
+// work in.
+struct Worker {
   double fs = 0;
   Ratio ratio{1, 1};
-  std::optional<ZeroPhaseFilter> bandpass, notch;
-  std::optional<Resampler<double>> resampler;
+  std::optional<Cascade> bandpass, notch;
+  std::shared_ptr<const Resampler<double>> resampler;
+  Scratch room, filtered, resampled, joined;
 
   void design(const Recipe& recipe, double record_fs) {
     if (record_fs == fs) return;
     fs = 0;  // stays undesigned if anything below throws
     bandpass.reset();
     notch.reset();
-    resampler.reset();
     if (recipe.bandpass)
-      bandpass.emplace(
-          butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs));
-    if (recipe.notch_hz) notch.emplace(std::vector<Section>{notch_section(*recipe.notch_hz, notch_quality, record_fs)});
+      bandpass =
+          butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs);
+    if (recipe.notch_hz) notch = notch_section(*recipe.notch_hz, notch_quality, record_fs);
     ratio = rate_ratio(record_fs, recipe.fs);
-    resampler.emplace(ratio);
+    resampler = resampler_for<double>(ratio);
     fs = record_fs;
   }
 };
 
-// Takes the slots' leads out of the record, bridges their gaps and brings them to the recipe's rate.
-std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters& filters, Rows& rows,
-                            std::ptrdiff_t record_index) {
+// The leads that fill the slots, as read.
+std::vector<Lead> leads_of(const Record& record, const Recipe& recipe) {
   if (record.signal.rows == 0) throw StageError("leads", record.name + ": has no leads");
   if (record.signal.cols == 0) throw StageError("read", record.name + ": has no samples");
   const auto slots = match_leads(recipe.leads, record.leads);
@@ -140,11 +139,6 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters&
   if (none || (lacking && recipe.missing_is_error))
     throw StageError("leads", record.name + ": has leads " + joined(record.leads, ", ") +
                                   "; the recipe's slots accept " + slots_text(recipe.leads));
-  try {
-    filters.design(recipe, record.fs);
-  } catch (const std::invalid_argument& e) {
-    throw StageError("filter", record.name + ": " + e.what());
-  }
   std::vector<Lead> leads(slots.size());
   for (std::size_t slot = 0; slot < slots.size(); ++slot) {
     if (slots[slot] < 0) continue;
@@ -152,87 +146,114 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Filters&
     if (record.units[source] != "mV")
       throw StageError("leads",
                        record.name + ": lead " + record.leads[source] + " is in " + record.units[source] + ", not mV");
-    Lead& lead = leads[slot];
-    lead.raw = record.signal.row(slots[slot]);
-    const float* end = lead.raw + record.signal.cols;
-    if (std::all_of(lead.raw, end, [&lead](float value) { return value == *lead.raw; }))
-      rows.warnings.push_back({record_index, "leads", record.name + ": lead " + record.leads[source] + " is flat"});
-    lead.values.assign(lead.raw, end);
-    lead.gaps = bridge_gaps(lead.values);
-    if (!lead.gaps.empty() && lead.gaps[0].stop - lead.gaps[0].start == record.signal.cols) {
-      lead.values.clear();
-      continue;
-    }
-    const View<double> in{lead.values.data(), 1, record.signal.cols};
-    const View<const double> in_const{in.data, in.rows, in.cols};
-    try {
-      if (filters.bandpass) filters.bandpass->apply(in_const, in);
-      if (filters.notch) filters.notch->apply(in_const, in);
-    } catch (const std::invalid_argument& e) {
-      throw StageError("filter", record.name + ": " + e.what());
-    }
-    if (filters.ratio.up != filters.ratio.down) {
-      const std::ptrdiff_t n = resampled_length(in.cols, filters.ratio.up, filters.ratio.down);
-      std::vector<double> resampled(static_cast<std::size_t>(n));
-      filters.resampler->apply(in_const, View<double>{resampled.data(), 1, n});
-      lead.values = std::move(resampled);
-    }
+    leads[slot].raw = record.signal.row(slots[slot]);
   }
   return leads;
 }
 
-// Scales the valid samples of one row in place; row: (L, length) with `use` per slot.
-void scale_row(View<double> row, std::ptrdiff_t first, std::ptrdiff_t last, const std::vector<Use>& use,
-               const Recipe& recipe, std::vector<double>& scratch) {
-  if (recipe.scale == Recipe::Scale::none) return;
-  const std::ptrdiff_t n = last - first;
-  const auto scale = [&](View<double> x) {
-    const View<const double> in{x.data, x.rows, x.cols};
-    if (recipe.scale == Recipe::Scale::zscore)
-      zscore<double>(in, x);
-    else
-      minmax<double>(in, x);
-  };
-  if (recipe.over == Recipe::Over::lead) {
-    for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
-      if (use[static_cast<std::size_t>(slot)] == usable) scale({row.row(slot) + first, 1, n});
-  } else if (recipe.over == Recipe::Over::dataset) {
-    for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
-      for (std::ptrdiff_t t = first; t < last && use[static_cast<std::size_t>(slot)] == usable; ++t)
-        row.row(slot)[t] = (row.row(slot)[t] - recipe.center[static_cast<std::size_t>(slot)]) /
-                           recipe.spread[static_cast<std::size_t>(slot)];
-  } else {
-    scratch.clear();
-    for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
-      if (use[static_cast<std::size_t>(slot)] == usable)
-        scratch.insert(scratch.end(), row.row(slot) + first, row.row(slot) + last);
-    scale({scratch.data(), 1, static_cast<std::ptrdiff_t>(scratch.size())});
-    const double* from = scratch.data();
-    for (std::ptrdiff_t slot = 0; slot < row.rows; ++slot)
-      if (use[static_cast<std::size_t>(slot)] == usable) {
-        std::copy(from, from + n, row.row(slot) + first);
-        from += n;
-      }
+// Takes the slots' leads out of the record, bridges their gaps and brings them to the recipe's rate.
+std::vector<Lead> condition(const Record& record, const Recipe& recipe, Worker& worker, Rows& rows,
+                            std::ptrdiff_t record_index) {
+  std::vector<Lead> leads = leads_of(record, recipe);
+  try {
+    worker.design(recipe, record.fs);
+  } catch (const std::invalid_argument& e) {
+    throw StageError("filter", record.name + ": " + e.what());
   }
-}
-
-void append(std::vector<std::byte>& out, View<const double> row, bool half) {
-  const std::ptrdiff_t n = row.rows * row.cols;
-  const std::size_t begin = out.size(), width = half ? 2 : 4;
-  out.resize(begin + static_cast<std::size_t>(n) * width);
-  std::byte* to = out.data() + begin;
-  for (std::ptrdiff_t i = 0; i < n; ++i, to += width) {
-    const auto value = static_cast<float>(row.data[i]);
-    if (half) {
-      const std::uint16_t bits = to_half(value);
-      std::memcpy(to, &bits, 2);
-    } else {
-      std::memcpy(to, &value, 4);
+  const std::ptrdiff_t n = record.signal.cols;
+  const auto slots = static_cast<std::ptrdiff_t>(leads.size());
+  double* const filtered = worker.filtered.get(static_cast<std::size_t>(checked_product("record", slots, n)));
+  std::vector<const float*> whole;             // leads without gaps go through the filter as they were read
+  std::vector<double*> from_whole, in_double;  // where those go, and the others
+  for (std::ptrdiff_t slot = 0; slot < slots; ++slot) {
+    Lead& lead = leads[static_cast<std::size_t>(slot)];
+    if (!lead.raw) continue;
+    const Extent extent = detail::extent(lead.raw, n);
+    if (extent.finite && extent.low == extent.high) {
+      const auto source = static_cast<std::size_t>((lead.raw - record.signal.row(0)) / n);
+      rows.warnings.push_back({record_index, "leads", record.name + ": lead " + record.leads[source] + " is flat"});
     }
+    lead.values = filtered + slot * n;
+    if (extent.finite && worker.bandpass) {
+      whole.push_back(lead.raw);
+      from_whole.push_back(lead.values);
+      continue;
+    }
+    std::copy(lead.raw, lead.raw + n, lead.values);
+    if (!extent.finite) lead.gaps = bridge_gaps(lead.values, n);
+    if (!lead.gaps.empty() && lead.gaps[0].stop - lead.gaps[0].start == n)
+      lead.values = nullptr;
+    else
+      in_double.push_back(lead.values);
+  }
+  const auto in_place = [&](const Cascade& cascade, const std::vector<double*>& some) {
+    const std::vector<const double*> in(some.begin(), some.end());
+    filter(cascade, in.data(), some.data(), static_cast<std::ptrdiff_t>(some.size()), n, worker.room);
+  };
+  try {
+    if (worker.bandpass) {
+      filter(*worker.bandpass, whole.data(), from_whole.data(), static_cast<std::ptrdiff_t>(whole.size()), n,
+             worker.room);
+      in_place(*worker.bandpass, in_double);
+    }
+    if (worker.notch) {
+      in_place(*worker.notch, from_whole);
+      in_place(*worker.notch, in_double);
+    }
+  } catch (const std::invalid_argument& e) {
+    throw StageError("filter", record.name + ": " + e.what());
+  }
+  if (worker.resampler->is_copy()) return leads;
+  const std::ptrdiff_t n_out = worker.resampler->output_length(n);
+  double* out = worker.resampled.get(static_cast<std::size_t>(checked_product("record", slots, n_out)));
+  for (Lead& lead : leads) {
+    if (!lead.values) continue;
+    worker.resampler->apply(lead.values, n, out, worker.room);
+    lead.values = out;
+    out += n_out;
+  }
+  return leads;
+}
+
+Scaling scaling_of(const double* x, std::ptrdiff_t n, const Extent& extent, const Recipe& recipe) {
+  return recipe.scale == Recipe::Scale::zscore ? zscore_of(x, n, extent) : minmax_of(extent);
+}
+
+// Samples [from, from + n) of the slots in use, scaled, into columns [column, column + n) of `row`, which is zero.
+template <class Out>
+void scale_row(const std::vector<Lead>& leads, const std::vector<Use>& use, std::ptrdiff_t from, std::ptrdiff_t n,
+               const Recipe& recipe, Worker& worker, Out* row, std::ptrdiff_t column) {
+  const auto each = [&](auto&& act) {
+    for (std::size_t slot = 0; slot < leads.size(); ++slot)
+      if (use[slot] == usable) act(slot, leads[slot].values + from);
+  };
+  const auto put = [&](std::size_t slot, const double* x, const Scaling& scaling) {
+    detail::scale(x, n, scaling, row + static_cast<std::ptrdiff_t>(slot) * recipe.length + column);
+  };
+  if (recipe.scale == Recipe::Scale::none) {
+    each([&](std::size_t slot, const double* x) { put(slot, x, unchanged); });
+  } else if (recipe.over == Recipe::Over::lead) {
+    each([&](std::size_t slot, const double* x) {
+      const Extent extent = detail::extent(x, n);
+      if (extent.low < extent.high) put(slot, x, scaling_of(x, n, extent, recipe));
+    });
+  } else if (recipe.over == Recipe::Over::dataset) {
+    each([&](std::size_t slot, const double* x) {
+      put(slot, x, {1, recipe.center[slot], 0, recipe.spread[slot], true});
+    });
+  } else {
+    double* const joined = worker.joined.get(leads.size() * static_cast<std::size_t>(n));
+    double* end = joined;
+    each([&](std::size_t, const double* x) { end = std::copy(x, x + n, end); });
+    const std::ptrdiff_t n_joined = end - joined;
+    const Extent extent = n_joined > 0 ? detail::extent(joined, n_joined) : Extent{};
+    if (!(extent.low < extent.high)) return;
+    const Scaling scaling = scaling_of(joined, n_joined, extent, recipe);
+    each([&](std::size_t slot, const double* x) { put(slot, x, scaling); });
   }
 }
 
-Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Filters& filters,
+Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
              std::ptrdiff_t record_index) {
   Rows rows;
   for (const auto& text : record.warnings) rows.warnings.push_back({record_index, "read", text});
@@ -245,15 +266,16 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
                                      " is more than a window outside the signal of " +
                                      std::to_string(record.signal.cols) + " samples");
   }
-  const std::vector<Lead> leads = condition(record, recipe, filters, rows, record_index);
-  const Ratio ratio = filters.ratio;
+  const std::vector<Lead> leads = condition(record, recipe, worker, rows, record_index);
+  const Ratio ratio = worker.ratio;
   const std::ptrdiff_t n_samples = resampled_length(record.signal.cols, ratio.up, ratio.down);
   const auto n_slots = static_cast<std::ptrdiff_t>(leads.size());
   const std::ptrdiff_t count =
       n_rows(recipe, record.signal.cols, record.fs, static_cast<std::ptrdiff_t>(centers.size()));
+  const std::size_t bytes = row_bytes(recipe);
+  rows.values.reset(
+      new std::byte[static_cast<std::size_t>(checked_product("rows", count, static_cast<std::ptrdiff_t>(bytes)))]);
 
-  Array<double> row(n_slots, recipe.length);
-  std::vector<double> scratch;
   std::vector<Use> use(static_cast<std::size_t>(n_slots));
   std::ptrdiff_t dropped = 0;
   for (std::ptrdiff_t i = 0; i < count; ++i) {
@@ -277,14 +299,12 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
       ++dropped;
       continue;
     }
-    std::fill(row.values.begin(), row.values.end(), 0.0);
-    for (std::ptrdiff_t slot = 0; slot < n_slots; ++slot)
-      if (use[static_cast<std::size_t>(slot)] == usable) {
-        const double* from = leads[static_cast<std::size_t>(slot)].values.data() + start;
-        std::copy(from + first, from + last, row.row(slot) + first);
-      }
-    scale_row(row.view(), first, last, use, recipe, scratch);
-    append(rows.values, static_cast<const Array<double>&>(row).view(), recipe.half);
+    std::byte* const row = rows.values.get() + rows.index.size() * bytes;
+    std::fill(row, row + bytes, std::byte{0});
+    if (recipe.half)
+      scale_row(leads, use, start + first, last - first, recipe, worker, reinterpret_cast<Half*>(row), first);
+    else
+      scale_row(leads, use, start + first, last - first, recipe, worker, reinterpret_cast<float*>(row), first);
     rows.index.push_back(i);
     rows.start.push_back(place);
     rows.valid.push_back(first);
@@ -296,6 +316,20 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
                            record.name + ": " + std::to_string(dropped) + " of " + std::to_string(count) +
                                " rows dropped: too many invalid samples in a lead that the recipe needs"});
   return rows;
+}
+
+// `work(i)` for every i below n, on so many threads, of which this is one.
+template <class Work>
+void in_parallel(std::size_t n, int n_threads, Work make_work) {
+  std::atomic<std::size_t> next{0};
+  const auto run = [&] {
+    auto work = make_work();
+    for (std::size_t i; (i = next++) < n;) work(i);
+  };
+  std::vector<std::thread> threads;
+  for (int t = 1; t < n_threads && static_cast<std::size_t>(t) < n; ++t) threads.emplace_back(run);
+  run();
+  for (auto& thread : threads) thread.join();
 }
 
 }  // namespace
@@ -323,18 +357,23 @@ std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::strin
   return chosen;
 }
 
+std::size_t row_bytes(const Recipe& recipe) {
+  const std::ptrdiff_t values =
+      checked_product("recipe", static_cast<std::ptrdiff_t>(recipe.leads.size()), recipe.length);
+  return static_cast<std::size_t>(checked_product("recipe", values, recipe.half ? 2 : 4));
+}
+
 std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe,
-                          const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors) {
+                          const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors,
+                          const std::function<std::byte*(std::ptrdiff_t)>& room_for) {
   check(recipe);
   if (recipe.kind == Recipe::Kind::beat && centers.size() != inputs.size())
     throw std::invalid_argument("centers: beat rows need one array of R peaks per record");
   static const std::vector<std::int64_t> no_centers;
   std::vector<Rows> all(inputs.size());
   std::vector<std::exception_ptr> failures(inputs.size());
-  std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    Filters filters;
-    for (std::size_t i; (i = next++) < inputs.size();) {
+  in_parallel(inputs.size(), n_threads, [&] {
+    return [&, worker = Worker{}](std::size_t i) mutable {
       const auto index = static_cast<std::ptrdiff_t>(i);
       const auto list = [&](const std::string& stage, const char* reason) {
         failures[i] = std::current_exception();
@@ -344,25 +383,32 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
       try {
         const auto& here = recipe.kind == Recipe::Kind::beat ? centers[i] : no_centers;
         if (inputs[i].record) {
-          all[i] = rows_of(*inputs[i].record, recipe, here, filters, index);
+          all[i] = rows_of(*inputs[i].record, recipe, here, worker, index);
         } else {
           const Record record = read_record(inputs[i].path, {});
-          all[i] = rows_of(record, recipe, here, filters, index);
+          all[i] = rows_of(record, recipe, here, worker, index);
         }
       } catch (const StageError& e) {
         list(e.stage, e.what());
       } catch (const std::exception& e) {
         list("read", e.what());
       }
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int t = 1; t < n_threads && t < static_cast<int>(inputs.size()); ++t) threads.emplace_back(work);
-  work();
-  for (auto& thread : threads) thread.join();
+    };
+  });
   if (!skip_errors)
     for (const auto& failure : failures)
       if (failure) std::rethrow_exception(failure);
+
+  std::vector<std::size_t> before{0};  // rows of the records ahead of each
+  for (const Rows& rows : all) before.push_back(before.back() + rows.index.size());
+  std::byte* const table = room_for(static_cast<std::ptrdiff_t>(before.back()));
+  const std::size_t bytes = row_bytes(recipe);
+  in_parallel(inputs.size(), n_threads, [&] {
+    return [&](std::size_t i) {
+      std::memcpy(table + before[i] * bytes, all[i].values.get(), all[i].index.size() * bytes);
+      all[i].values.reset();
+    };
+  });
   return all;
 }
 

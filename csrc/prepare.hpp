@@ -8,6 +8,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,7 +32,7 @@ struct Problem {
 
 // The rows of one record, in order.
 struct Rows {
-  std::vector<std::byte> values;        // (n, L, length) float16 or float32
+  std::unique_ptr<std::byte[]> values;  // (n, L, length) float16 or float32
   std::vector<std::ptrdiff_t> index;    // (n,) of the centre, or of the window within the record
   std::vector<std::int64_t> start;      // (n,) at the record's rate: the first sample, for a beat its centre
   std::vector<std::int64_t> valid;      // (n, 2) [first, last) sample of the row that lies inside the record
@@ -46,10 +48,13 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
 std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,
                                         const std::vector<std::string>& leads);
 
+std::size_t row_bytes(const Recipe& recipe);
+
 // One entry per input, in order, whatever the number of threads. `centers[i]`: those of record i at its own rate, only
 // used for beats. A record that fails ends the call with its exception (the first by order), or with skip_errors is
-// listed in its `errors`.
+// listed in its `errors`. The values of all rows are moved to where `room_for(number of rows)` points.
 std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe,
-                          const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors);
+                          const std::vector<std::vector<std::int64_t>>& centers, int n_threads, bool skip_errors,
+                          const std::function<std::byte*(std::ptrdiff_t)>& room_for);
 
 }  // namespace pqrst

@@ -6,11 +6,17 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "array.hpp"
+#include "kernels.hpp"
 #include "refuse.hpp"
 
 namespace pqrst {
@@ -112,77 +118,160 @@ inline std::vector<double> resampling_taps(Ratio ratio) {
 
 // ------------------------------------------------------------------------------------------- application
 
-namespace detail {
+constexpr std::int64_t longest_period = 4096;  // beyond, outputs are computed one by one
 
-// Four sums in fixed order: the same bits at every vector width, and a quarter of the rounding errors of one long sum
-// (1000 Hz to 100 Hz in float32, 201 taps: 4.8e-7 -> 1.8e-7).
-template <class T>
-T dot(const T* x, const T* y, std::ptrdiff_t n) {
-  T lane[4] = {0, 0, 0, 0};
-  std::ptrdiff_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (std::ptrdiff_t j = 0; j < 4; ++j) lane[j] += x[i + j] * y[i + j];
-  for (std::ptrdiff_t j = 0; i + j < n; ++j) lane[j] += x[i + j] * y[i + j];
-  return (lane[0] + lane[1]) + (lane[2] + lane[3]);
-}
+// One ratio, designed once and used for any number of signals. Sample is what the arrays hold; sums are in the same
+// type, but in float64 where a float32 array needs a filter so long that its rounding errors would show.
+template <class Sample>
+class Resampler {
+public:
+  explicit Resampler(Ratio wanted) : ratio_(wanted) {
+    if (is_copy()) return;
+    taps_ = resampling_taps(ratio_);
+    if (std::max(ratio_.up, ratio_.down) > longest_period)
+      return;
+    else if (std::is_same_v<Sample, float> && 20 * ratio_.down <= longest_sum * ratio_.up)
+      narrow_.design(*this);
+    else
+      wide_.design(*this);
+  }
 
-}  // namespace detail
+  bool is_copy() const { return ratio_.up == ratio_.down; }
+  std::ptrdiff_t output_length(std::ptrdiff_t n) const { return resampled_length(n, ratio_.up, ratio_.down); }
 
-// The taps of one ratio, sorted by phase: output m sits at input m * down / up, and all outputs with the same remainder
-// use the same taps. Designed once, used for any number of signals. Computes in T, float32 taps rounded from float64.
-template <class T>
-struct Resampler {
-  struct Phase {
-    std::ptrdiff_t first;          // where its taps start
-    std::ptrdiff_t before, after;  // samples used before and after input floor(m * down / up)
+  // x (n,) -> out (output_length(n),), another array than x. NaN and infinity spread as far as the taps of a few
+  // neighbouring outputs.
+  void apply(const Sample* x, std::ptrdiff_t n, Sample* out, Scratch& scratch) const {
+    if (is_copy())
+      std::copy(x, x + n, out);
+    else if (!narrow_.blocks.empty())
+      narrow_.apply(x, n, out, output_length(n), scratch);
+    else if (!wide_.blocks.empty())
+      wide_.apply(x, n, out, output_length(n), scratch);
+    else
+      one_by_one(x, n, out);
+  }
+
+  void apply(View<const Sample> x, View<Sample> out) const {
+    Scratch scratch;
+    for (std::ptrdiff_t lead = 0; lead < x.rows; ++lead) apply(x.row(lead), x.cols, out.row(lead), scratch);
+  }
+
+private:
+  static constexpr std::int64_t longest_sum = 128;  // taps
+
+  // Output m sits at input m * down / up: the input at or before it, and how far beyond that it is, in 1 / up.
+  struct Place {
+    std::int64_t at, beyond;
+    std::int64_t first, last;  // the inputs under its taps
   };
-  Ratio ratio;
-  std::vector<Phase> phases;  // up of them; none where nothing is to be done
-  std::vector<T> taps;
+  Place place(std::int64_t m) const {
+    const std::int64_t half = (static_cast<std::int64_t>(taps_.size()) - 1) / 2;
+    const std::int64_t at = m / ratio_.up * ratio_.down + m % ratio_.up * ratio_.down / ratio_.up;
+    const std::int64_t beyond = m % ratio_.up * ratio_.down % ratio_.up;
+    return {at, beyond, at - (half - beyond) / ratio_.up, at + (half + beyond) / ratio_.up};
+  }
+  double tap(const Place& p, std::int64_t input) const {
+    const std::int64_t half = (static_cast<std::int64_t>(taps_.size()) - 1) / 2;
+    return taps_[static_cast<std::size_t>(half + p.beyond - (input - p.at) * ratio_.up)];
+  }
 
-  explicit Resampler(Ratio wanted) : ratio(wanted) {
-    if (ratio.up == 1 && ratio.down == 1) return;
-    const std::vector<double> all = resampling_taps(ratio);
-    const std::int64_t half = (static_cast<std::int64_t>(all.size()) - 1) / 2;
-    taps.reserve(all.size());
-    phases.reserve(static_cast<std::size_t>(ratio.up));
-    for (std::int64_t phase = 0; phase < ratio.up; ++phase) {
-      const std::int64_t before = (half - phase) / ratio.up, after = (half + phase) / ratio.up;
-      phases.push_back({static_cast<std::ptrdiff_t>(taps.size()), before, after});
-      for (std::int64_t d = -before; d <= after; ++d)
-        taps.push_back(static_cast<T>(all[static_cast<std::size_t>(half + phase - d * ratio.up)]));
+  // What the kernel works with, for sums in T.
+  template <class T>
+  struct Plan {
+    std::vector<PolyphaseBlock> blocks;
+    std::vector<std::ptrdiff_t> columns;
+    std::vector<T> taps;
+    Polyphase<T> layout{};
+
+    void design(const Resampler& r) {
+      const std::int64_t periods = (7 + std::min(r.ratio_.up, r.ratio_.down)) / std::min(r.ratio_.up, r.ratio_.down);
+      const std::int64_t in = r.ratio_.down * periods, out = r.ratio_.up * periods;
+      const auto floor_div = [](std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); };
+      layout.in_period = in;
+      layout.out_period = out;
+      layout.before = -floor_div(r.place(0).first, in);
+      layout.reach = layout.before + floor_div(r.place(out - 1).last, in);
+      layout.chunk = std::max<std::ptrdiff_t>(64, 8192 / std::max(in, out));
+      constexpr std::ptrdiff_t overrun = 64;  // vectors and squares go beyond the last period
+      layout.x_stride = layout.chunk + layout.reach + overrun;
+      layout.y_stride = layout.chunk + overrun;
+      const std::int64_t n_blocks = (out + 5) / 6;
+      layout.n_rows = static_cast<int>((out + n_blocks - 1) / n_blocks);
+      for (std::int64_t b = 0; b < n_blocks; ++b) {
+        const std::int64_t row = std::min<std::int64_t>(b * layout.n_rows, out - layout.n_rows);
+        PolyphaseBlock block{row, static_cast<std::ptrdiff_t>(columns.size()), 0};
+        for (std::int64_t i = r.place(row).first; i <= r.place(row + layout.n_rows - 1).last; ++i) {
+          std::vector<T> column;
+          for (std::int64_t m = row; m < row + layout.n_rows; ++m) {
+            const Place p = r.place(m);
+            column.push_back(i < p.first || i > p.last ? T(0) : static_cast<T>(r.tap(p, i)));
+          }
+          if (std::all_of(column.begin(), column.end(), [](T t) { return t == 0; })) continue;
+          const std::int64_t period = floor_div(i, in);
+          columns.push_back((i - period * in) * layout.x_stride + period + layout.before);
+          taps.insert(taps.end(), column.begin(), column.end());
+          ++block.n_columns;
+        }
+        blocks.push_back(block);
+      }
+    }
+
+    void apply(const Sample* x, std::ptrdiff_t n, Sample* out, std::ptrdiff_t n_out, Scratch& scratch) const {
+      Polyphase<T> p = layout;
+      p.n_blocks = static_cast<std::ptrdiff_t>(blocks.size());
+      p.blocks = blocks.data();
+      p.columns = columns.data();
+      p.taps = taps.data();
+      const std::ptrdiff_t n_line = std::max(p.in_period, p.out_period) * (p.chunk + p.reach + 8);
+      const std::ptrdiff_t n_values = p.in_period * p.x_stride + p.out_period * p.y_stride + n_line;
+      const std::size_t n_doubles = static_cast<std::size_t>(n_values) * sizeof(T) / sizeof(double) + 1;
+      T* const room = reinterpret_cast<T*>(scratch.get(n_doubles));
+      if constexpr (std::is_same_v<T, float>)
+        kernels().resample_float(p, x, n, out, n_out, room);
+      else if constexpr (std::is_same_v<Sample, float>)
+        kernels().resample_float_long(p, x, n, out, n_out, room);
+      else
+        kernels().resample_double(p, x, n, out, n_out, room);
+    }
+  };
+
+  // Ratios of large numbers have more phases than most signals have samples.
+  void one_by_one(const Sample* x, std::ptrdiff_t n, Sample* out) const {
+    for (std::int64_t m = 0; m < output_length(n); ++m) {
+      const Place p = place(m);
+      double sum = 0;
+      for (std::int64_t i = std::max<std::int64_t>(p.first, 0); i <= std::min<std::int64_t>(p.last, n - 1); ++i)
+        sum = std::fma(tap(p, i), static_cast<double>(x[i]), sum);
+      out[m] = static_cast<Sample>(sum);
     }
   }
 
-  std::ptrdiff_t output_length(std::ptrdiff_t n) const { return resampled_length(n, ratio.up, ratio.down); }
-
-  // x (L, T) -> out (L, output_length(T)), another array than x. An output's bits depend on its own samples only.
-  void apply(View<const T> x, View<T> out) const {
-    for (std::ptrdiff_t lead = 0; lead < x.rows; ++lead) {
-      const T* in = x.row(lead);
-      T* result = out.row(lead);
-      if (phases.empty()) {
-        std::copy(in, in + x.cols, result);
-        continue;
-      }
-      std::ptrdiff_t at = 0;       // floor(m * down / up), below T
-      std::int64_t remainder = 0;  // m * down - at * up
-      for (std::ptrdiff_t m = 0; m < out.cols; ++m) {
-        const Phase& phase = phases[static_cast<std::size_t>(remainder)];
-        const T* tap = taps.data() + phase.first + phase.before;
-        const std::ptrdiff_t begin = -std::min(phase.before, at), end = std::min(phase.after, x.cols - 1 - at) + 1;
-        result[m] = detail::dot(tap + begin, in + at + begin, end - begin);
-        remainder += ratio.down;
-        at += remainder / ratio.up;
-        remainder %= ratio.up;
-      }
-    }
-  }
+  Ratio ratio_;
+  std::vector<double> taps_;
+  Plan<Sample> narrow_;  // of float32 arrays
+  Plan<double> wide_;
 };
 
-template <class T>
-void resample(View<const T> x, Ratio ratio, View<T> out) {
-  Resampler<T>(ratio).apply(x, out);
+// The resampler of a ratio, designed once and kept; very large ones are not.
+template <class Sample>
+std::shared_ptr<const Resampler<Sample>> resampler_for(Ratio ratio) {
+  static std::mutex mutex;
+  static std::map<std::pair<std::int64_t, std::int64_t>, std::shared_ptr<const Resampler<Sample>>> known;
+  constexpr std::size_t most_kept = 64;
+  const std::pair key{ratio.up, ratio.down};
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = known.find(key);
+    if (found != known.end()) return found->second;
+  }
+  const auto designed = std::make_shared<const Resampler<Sample>>(ratio);
+  if (std::max(ratio.up, ratio.down) <= longest_period) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (known.size() >= most_kept) known.clear();
+    known.emplace(key, designed);
+  }
+  return designed;
 }
 
 }  // namespace pqrst

@@ -5,100 +5,105 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 
 #include "array.hpp"
+#include "kernels.hpp"
 
 namespace pqrst {
 
 namespace detail {
 
-struct Range {
-  double low, high;
-  double unit;  // a power of two that brings the row to about 1: exact, and no square of it over- or underflows
-  bool finite;
-
-  double size() const { return high * unit - low * unit; }
-};
-
-template <class T>
-Range range_of(const T* x, std::ptrdiff_t n) {
-  double low = x[0], high = x[0], outside = 0;
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    const double value = x[i];
-    low = std::min(low, value);
-    high = std::max(high, value);
-    outside += value - value;  // 0, or NaN for a NaN or an infinity
-  }
-  const double largest = std::max(std::abs(low), std::abs(high));
-  const double unit =
-      outside == 0 && largest > 0 ? std::ldexp(1.0, -std::clamp(std::ilogb(largest), -1022, 1022)) : 1.0;
-  return {low, high, unit, outside == 0};
+inline Extent extent(const float* x, std::ptrdiff_t n) {
+  Extent result{};
+  kernels().extent_float(x, n, &result);
+  return result;
+}
+inline Extent extent(const double* x, std::ptrdiff_t n) {
+  Extent result{};
+  kernels().extent_double(x, n, &result);
+  return result;
 }
 
-constexpr std::ptrdiff_t n_lanes = 8;
-
-// Eight sums, lane i over samples i, i + 8, ..., joined in pairs: the same bits at every vector width.
-template <class Term>
-double sum_of(std::ptrdiff_t n, Term term) {
-  std::array<double, n_lanes> lane{};
-  std::ptrdiff_t i = 0;
-  for (; i + n_lanes <= n; i += n_lanes)
-    for (std::ptrdiff_t j = 0; j < n_lanes; ++j) lane[static_cast<std::size_t>(j)] += term(i + j);
-  for (std::ptrdiff_t j = 0; i + j < n; ++j) lane[static_cast<std::size_t>(j)] += term(i + j);
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+inline Moments moments(const float* x, std::ptrdiff_t n, double unit, double center) {
+  Moments result{};
+  kernels().moments_float(x, n, unit, center, &result);
+  return result;
+}
+inline Moments moments(const double* x, std::ptrdiff_t n, double unit, double center) {
+  Moments result{};
+  kernels().moments_double(x, n, unit, center, &result);
+  return result;
 }
 
-// Zeros or NaN where there is nothing to scale; true if that was all.
-template <class T>
-bool is_special(const Range& range, T* out, std::ptrdiff_t n) {
-  if (range.finite && range.low < range.high) return false;
-  std::fill(out, out + n, range.finite ? T(0) : std::numeric_limits<T>::quiet_NaN());
-  return true;
+inline void scale(const float* x, std::ptrdiff_t n, const Scaling& s, float* out) {
+  kernels().scale_float(x, n, &s, out);
+}
+inline void scale(const double* x, std::ptrdiff_t n, const Scaling& s, double* out) {
+  kernels().scale_double(x, n, &s, out);
+}
+inline void scale(const double* x, std::ptrdiff_t n, const Scaling& s, float* out) {
+  kernels().scale_narrowing(x, n, &s, out);
+}
+inline void scale(const double* x, std::ptrdiff_t n, const Scaling& s, Half* out) {
+  kernels().scale_half(x, n, &s, out);
+}
+
+// A power of two that brings the row to about 1, where its squares would otherwise over- or underflow.
+inline double unit_of(const Extent& e) {
+  const double largest = std::max(std::abs(e.low), std::abs(e.high));
+  if (largest > 1e-100 && largest < 1e100) return 1;
+  return std::ldexp(1.0, -std::clamp(std::ilogb(largest), -1022, 1022));
 }
 
 }  // namespace detail
 
-// (x - mean) / std per row, std over all samples (ddof 0). out may be x itself.
+constexpr Scaling unchanged{1, 0, 0, 1, false};
+
+// How to take n values to mean 0 and standard deviation 1 (ddof 0), or from 0 to 1; they are finite and differ.
 template <class T>
-void zscore(View<const T> x, View<T> out) {
-  const std::ptrdiff_t n = x.cols;
-  const double count = static_cast<double>(n);
+Scaling zscore_of(const T* x, std::ptrdiff_t n, const Extent& extent) {
+  const double unit = detail::unit_of(extent), count = static_cast<double>(n);
+  const double mean = (unit == 1 ? extent.sum : detail::moments(x, n, unit, 0).sum) / count;
+  // the mean is rounded: what is left of it counts where a row varies little about a large mean
+  const Moments about = detail::moments(x, n, unit, mean);
+  const double rest = about.sum / count;
+  return {unit, mean, rest, 1 / std::sqrt(about.squares / count - rest * rest), false};
+}
+inline Scaling minmax_of(const Extent& extent) {
+  const double unit = detail::unit_of(extent);
+  return {unit, extent.low * unit, 0, extent.high * unit - extent.low * unit, true};
+}
+
+namespace detail {
+
+template <class T, class Method>
+void scale_rows(View<const T> x, View<T> out, Method method) {
   for (std::ptrdiff_t row = 0; row < x.rows; ++row) {
-    const T* in = x.row(row);
-    T* result = out.row(row);
-    const detail::Range range = detail::range_of(in, n);
-    if (detail::is_special(range, result, n)) continue;
-    const auto value = [&](std::ptrdiff_t i) { return static_cast<double>(in[i]) * range.unit; };
-    const double mean = detail::sum_of(n, value) / count;
-    // the mean is rounded: what is left of it counts where a row varies little about a large mean
-    const double rest = detail::sum_of(n, [&](std::ptrdiff_t i) { return value(i) - mean; }) / count;
-    const double variance = detail::sum_of(n,
-                                           [&](std::ptrdiff_t i) {
-                                             const double d = value(i) - mean - rest;
-                                             return d * d;
-                                           }) /
-                            count;
-    const double deviation = std::sqrt(variance);
-    for (std::ptrdiff_t i = 0; i < n; ++i) result[i] = static_cast<T>((value(i) - mean - rest) / deviation);
+    const Extent e = extent(x.row(row), x.cols);
+    if (!e.finite)
+      std::fill_n(out.row(row), x.cols, std::numeric_limits<T>::quiet_NaN());
+    else if (e.low == e.high)
+      std::fill_n(out.row(row), x.cols, T(0));
+    else
+      scale(x.row(row), x.cols, method(x.row(row), x.cols, e), out.row(row));
   }
 }
 
-// (x - min) / (max - min) per row, 0..1. out may be x itself.
+}  // namespace detail
+
+// (x - mean) / std per row. out may be x itself.
+template <class T>
+void zscore(View<const T> x, View<T> out) {
+  detail::scale_rows(x, out, zscore_of<T>);
+}
+
+// (x - min) / (max - min) per row. out may be x itself.
 template <class T>
 void minmax(View<const T> x, View<T> out) {
-  for (std::ptrdiff_t row = 0; row < x.rows; ++row) {
-    const T* in = x.row(row);
-    T* result = out.row(row);
-    const detail::Range range = detail::range_of(in, x.cols);
-    if (detail::is_special(range, result, x.cols)) continue;
-    const double low = range.low * range.unit, size = range.size();
-    for (std::ptrdiff_t i = 0; i < x.cols; ++i)
-      result[i] = static_cast<T>((static_cast<double>(in[i]) * range.unit - low) / size);
-  }
+  detail::scale_rows(x, out, [](const T*, std::ptrdiff_t, const Extent& e) { return minmax_of(e); });
 }
 
 }  // namespace pqrst

@@ -1,0 +1,125 @@
+// The innermost loops, compiled once per SIMD level and chosen when the extension is loaded. All levels give the same
+// bits: lanes never meet but in one fixed order, and multiply-add is fused everywhere or nowhere.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <new>
+
+#include "half.hpp"
+
+namespace pqrst {
+
+// Uninitialised numbers on a cache line of their own, for one thread; grows, and is kept from record to record.
+class Scratch {
+public:
+  double* get(std::size_t n) {
+    if (n > size_) {
+      values_.reset(static_cast<double*>(::operator new(n * sizeof(double), alignment)));
+      size_ = n;
+    }
+    return values_.get();
+  }
+
+private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(double* values) const { ::operator delete(values, alignment); }
+  };
+  std::unique_ptr<double, Free> values_;
+  std::size_t size_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------ filter
+
+// Sections with the poles of 1 + a1/z + a2/z^2 and one gain in front. A band-pass has its zeros at 1 and -1, see
+// filter.inl; a notch is one section with 1 + middle/z + 1/z^2.
+struct Cascade {
+  int n_sections;
+  bool is_notch;
+  double a1[8], a2[8];
+  double middle;
+  double gain;   // of one pass
+  double level;  // what each section puts out, before the gain, when 1 has gone in forever
+  std::ptrdiff_t padding;
+};
+
+constexpr int n_delays_of(int n_sections) {
+  return 3 * n_sections + 1;
+}
+constexpr std::ptrdiff_t chunk_frames = 8192;  // of 8 leads 512 KiB: stays in the second cache
+
+// --------------------------------------------------------------------------------------------- resampler
+
+// n_rows outputs of a period that share their columns: samples in the turned input, and one tap for each output.
+struct PolyphaseBlock {
+  std::ptrdiff_t row, first, n_columns;
+};
+
+template <class T>
+struct Polyphase {
+  std::ptrdiff_t in_period, out_period;  // samples; at least 8
+  std::ptrdiff_t before, reach;  // periods of input that precede, and that are needed beyond, those of the output
+  std::ptrdiff_t chunk;          // periods at a time
+  std::ptrdiff_t x_stride, y_stride;
+  int n_rows;  // 4, 5 or 6
+  std::ptrdiff_t n_blocks;
+  const PolyphaseBlock* blocks;
+  const std::ptrdiff_t* columns;
+  const T* taps;
+};
+
+// ----------------------------------------------------------------------------------------------- scaling
+
+struct Extent {
+  double low, high, sum;
+  bool finite;
+};
+
+struct Moments {
+  double sum, squares;
+};
+
+struct Scaling {
+  double unit, center, rest, factor;
+  bool divide;
+};
+
+// -------------------------------------------------------------------------------------------- the table
+
+template <class In, class Out>
+using FilterLeads = void(const Cascade&, const In* const* x, Out* const* out, std::ptrdiff_t n_leads, std::ptrdiff_t n,
+                         double* scratch);
+template <class T, class Sample>
+using ResampleLead = void(const Polyphase<T>&, const Sample* x, std::ptrdiff_t n, Sample* out, std::ptrdiff_t n_out,
+                          T* scratch);
+template <class T>
+using ExtentOf = void(const T* x, std::ptrdiff_t n, Extent*);
+template <class T>
+using MomentsOf = void(const T* x, std::ptrdiff_t n, double unit, double center, Moments*);
+template <class T, class Out>
+using ScaleRow = void(const T* x, std::ptrdiff_t n, const Scaling*, Out* out);
+
+struct Kernels {
+  const char* level;
+  FilterLeads<float, float>* filter_float;
+  FilterLeads<float, double>* filter_widening;
+  FilterLeads<double, double>* filter_double;
+  ResampleLead<float, float>* resample_float;
+  ResampleLead<double, float>* resample_float_long;  // long filters: float32 arrays, float64 sums
+  ResampleLead<double, double>* resample_double;
+  ExtentOf<float>* extent_float;
+  ExtentOf<double>* extent_double;
+  MomentsOf<float>* moments_float;
+  MomentsOf<double>* moments_double;
+  ScaleRow<float, float>* scale_float;
+  ScaleRow<double, double>* scale_double;
+  ScaleRow<double, float>* scale_narrowing;
+  ScaleRow<double, Half>* scale_half;
+};
+
+// Those of the best level that this machine has, or of the one that the variable PQRST_SIMD names. Throws
+// std::invalid_argument where that is no level, or not one of this machine.
+const Kernels& kernels();
+
+}  // namespace pqrst
