@@ -43,12 +43,12 @@ clang:  ## the same tests with the extension compiled by Clang, its warnings as 
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl fuzz/*.?pp
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl fuzz/*.?pp
+	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
 
 type:
 	$(PYTHON) -m mypy

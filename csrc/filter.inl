@@ -69,7 +69,7 @@ Run* run_of(const Cascade& c) {
   return bandpass[c.n_sections - 1];
 }
 
-constexpr int block_frames = 64;
+constexpr int block_frames = 256;
 
 // Up to n_lanes leads; lanes without one run along with a copy of the last.
 template <int n_lanes, class In, class Out>

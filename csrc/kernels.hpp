@@ -72,7 +72,7 @@ struct Polyphase {
 // ----------------------------------------------------------------------------------------------- scaling
 
 struct Extent {
-  double low, high, sum;
+  double low, high;  // where all are finite
   bool finite;
 };
 
@@ -80,8 +80,9 @@ struct Moments {
   double sum, squares;
 };
 
+// (x * unit - center) * factor + shift, or with `divide` the quotient by it. The unit is a power of two.
 struct Scaling {
-  double unit, center, rest, factor;
+  double unit, center, factor, shift;
   bool divide;
 };
 

@@ -35,9 +35,22 @@ PQRST_INLINE Lanes<T, n> all(T value) {
   return value - Lanes<T, n>{};  // -0.0 stays -0.0
 }
 
-// Every lane rounded once to the other type.
+// Every lane rounded once to the other type. By hand where GCC would take the vector apart for it; with a mask, because
+// GCC warns of its own header without.
+#if PQRST_REGISTER_BYTES == 64
+constexpr __mmask8 every_lane = 0xFF;
+#endif
 template <class To, int n, class From>
 PQRST_INLINE Lanes<To, n> convert(Lanes<From, n> value) {
+#if PQRST_FMA == PQRST_FMA_X86
+  constexpr bool widens = sizeof(To) > sizeof(From), narrows = sizeof(To) < sizeof(From);
+#if PQRST_REGISTER_BYTES == 64
+  if constexpr (widens && n == 8) return _mm512_maskz_cvtps_pd(every_lane, value);
+  if constexpr (narrows && n == 8) return _mm512_maskz_cvtpd_ps(every_lane, value);
+#endif
+  if constexpr (widens && n == 4) return _mm256_cvtps_pd(value);
+  if constexpr (narrows && n == 4) return _mm256_cvtpd_ps(value);
+#endif
   return __builtin_convertvector(value, Lanes<To, n>);
 }
 
@@ -83,6 +96,31 @@ PQRST_INLINE Lanes<double, 2> fma(Lanes<double, 2> a, Lanes<double, 2> b, Lanes<
 }
 PQRST_INLINE Lanes<float, 4> fma(Lanes<float, 4> a, Lanes<float, 4> b, Lanes<float, 4> c) {
   return Lanes<float, 4>{fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1]), fma(a[2], b[2], c[2]), fma(a[3], b[3], c[3])};
+}
+#endif
+
+// The smaller and the larger of each lane. Which zero is the smaller, and what a NaN does, is up to the level.
+#if PQRST_FMA == PQRST_FMA_X86
+PQRST_INLINE Lanes<float, 8> smaller(Lanes<float, 8> a, Lanes<float, 8> b) {
+  return _mm256_min_ps(a, b);
+}
+PQRST_INLINE Lanes<float, 8> larger(Lanes<float, 8> a, Lanes<float, 8> b) {
+  return _mm256_max_ps(a, b);
+}
+PQRST_INLINE Lanes<double, 4> smaller(Lanes<double, 4> a, Lanes<double, 4> b) {
+  return _mm256_min_pd(a, b);
+}
+PQRST_INLINE Lanes<double, 4> larger(Lanes<double, 4> a, Lanes<double, 4> b) {
+  return _mm256_max_pd(a, b);
+}
+#else
+template <class V>
+PQRST_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+PQRST_INLINE V larger(V a, V b) {
+  return a > b ? a : b;
 }
 #endif
 

@@ -215,8 +215,8 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Worker& 
   return leads;
 }
 
-Scaling scaling_of(const double* x, std::ptrdiff_t n, const Extent& extent, const Recipe& recipe) {
-  return recipe.scale == Recipe::Scale::zscore ? zscore_of(x, n, extent) : minmax_of(extent);
+Scaling scaling_of(const double* x, std::ptrdiff_t n, const Recipe& recipe) {
+  return recipe.scale == Recipe::Scale::zscore ? zscore_of(x, n) : minmax_of(x, n);
 }
 
 // Samples [from, from + n) of the slots in use, scaled, into columns [column, column + n) of `row`, which is zero.
@@ -233,22 +233,17 @@ void scale_row(const std::vector<Lead>& leads, const std::vector<Use>& use, std:
   if (recipe.scale == Recipe::Scale::none) {
     each([&](std::size_t slot, const double* x) { put(slot, x, unchanged); });
   } else if (recipe.over == Recipe::Over::lead) {
-    each([&](std::size_t slot, const double* x) {
-      const Extent extent = detail::extent(x, n);
-      if (extent.low < extent.high) put(slot, x, scaling_of(x, n, extent, recipe));
-    });
+    each([&](std::size_t slot, const double* x) { put(slot, x, scaling_of(x, n, recipe)); });
   } else if (recipe.over == Recipe::Over::dataset) {
     each([&](std::size_t slot, const double* x) {
-      put(slot, x, {1, recipe.center[slot], 0, recipe.spread[slot], true});
+      put(slot, x, {1, recipe.center[slot], recipe.spread[slot], 0, true});
     });
   } else {
     double* const joined = worker.joined.get(leads.size() * static_cast<std::size_t>(n));
     double* end = joined;
     each([&](std::size_t, const double* x) { end = std::copy(x, x + n, end); });
-    const std::ptrdiff_t n_joined = end - joined;
-    const Extent extent = n_joined > 0 ? detail::extent(joined, n_joined) : Extent{};
-    if (!(extent.low < extent.high)) return;
-    const Scaling scaling = scaling_of(joined, n_joined, extent, recipe);
+    if (end == joined) return;
+    const Scaling scaling = scaling_of(joined, end - joined, recipe);
     each([&](std::size_t slot, const double* x) { put(slot, x, scaling); });
   }
 }

@@ -1,7 +1,6 @@
 // Scaling of each row to a common size: z-score (mean 0, standard deviation 1) and min-max (0..1).
 //
-// float64 inside, rounded once. A row whose smallest value is its largest becomes zeros; a row with a NaN or an
-// infinity becomes NaN, whole, and no other row changes.
+// float64 inside, rounded once.
 #pragma once
 
 #include <algorithm>
@@ -60,50 +59,57 @@ inline double unit_of(const Extent& e) {
 
 }  // namespace detail
 
-constexpr Scaling unchanged{1, 0, 0, 1, false};
+constexpr Scaling unchanged{1, 0, 1, -0.0, false};
+constexpr Scaling to_zeros{0, 0, 0, 0, false};
+constexpr Scaling to_nan{1, 0, std::numeric_limits<double>::quiet_NaN(), 0, false};
 
-// How to take n values to mean 0 and standard deviation 1 (ddof 0), or from 0 to 1; they are finite and differ.
+// How to take n values from 0 to 1.
 template <class T>
-Scaling zscore_of(const T* x, std::ptrdiff_t n, const Extent& extent) {
-  const double unit = detail::unit_of(extent), count = static_cast<double>(n);
-  const double mean = (unit == 1 ? extent.sum : detail::moments(x, n, unit, 0).sum) / count;
-  // the mean is rounded: what is left of it counts where a row varies little about a large mean
-  const Moments about = detail::moments(x, n, unit, mean);
-  const double rest = about.sum / count;
-  return {unit, mean, rest, 1 / std::sqrt(about.squares / count - rest * rest), false};
-}
-inline Scaling minmax_of(const Extent& extent) {
+Scaling minmax_of(const T* x, std::ptrdiff_t n) {
+  const Extent extent = detail::extent(x, n);
+  if (!extent.finite) return to_nan;
+  if (extent.low == extent.high) return to_zeros;
   const double unit = detail::unit_of(extent);
-  return {unit, extent.low * unit, 0, extent.high * unit - extent.low * unit, true};
+  return {unit, extent.low * unit, extent.high * unit - extent.low * unit, 0, true};
 }
 
-namespace detail {
-
-template <class T, class Method>
-void scale_rows(View<const T> x, View<T> out, Method method) {
-  for (std::ptrdiff_t row = 0; row < x.rows; ++row) {
-    const Extent e = extent(x.row(row), x.cols);
-    if (!e.finite)
-      std::fill_n(out.row(row), x.cols, std::numeric_limits<T>::quiet_NaN());
-    else if (e.low == e.high)
-      std::fill_n(out.row(row), x.cols, T(0));
-    else
-      scale(x.row(row), x.cols, method(x.row(row), x.cols, e), out.row(row));
+// How to take n values to mean 0 and standard deviation 1 (ddof 0).
+template <class T>
+Scaling zscore_of(const T* x, std::ptrdiff_t n) {
+  const double count = static_cast<double>(n);
+  double unit = 1, center = static_cast<double>(x[0]);
+  Moments about = detail::moments(x, n, unit, center);
+  if (!(about.squares > 1e-200 && about.squares < 1e200)) {  // also where something is not finite
+    const Extent extent = detail::extent(x, n);
+    if (!extent.finite) return to_nan;
+    if (extent.low == extent.high) return to_zeros;
+    unit = detail::unit_of(extent);
+    center *= unit;
+    about = detail::moments(x, n, unit, center);
   }
+  double rest = about.sum / count, variance = about.squares / count - rest * rest;
+  if (!(rest * rest <= 100 * variance)) {  // the difference lost digits: begin again at the mean, as far as it is known
+    center += rest;
+    about = detail::moments(x, n, unit, center);
+    rest = about.sum / count;
+    variance = about.squares / count - rest * rest;
+  }
+  const double factor = 1 / std::sqrt(variance);
+  return {unit, center, factor, -rest * factor, false};
 }
 
-}  // namespace detail
-
-// (x - mean) / std per row. out may be x itself.
+// (x - mean) / std per row; a constant one gives zeros, one with a NaN or an infinity NaN. out may be x itself.
 template <class T>
 void zscore(View<const T> x, View<T> out) {
-  detail::scale_rows(x, out, zscore_of<T>);
+  for (std::ptrdiff_t row = 0; row < x.rows; ++row)
+    detail::scale(x.row(row), x.cols, zscore_of(x.row(row), x.cols), out.row(row));
 }
 
-// (x - min) / (max - min) per row. out may be x itself.
+// (x - min) / (max - min) per row, likewise.
 template <class T>
 void minmax(View<const T> x, View<T> out) {
-  detail::scale_rows(x, out, [](const T*, std::ptrdiff_t, const Extent& e) { return minmax_of(e); });
+  for (std::ptrdiff_t row = 0; row < x.rows; ++row)
+    detail::scale(x.row(row), x.cols, minmax_of(x.row(row), x.cols), out.row(row));
 }
 
 }  // namespace pqrst

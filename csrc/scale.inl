@@ -3,9 +3,13 @@
 
 constexpr int n_terms = 16;
 
+// 32 bytes at most: conversions between float32 and float64 are what takes the time, and no faster in wider registers.
+template <class T>
+constexpr int lanes_here = (register_bytes < 32 ? register_bytes : 32) / static_cast<int>(sizeof(T));
+
 // n_terms doubles in as many registers as they take.
 struct Terms {
-  static constexpr int n_lanes = native<double>;
+  static constexpr int n_lanes = lanes_here<double>;
   using V = Lanes<double, n_lanes>;
   V part[n_terms / n_lanes] = {};
 
@@ -26,85 +30,66 @@ PQRST_INLINE Terms load_terms(const T* x) {
   return terms;
 }
 
-// The last terms of a row, where there are fewer than n_terms: what is missing is `filler`.
-template <class T>
-PQRST_INLINE Terms load_rest(const T* x, std::ptrdiff_t n, T filler) {
-  T rest[n_terms];
-  for (int i = 0; i < n_terms; ++i) rest[i] = i < n ? x[i] : filler;
-  return load_terms(rest);
-}
-
-struct RunningExtent {
-  Terms low, high, sum, outside;
-
-  // `counted` is `value`, but 0 where there is none.
-  PQRST_INLINE void add(const Terms& value, const Terms& counted) {
-    for (int p = 0; p < n_terms / Terms::n_lanes; ++p) {
-      low.part[p] = value.part[p] < low.part[p] ? value.part[p] : low.part[p];
-      high.part[p] = value.part[p] > high.part[p] ? value.part[p] : high.part[p];
-      sum.part[p] += counted.part[p];
-      outside.part[p] += value.part[p] - value.part[p];  // 0, or NaN for a NaN or an infinity
-    }
-  }
-};
-
 template <class T>
 void extent(const T* x, std::ptrdiff_t n, Extent* result) {
-  RunningExtent e;
-  e.low = e.high = load_rest(x, 0, x[0]);
+  constexpr int n_lanes = lanes_here<T>;
+  Lanes<T, n_lanes> low = all<T, n_lanes>(x[0]), high = low, outside = {};  // 0, or NaN for a NaN or an infinity
   std::ptrdiff_t i = 0;
-  for (; i + n_terms <= n; i += n_terms) {
-    const Terms value = load_terms(x + i);
-    e.add(value, value);
+  for (; i + n_lanes <= n; i += n_lanes) {
+    const auto value = load<Lanes<T, n_lanes>>(x + i);
+    low = smaller(value, low);
+    high = larger(value, high);
+    outside += value - value;
   }
-  if (i < n) e.add(load_rest(x + i, n - i, x[0]), load_rest(x + i, n - i, T(0)));
-  double low[n_terms], high[n_terms];
-  __builtin_memcpy(low, e.low.part, sizeof low);
-  __builtin_memcpy(high, e.high.part, sizeof high);
-  *result = {low[0], high[0], e.sum.sum(), e.outside.sum() == 0};
-  for (int k = 1; k < n_terms; ++k) {
-    if (low[k] < result->low) result->low = low[k];
-    if (high[k] > result->high) result->high = high[k];
+  for (int k = 0; k < n_lanes; ++k) {
+    if (low[k] < low[0]) low[0] = low[k];
+    if (high[k] > high[0]) high[0] = high[k];
+    if (k > 0) outside[0] += outside[k];
   }
+  for (; i < n; ++i) {
+    if (x[i] < low[0]) low[0] = x[i];
+    if (x[i] > high[0]) high[0] = x[i];
+    outside[0] += x[i] - x[i];
+  }
+  *result = {low[0] + 0.0, high[0] + 0.0, outside[0] == 0};  // + 0.0: of two zeros the positive one, whichever it was
 }
 
 // Sums of x * unit - center and of its square.
 template <class T>
 void moments(const T* x, std::ptrdiff_t n, double unit, double center, Moments* result) {
   Terms sum, squares;
+  const Terms::V units = all<double, Terms::n_lanes>(unit), less = all<double, Terms::n_lanes>(-center);
   std::ptrdiff_t i = 0;
   for (; i + n_terms <= n; i += n_terms) {
     const Terms value = load_terms(x + i);
     for (int p = 0; p < n_terms / Terms::n_lanes; ++p) {
-      const Terms::V d = value.part[p] * unit - center;
+      const Terms::V d = fma(value.part[p], units, less);
       sum.part[p] += d;
       squares.part[p] = fma(d, d, squares.part[p]);
     }
   }
   double rest_sum = 0, rest_squares = 0;
   for (; i < n; ++i) {
-    const double d = static_cast<double>(x[i]) * unit - center;
+    const double d = fma(static_cast<double>(x[i]), unit, -center);
     rest_sum += d;
     rest_squares = fma(d, d, rest_squares);
   }
   *result = {sum.sum() + rest_sum, squares.sum() + rest_squares};
 }
 
-PQRST_INLINE void put(float* to, Lanes<double, native<double>> value) {
-  store(to, convert<float, native<double>, double>(value));
+PQRST_INLINE void put(float* to, Lanes<double, lanes_here<double>> value) {
+  store(to, convert<float, lanes_here<double>, double>(value));
 }
-PQRST_INLINE void put(double* to, Lanes<double, native<double>> value) {
+PQRST_INLINE void put(double* to, Lanes<double, lanes_here<double>> value) {
   store(to, value);
 }
-PQRST_INLINE void put(Half* to, Lanes<double, native<double>> value) {  // over float32, as the chain's rule has it
-  const auto single = convert<float, native<double>, double>(value);
-#if PQRST_FMA == PQRST_FMA_X86 && PQRST_REGISTER_BYTES == 64
-  store(to, _mm256_cvtps_ph((__m256)single, _MM_FROUND_TO_NEAREST_INT));
-#elif PQRST_FMA == PQRST_FMA_X86
+PQRST_INLINE void put(Half* to, Lanes<double, lanes_here<double>> value) {  // over float32, as the chain's rule has it
+  const auto single = convert<float, lanes_here<double>, double>(value);
+#if PQRST_FMA == PQRST_FMA_X86
   const __m128i halves = _mm_cvtps_ph((__m128)single, _MM_FROUND_TO_NEAREST_INT);
   __builtin_memcpy(to, &halves, 8);
 #else
-  for (int i = 0; i < native<double>; ++i) to[i] = {to_half(single[i])};
+  for (int i = 0; i < lanes_here<double>; ++i) to[i] = {to_half(single[i])};
 #endif
 }
 PQRST_INLINE void put_one(float* to, double value) {
@@ -117,18 +102,20 @@ PQRST_INLINE void put_one(Half* to, double value) {
   *to = {to_half(static_cast<float>(value))};
 }
 
-// (x * unit - center - rest) * factor, or with `divide` the quotient by it.
 template <bool divide, class T, class Out>
 PQRST_INLINE void scale_all(const T* x, std::ptrdiff_t n, const Scaling& s, Out* out) {
-  constexpr int n_lanes = native<double>;
+  constexpr int n_lanes = lanes_here<double>;
+  using V = Lanes<double, n_lanes>;
+  const V unit = all<double, n_lanes>(s.unit), less = all<double, n_lanes>(-s.center);
+  const V factor = all<double, n_lanes>(s.factor), shift = all<double, n_lanes>(s.shift);
   std::ptrdiff_t i = 0;
   for (; i + n_lanes <= n; i += n_lanes) {
-    const auto value = convert<double, n_lanes, T>(load<Lanes<T, n_lanes>>(x + i)) * s.unit - s.center - s.rest;
-    put(out + i, divide ? value / s.factor : value * s.factor);
+    const V d = fma(convert<double, n_lanes, T>(load<Lanes<T, n_lanes>>(x + i)), unit, less);
+    put(out + i, divide ? d / factor : fma(d, factor, shift));
   }
   for (; i < n; ++i) {
-    const double value = static_cast<double>(x[i]) * s.unit - s.center - s.rest;
-    put_one(out + i, divide ? value / s.factor : value * s.factor);
+    const double d = fma(static_cast<double>(x[i]), unit[0], less[0]);
+    put_one(out + i, divide ? d / factor[0] : fma(d, factor[0], shift[0]));
   }
 }
 

@@ -1,17 +1,26 @@
 """The signal kernels (bandpass, notch, resample, segment, zscore, minmax) against SciPy, NumPy and closed forms."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from math import gcd
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 import scipy.signal
+from conftest import REPOSITORY
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import config
 import pqrst
 
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 5000]  # around each lane and block border
@@ -51,6 +60,78 @@ def walk(rng, *shape):
 def ratio(fs_in, fs_out):
     common = gcd(fs_in, fs_out)
     return fs_out // common, fs_in // common
+
+
+# -------------------------------------------------------------------------------------------------- levels
+
+LEVELS = """
+import hashlib, json, sys
+import numpy as np
+import pqrst
+rng = np.random.default_rng(0)
+print(pqrst.simd())
+for dtype in (np.float32, np.float64):
+    for n_leads, n_samples in ((1, 55), (2, 64), (3, 1001), (5, 130), (8, 5000), (12, 999), (15, 333), (2, 20011)):
+        x = (rng.standard_normal((n_leads, n_samples)).cumsum(1) * 0.1 + 3).astype(dtype)
+        results = [pqrst.bandpass(x, 360, 0.5, 40, order) for order in range(1, 9)]
+        results += [pqrst.notch(x, 360, 50), pqrst.zscore(x), pqrst.minmax(x), pqrst.zscore(x * 1e30)]
+        for rates in ((360, 500), (400, 500), (1000, 500), (500, 100), (257, 500), (1000, 50), (499.348, 500)):
+            results.append(pqrst.resample(x, *rates))
+        x[0, 7] = np.nan
+        results.append(np.nan_to_num(pqrst.zscore(x)))
+        records = [pqrst.Record(x, 360, [f"l{i}" for i in range(n_leads)])] * 3
+        for scale in ("zscore", "minmax"):
+            for name in ("float16", "float32"):
+                recipe = json.loads(sys.argv[1])
+                recipe |= {"leads": [[f"l{i}"] for i in range(n_leads)], "dtype": name}
+                recipe |= {"gaps": {"max_s": 1, "max_fraction": 1}}
+                recipe["scale"]["kind"] = scale
+                results.append(pqrst.prepare(records, recipe).rows)
+        for result in results:
+            print(hashlib.sha256(np.ascontiguousarray(result).tobytes()).hexdigest()[:16])
+"""
+
+
+def levels_here():
+    """Those that this machine and build have, by the message that names them."""
+    message = run_level("none").stderr
+    assert "ImportError: PQRST_SIMD=none: this machine and build have " in message
+    return message.strip().splitlines()[-1].split(" have ")[1].split(", ")
+
+
+def run_level(level):
+    recipe = config.plain(config.Recipe(fs=250.0))
+    command = [sys.executable, "-c", LEVELS, json.dumps(recipe)]
+    environment = {**os.environ, "PQRST_SIMD": level}
+    here = Path(pqrst.__file__).parent  # the same build
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=here, timeout=300)
+
+
+def test_every_simd_level_runs_when_forced_and_gives_the_same_bits():
+    first, *others = levels_here()
+    assert pqrst.simd() == os.environ.get("PQRST_SIMD", first)
+    expected = run_level(first).stdout.splitlines()
+    assert expected[0] == first and len(expected) > 300
+    for level in others:
+        result = run_level(level).stdout.splitlines()
+        assert result[0] == level
+        assert result[1:] == expected[1:]
+
+
+def test_neon_gives_the_same_bits_as_this_machine(tmp_path):
+    """tests/levels.cpp hashes what the kernels put out, here and in an emulator of a 64-bit ARM."""
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
+    if not compiler or not emulator or not shutil.which("c++"):
+        pytest.skip("needs a compiler, aarch64-linux-gnu-g++ and qemu-aarch64-static")
+    sources = [REPOSITORY / "tests/levels.cpp", REPOSITORY / "csrc/kernels.cpp"]
+    flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=300)
+    run(["c++", *flags, *sources, "-o", tmp_path / "here"])
+    run([compiler, *flags, "-static", *sources, "-o", tmp_path / "neon"])
+    expected, result = run([tmp_path / "here"]), run([emulator, tmp_path / "neon"])
+    assert result.stderr.strip() == "neon"
+    assert result.stdout == expected.stdout
+    assert len(result.stdout.splitlines()) > 200
 
 
 # ------------------------------------------------------------------------------------------------ bandpass
