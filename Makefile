@@ -2,7 +2,14 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: install test lint format type stubs bench demo clean
+# For `sanitize` and `fuzz`: the C++ code without its binding, compiled to stop at the first finding.
+TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
+SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -Werror \
+	-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py corpus.py)
+FUZZ_SECONDS ?= 600
+
+.PHONY: install test sanitize fuzz clang lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -11,15 +18,37 @@ install:  ## a virtual environment with everything that development needs
 test:
 	$(PYTHON) -m pytest
 
+sanitize:  ## the tests that need no torch, then the corpus, under AddressSanitizer and UndefinedBehaviorSanitizer
+	PQRST_SANITIZE=1 $(PYTHON) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/temp
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		$(abspath $(PYTHON)) -m pytest -q -s --no-header $(TORCHLESS_TESTS)
+	$(CXX) $(SANITIZE) fuzz/replay.cpp $(TARGETS) -o build/sanitize/replay
+	build/sanitize/replay tests/corpus
+
+fuzz:  ## looks for new inputs with libFuzzer, FUZZ_SECONDS for each target; a finding is left in build/fuzz/
+	mkdir -p build/fuzz/records build/fuzz/annotations
+	clang++ $(SANITIZE) -fsanitize=fuzzer fuzz/fuzzer.cpp $(TARGETS) -o build/fuzz/fuzzer
+	for target in records annotations; do \
+		PQRST_FUZZ_TARGET=$$target build/fuzz/fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+			-malloc_limit_mb=16 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
+			build/fuzz/$$target tests/corpus/$$target || exit 1; \
+	done
+
+clang:  ## the same tests with the extension compiled by Clang, its warnings as errors
+	CC=clang CXX=clang++ PQRST_WERROR=1 \
+		$(PYTHON) setup.py -q build_ext --build-lib build/clang --build-temp build/clang/temp
+	cd build/clang && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
+
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp
+	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
 
 type:
 	$(PYTHON) -m mypy

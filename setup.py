@@ -12,6 +12,11 @@ if os.environ.get("PQRST_WERROR"):
     FLAGS.append("-Werror")
 if os.environ.get("PQRST_BASELINE_ONLY"):  # no SIMD levels, for tests
     FLAGS.append("-DPQRST_BASELINE_ONLY")
+LINK_FLAGS = ["-pthread"]
+if os.environ.get("PQRST_SANITIZE"):  # see `make sanitize`
+    SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    FLAGS += [*SANITIZE, "-fno-omit-frame-pointer", "-g", "-O1"]
+    LINK_FLAGS += SANITIZE
 
 ParallelCompile("PQRST_BUILD_JOBS", default=0).install()
 setup(
@@ -22,7 +27,7 @@ setup(
             depends=sorted(str(path) for path in [*Path("csrc").glob("*.hpp"), *Path("csrc").glob("*.inl")]),
             cxx_std=17,
             extra_compile_args=FLAGS,
-            extra_link_args=["-pthread"],
+            extra_link_args=LINK_FLAGS,
         )
     ]
 )

@@ -32,9 +32,9 @@ using namespace pybind11::literals;
 namespace pqrst {
 namespace {
 
-// No forcecast: strided input is copied, integers widen, but nothing is narrowed in silence.
+// No forcecast: strided and unaligned input is copied, integers widen, but nothing is narrowed in silence.
 template <class T>
-using In = py::array_t<T, py::array::c_style>;
+using In = py::array_t<T, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_>;
 
 // (T,) is one lead, (L, T) several.
 template <class T>

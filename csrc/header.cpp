@@ -75,6 +75,8 @@ void parse_record_line(const Line& line, Header& header, std::ptrdiff_t& n_segme
     n_segments = integer(line, "number of segments", name.substr(slash + 1), 1);
     name = name.substr(0, slash);
   }
+  // the library's names of leads repeat it for every signal: at most what a file could be called
+  if (name.size() > 255) line.fail("record name of " + std::to_string(name.size()) + " bytes: must be at most 255");
   header.name = std::string(name);
 
   header.n_leads = integer(line, "number of signals", next_field(rest), 0);

@@ -69,11 +69,11 @@ public:
   const Leads& leads() const { return leads_; }
   bool variable_layout() const { return variable_; }
 
-  // Headers are parsed once, however often a segment is repeated.
+  // Headers are parsed once, however often a segment is repeated and however its path is written.
   const Header& segment_header(const std::string& name) {
-    auto& slot = headers_[name];
+    const std::string path = header_path(beside(header_.path, name));
+    auto& slot = headers_[path];
     if (!slot) {
-      const std::string path = header_path(beside(header_.path, name));
       slot = std::make_unique<Header>(parse_header(path, path + ": no such file (segment of " + header_.path + ")"));
       if (slot->multi_segment) fail_format(path + ": is a segment of " + header_.path + " and has segments itself");
       if (slot->has_fs && slot->fs != header_.fs && header_.has_fs)
@@ -86,7 +86,7 @@ private:
   Header header_;
   Leads leads_;
   bool variable_ = false;
-  std::map<std::string, std::unique_ptr<Header>> headers_;
+  std::map<std::string, std::unique_ptr<Header>> headers_;  // by path
 };
 
 // One header's signals matched to the rows of the result.
