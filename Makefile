@@ -9,7 +9,7 @@ SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -W
 TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py corpus.py)
 FUZZ_SECONDS ?= 600
 
-.PHONY: install test sanitize fuzz clang lint format type stubs bench demo clean
+.PHONY: install test sanitize fuzz clang baseline lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -40,6 +40,11 @@ clang:  ## the same tests with the extension compiled by Clang, its warnings as 
 		$(PYTHON) setup.py -q build_ext --build-lib build/clang --build-temp build/clang/temp
 	cd build/clang && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
 
+baseline:  ## the same tests with every SIMD level but the one of all machines left out
+	PQRST_BASELINE_ONLY=1 PQRST_WERROR=1 \
+		$(PYTHON) setup.py -q build_ext --build-lib build/baseline --build-temp build/baseline/temp
+	cd build/baseline && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
+
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -58,6 +63,7 @@ stubs:  ## pqrst.pyi from the docstrings and signatures of the extension
 
 bench:
 	$(PYTHON) benchmarks/native.py
+	$(PYTHON) benchmarks/preprocess.py
 
 demo:
 	$(PYTHON) train.py --overwrite
