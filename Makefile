@@ -29,6 +29,7 @@ stubs:  ## pqrst.pyi from the docstrings and signatures of the extension
 
 bench:
 	$(PYTHON) benchmarks/native.py
+	$(PYTHON) benchmarks/preprocess.py
 
 demo:
 	$(PYTHON) train.py --overwrite
