@@ -40,7 +40,7 @@ from data import LEAKS, beat_context
 from sources import BEAT_SYMBOLS, SOURCES, Recording, Source
 
 PART_BYTES = 64 * 2**20  # about one part's signals
-BATCH = 32  # recordings per thread and call of the native chain
+BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 FORMAT_VERSION = 1  # of the prepared dataset
 
 # Folds of the owner that each kind of split keeps; all other recordings get a drawn one.
