@@ -14,14 +14,16 @@ import csv
 import difflib
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,7 @@ from data import LEAKS, beat_context
 from sources import BEAT_SYMBOLS, SOURCES, Recording, Source
 
 PART_BYTES = 64 * 2**20  # about one part's signals
+BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 FORMAT_VERSION = 1  # of the prepared dataset
 
 # Folds of the owner that each kind of split keeps; all other recordings get a drawn one.
@@ -50,19 +53,24 @@ class Failure(NamedTuple):
     reason: str
 
 
-@dataclass
-class Item:
-    """A recording and what is known of it before its signal is read."""
+class Beats(NamedTuple):
+    """The beats of a recording that have a class; each is a row."""
+
+    centers: NDArray[np.int64]
+    symbols: NDArray[np.bytes_]
+    places: NDArray[np.int64]  # of each among all beats of the record
+    context: NDArray[np.float32]
+
+
+class Item(NamedTuple):
+    """A recording and what is known of it before its signal is read; small, for all are in memory at once."""
 
     recording: Recording
     n_rows: int
     bytes: int  # of its files, which tell whether the source has changed
-    labels: NDArray[np.uint8]  # (1, K) or, of beats, (n_rows, K)
-    centers: NDArray[np.int64] | None = None  # of the beats that have a class
-    symbols: NDArray[np.bytes_] | None = None
-    beat_index: NDArray[np.int64] | None = None  # place of each among all beats of the record
-    context: NDArray[np.float32] | None = None
-    folds: NDArray[np.bytes_] = field(default_factory=lambda: np.zeros(0, "S1"))  # (n_rows,)
+    native: bool  # the extension reads it by itself
+    labels: NDArray[np.uint8]  # (1, K), one array for all recordings with the same; of beats (n_rows, K)
+    beats: Beats | None = None
 
 
 # ------------------------------------------------------------------------------------------------ the index
@@ -79,30 +87,34 @@ def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Ite
     if not recordings:
         raise Stop(f"{raw}: no recordings of {settings.data.name} there")
     recipe = config.plain(settings.recipe)
+    rows_of = cache(partial(pqrst.n_rows, unscaled(recipe)))  # by length and rate
+    labels = cache(partial(one_hot, classes=source.classes))
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
         try:
-            items.append(_index_one(recording, source, recipe, raw, failures))
+            path = raw / recording.locator
+            info = pqrst.header(path)
+            if not info.n_samples:
+                raise ValueError(f"{path}: has no samples, or its data file is missing")
+            size = path.stat().st_size + sum((path.parent / name).stat().st_size for name in info.files)
+            native = readers.is_native(info)
+            if recipe["window"]["kind"] == "beat":
+                y, beats = _beats_of(recording, source, recipe, path, info.fs, failures)
+                size += path.with_suffix(f".{recording.annotations}").stat().st_size
+                items.append(Item(recording, len(y), size, native, y, beats))
+            else:
+                n = rows_of(info.n_samples, info.fs)
+                items.append(Item(recording, n, size, native, labels(recording.labels)))
         except (OSError, ValueError) as error:
             failures.append(Failure(recording.locator, "index", config.one_line(error)))
     return items, failures
 
 
-def _index_one(
-    recording: Recording, source: Source, recipe: dict[str, Any], raw: Path, failures: list[Failure]
-) -> Item:
-    path = raw / recording.locator
-    info = pqrst.header(path)
-    files = [path, *(path.parent / name for name in info.files)]
-    if not info.n_samples:
-        raise ValueError(f"{path}: has no samples, or its data file is missing")
-    if recipe["window"]["kind"] != "beat":
-        n_rows = pqrst.n_rows(recipe, info.n_samples, info.fs, 0)
-        labels = one_hot(recording.labels, source.classes)[None]
-        return Item(recording, n_rows, sum(file.stat().st_size for file in files), labels)
-
+def _beats_of(
+    recording: Recording, source: Source, recipe: dict[str, Any], path: Path, fs: float, failures: list[Failure]
+) -> tuple[NDArray[np.uint8], Beats]:
+    """Labels (N, K) and beats of one recording."""
     if recording.annotations is None:
         raise ValueError(f"{path}: beat rows need beat annotations, and this dataset has none")
-    files.append(path.with_suffix(f".{recording.annotations}"))
     annotations = pqrst.read_annotations(path, recording.annotations)
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
@@ -118,16 +130,9 @@ def _index_one(
         if not found.all():
             failures.append(Failure(recording.locator, "rpeaks", f"{(~found).sum()} annotated beats were not detected"))
     classes = np.array([source.classes.index(source.symbols[s]) for s in symbols], dtype=np.int64)
-    return Item(
-        recording,
-        len(classes),
-        sum(file.stat().st_size for file in files),
-        np.eye(len(source.classes), dtype=np.uint8)[classes],
-        r_peaks[beat_index],
-        symbols.astype("S4"),
-        beat_index,
-        beat_context(r_peaks, info.fs, recipe["context"])[beat_index],
-    )
+    context = beat_context(r_peaks, fs, recipe["context"])[beat_index]
+    beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context)
+    return np.eye(len(source.classes), dtype=np.uint8)[classes], beats
 
 
 def _detected(
@@ -146,77 +151,81 @@ def _detected(
     return r_peaks, nearest[found], found
 
 
-def one_hot(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """(K,), 1 for each class named."""
+def one_hot(labels: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.uint8]:
+    """(1, K), 1 for each class named."""
     for label in labels:
         if label not in classes:
             raise ValueError(f"label {label!r} is none of {', '.join(classes)}")
-    return np.array([name in labels for name in classes], dtype=np.uint8)
+    return np.array([[name in labels for name in classes]], dtype=np.uint8)
+
+
+def n_rows(items: Iterable[Item]) -> int:
+    return sum(item.n_rows for item in items)
+
+
+def label_rows(items: Sequence[Item]) -> NDArray[np.uint8]:
+    """(N, K) labels of all rows."""
+    labels = np.concatenate([item.labels for item in items])
+    return labels if items[0].beats else np.repeat(labels, [item.n_rows for item in items], axis=0)
 
 
 # ------------------------------------------------------------------------------------------------ folds
 
 
-def draw_folds(items: list[Item], settings: Settings) -> str | None:
-    """Give every row its fold; returns what leaks, if anything.
+def draw_folds(items: list[Item], settings: Settings) -> tuple[NDArray[np.bytes_], str | None]:
+    """Fold of every row, (N,), and what leaks, if anything.
 
     Patients are dealt out one by one, those with the largest share of a rare class first, each to the fold where the
     shares of all classes then lie closest to even. Ties fall by a hash of seed and patient: the same on every machine.
     """
     how = settings.data
     kept = KEPT_FOLDS[how.split]
-    drawn = []
-    for item in items:
-        official = item.recording.fold
-        if official is not None and (kept is None or official in kept):
-            item.folds = np.full(item.n_rows, official.encode())
-        elif kept is None:
-            raise Stop(f"{item.recording.locator}: has no official fold; use --data.split patients")
-        else:
-            drawn.append(item)
-    if how.split == "random_rows":
-        _deal_rows(drawn, how.folds, how.seed)
-    elif drawn:
-        _deal_patients(drawn, how.folds, how.seed)
+    stays = [item.recording.fold is not None and (kept is None or item.recording.fold in kept) for item in items]
+    drawn = [item for item, stay in zip(items, stays, strict=True) if not stay]
+    if drawn and kept is None:
+        raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")
+    each = [item.n_rows for item in items]
+    folds = np.repeat(np.array([(item.recording.fold or "").encode() for item in items], "S16"), each)
+    if drawn:
+        deal = _deal_rows if how.split == "random_rows" else _deal_patients
+        folds[~np.repeat(stays, each)] = deal(drawn, how.folds, how.seed)
     if how.split == "dechazal" and not {"201", "202"} <= {Path(i.recording.locator).stem for i in items}:
-        return None
-    return LEAKS.get(how.split)
+        return folds, None
+    return folds, LEAKS.get(how.split)
 
 
-def _deal_patients(items: list[Item], n_folds: int, seed: int) -> None:
-    counts: dict[str, NDArray[np.float64]] = {}
-    for item in items:
-        rows = np.broadcast_to(item.labels, (item.n_rows, item.labels.shape[1]))
-        none = (rows.sum(axis=1) == 0).sum()
-        here = np.append(rows.sum(axis=0, dtype=np.float64), [none, item.n_rows])
-        counts[item.recording.patient] = counts.get(item.recording.patient, 0) + here
-    if len(counts) < n_folds:
-        raise Stop(f"data.folds = {n_folds}: there are only {len(counts)} patients to draw from")
-    total = np.maximum(sum(counts.values()), 1)
-    share = {patient: count / total for patient, count in counts.items()}
-    by_weight = sorted(share, key=lambda p: (-share[p].max(), _hash(seed, p)))
-    filled = np.zeros((n_folds, len(total)))  # share of each class in each fold so far
-    fold_of = {}
+def _deal_patients(items: list[Item], n_folds: int, seed: int) -> NDArray[np.bytes_]:
+    number: dict[str, int] = {}  # of each patient
+    of_item = [number.setdefault(item.recording.patient, len(number)) for item in items]
+    if len(number) < n_folds:
+        raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients to draw from")
+    of_row = np.repeat(of_item, [item.n_rows for item in items])
+    rows = label_rows(items)
+    none = (rows.sum(axis=1) == 0)[:, None]
+    every = np.ones((len(rows), 1), np.uint8)
+    counts = np.stack([np.bincount(of_row, column, len(number)) for column in np.hstack([rows, none, every]).T], axis=1)
+    share = counts / np.maximum(counts.sum(axis=0), 1)  # (patients, K + 2)
+    by_weight = np.lexsort((np.array([_hash(seed, patient) for patient in number]), -share.max(axis=1)))
+    filled = np.zeros((n_folds, share.shape[1]))  # share of each class in each fold so far
+    fold_of = np.empty(len(number), np.int64)
     for patient in by_weight:
         # growth of the sum of squared shares: least where this patient's classes are scarcest
         growth = ((filled + share[patient]) ** 2 - filled**2).sum(axis=1)
-        fold = int(np.argmin(growth))
+        fold = growth.argmin()
         filled[fold] += share[patient]
         fold_of[patient] = fold
-    for item in items:
-        item.folds = np.full(item.n_rows, str(fold_of[item.recording.patient]).encode())
+    folds: NDArray[np.bytes_] = fold_of[of_row].astype("S16")
+    return folds
 
 
-def _deal_rows(items: list[Item], n_folds: int, seed: int) -> None:
-    labels = np.concatenate([np.broadcast_to(i.labels, (i.n_rows, i.labels.shape[1])) for i in items])
+def _deal_rows(items: list[Item], n_folds: int, seed: int) -> NDArray[np.bytes_]:
+    labels = label_rows(items)
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.lexsort(labels[order].T)]  # by class, at random within each
-    folds = np.empty(len(labels), "S4")
-    folds[order] = np.array([str(k % n_folds) for k in range(len(labels))], "S4")
-    first = 0
-    for item in items:
-        item.folds = folds[first : first + item.n_rows]
-        first += item.n_rows
+    fold_of = np.empty(len(labels), np.int64)
+    fold_of[order] = np.arange(len(labels)) % n_folds
+    folds: NDArray[np.bytes_] = fold_of.astype("S16")
+    return folds
 
 
 def _hash(seed: int, text: str) -> str:
@@ -226,106 +235,146 @@ def _hash(seed: int, text: str) -> str:
 # ------------------------------------------------------------------------------------------------ parts
 
 
-def cut_parts(items: list[Item], row_bytes: int) -> list[list[Item]]:
+class Part(NamedTuple):
+    """Consecutive recordings whose rows go into one file."""
+
+    items: list[Item]
+    folds: NDArray[np.bytes_]  # of every row that the index promises
+
+
+def cut_parts(items: list[Item], folds: NDArray[np.bytes_], row_bytes: int) -> list[Part]:
     """Consecutive recordings, so many that a part's signals come to about PART_BYTES."""
-    parts: list[list[Item]] = [[]]
+    groups: list[list[Item]] = [[]]
     size = 0
     for item in items:
-        if parts[-1] and size + item.n_rows * row_bytes > PART_BYTES:
-            parts.append([])
+        if groups[-1] and size + item.n_rows * row_bytes > PART_BYTES:
+            groups.append([])
             size = 0
-        parts[-1].append(item)
+        groups[-1].append(item)
         size += item.n_rows * row_bytes
-    return parts
+    ends = np.cumsum([n_rows(group) for group in groups])
+    return [Part(group, own) for group, own in zip(groups, np.split(folds, ends[:-1]), strict=True)]
 
 
-def prepare_items(
-    items: Sequence[Item], recipe: dict[str, Any], raw: Path, n_threads: int
-) -> Iterator[tuple[Sequence[Item], pqrst.Prepared]]:
-    """A few recordings at a time through the native chain."""
-    step = 8 * n_threads
-    for start in range(0, len(items), step):
-        some = items[start : start + step]
-        inputs = [readers.native(raw / item.recording.locator) for item in some]
-        centers = [item.centers for item in some if item.centers is not None] or None  # of beats, each has them
-        yield some, pqrst.prepare(inputs, recipe, centers, n_threads=n_threads, skip_errors=True)
+class Batch(NamedTuple):
+    """Rows of some recordings of a part."""
+
+    place: NDArray[np.int64]  # (N,) of each among the rows that the index promises
+    prepared: pqrst.Prepared
+    failures: list[Failure]
+    warnings: list[Failure]
 
 
-def write_part(
-    path: Path, items: list[Item], recipe: dict[str, Any], raw: Path, n_threads: int, stamp: str, bar: tqdm[Any]
-) -> None:
-    """Prepare the recordings of one part and write it, under a temporary name until it is whole."""
-    columns: dict[str, list[NDArray[Any]]] = {}
+def prepare_part(
+    part: Part, recipe: dict[str, Any], raw: Path, n_threads: int, bar: tqdm[Any], out: NDArray[Any] | None = None
+) -> Iterator[Batch]:
+    """Some recordings at a time through the native chain, their rows one behind the other in `out`, if given."""
+    first = np.cumsum([0] + [item.n_rows for item in part.items])
+    done, step = 0, BATCH * n_threads
+    for start in range(0, len(part.items), step):
+        some = range(start, min(start + step, len(part.items)))
+        numbers: list[int] = []
+        inputs: list[Path | pqrst.Record] = []
+        unread: list[tuple[int, str, str]] = []
+        for number in some:
+            item = part.items[number]
+            path = raw / item.recording.locator
+            try:
+                inputs.append(path if item.native else readers.read(path))
+                numbers.append(number)
+            except (OSError, ValueError) as error:
+                unread.append((number, "read", config.one_line(error)))
+        members = [part.items[number] for number in numbers]
+        centers = [item.beats.centers for item in members if item.beats] or None  # of beats, each has them
+        room = None if out is None else out[done:]
+        prepared = pqrst.prepare(inputs, recipe, centers, out=room, n_threads=n_threads, skip_errors=True)
+        place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
+        errors = unread + [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
+        warnings = [(numbers[i], stage, reason) for i, stage, reason in prepared.warnings]
+        yield Batch(place, prepared, _failures(part, errors), _failures(part, warnings))
+        done += len(prepared.rows)
+        bar.update(len(some))
+
+
+def _failures(part: Part, entries: list[tuple[int, str, str]]) -> list[Failure]:
+    """In the order of the recordings, however they were batched."""
+    in_order = sorted(entries, key=itemgetter(0))
+    return [Failure(part.items[number].recording.locator, stage, reason) for number, stage, reason in in_order]
+
+
+def write_part(path: Path, part: Part, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
+    """Write what is known of a part's rows and what `batches` add, under a temporary name until it is whole.
+
+    The batches have put their rows into `signals`.
+    """
+    place: list[NDArray[np.int64]] = []
+    added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
     failures: list[Failure] = []
     warnings: list[Failure] = []
-    for some, prepared in prepare_items(items, recipe, raw, n_threads):
-        index = np.asarray(prepared.index)
-        for name, values in (
-            ("signals", prepared.rows),
-            ("valid", prepared.valid),
-            ("lead_mask", prepared.lead_mask),
-            ("start", prepared.start),
-        ):
-            columns.setdefault(name, []).append(values)
-        for number, item in enumerate(some):
-            kept = index[prepared.record == number]
-            for name, values in _columns_of(item, kept, recipe).items():
-                columns.setdefault(name, []).append(values)
-        for target, entries in ((failures, prepared.errors), (warnings, prepared.warnings)):
-            target += [Failure(some[number].recording.locator, stage, text) for number, stage, text in entries]
-        bar.update(len(some))
+    for batch in batches:
+        place.append(batch.place)
+        for name, arrays in added.items():
+            arrays.append(getattr(batch.prepared, name))
+        failures += batch.failures
+        warnings += batch.warnings
+    kept = np.concatenate(place)
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
-        for name, arrays in columns.items():
+        file.create_dataset("signals", data=signals[: len(kept)], track_times=False)
+        for name, arrays in added.items():
             file.create_dataset(name, data=np.concatenate(arrays), track_times=False)
+        for name, values in known_columns(part).items():
+            file.create_dataset(name, data=values[kept], track_times=False)
         file.attrs["stamp"] = stamp
         file.attrs["failures"] = json.dumps(failures)
         file.attrs["warnings"] = json.dumps(warnings)
     temporary.replace(path)
 
 
-def _columns_of(item: Item, kept: NDArray[np.int64], recipe: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    n = len(kept)
+def known_columns(part: Part) -> dict[str, NDArray[Any]]:
+    """What the index knows of every row that it promises."""
+    items = part.items
+    each = [item.n_rows for item in items]
     columns: dict[str, NDArray[Any]] = {
-        "record": np.full(n, item.recording.locator.encode(), "S128"),
-        "patient": np.full(n, item.recording.patient.encode(), "S64"),
-        "fold": item.folds[kept].astype("S16"),
+        "record": np.repeat(np.array([item.recording.locator.encode() for item in items], "S128"), each),
+        "patient": np.repeat(np.array([item.recording.patient.encode() for item in items], "S64"), each),
+        "fold": part.folds,
+        "labels": label_rows(items),
     }
-    if item.centers is None or item.symbols is None or item.beat_index is None or item.context is None:
-        return {
-            **columns,
-            "labels": np.repeat(item.labels, n, axis=0),
-            "context": np.zeros((n, 0), np.float32),
-        }
+    beats = [item.beats for item in items if item.beats]
+    if not beats:
+        return {**columns, "context": np.zeros((len(part.folds), 0), np.float32)}
     return {
         **columns,
-        "labels": item.labels[kept],
-        "sample": item.centers[kept],
-        "symbol": item.symbols[kept],
-        "beat_index": item.beat_index[kept],
-        "context": item.context[kept],
+        "sample": np.concatenate([b.centers for b in beats]),
+        "symbol": np.concatenate([b.symbols for b in beats]),
+        "beat_index": np.concatenate([b.places for b in beats]),
+        "context": np.concatenate([b.context for b in beats]),
     }
 
 
-def dataset_scale(items: list[Item], recipe: dict[str, Any], raw: Path, settings: Settings) -> dict[str, Any]:
+def unscaled(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The chain up to its scale, which may still lack the numbers of the dataset."""
+    return {**recipe, "dtype": "float32", "scale": {**recipe["scale"], "kind": "none"}}
+
+
+def dataset_scale(parts: list[Part], recipe: dict[str, Any], raw: Path, settings: Settings) -> dict[str, Any]:
     """The recipe with center and spread of each slot taken from the training rows."""
-    training = {fold.encode() for fold in settings.data.train}
-    unscaled = {**recipe, "dtype": "float32", "scale": {**recipe["scale"], "kind": "none"}}
+    training = np.array(settings.data.train, "S")
     n_slots = len(recipe["leads"])
     count, total, square = np.zeros(n_slots), np.zeros(n_slots), np.zeros(n_slots)
     low, high = np.full(n_slots, np.inf), np.full(n_slots, -np.inf)
-    for some, prepared in prepare_items(items, unscaled, raw, n_threads(settings)):
-        for row, number, index, (first, last), mask in zip(
-            prepared.rows, prepared.record, prepared.index, prepared.valid, prepared.lead_mask, strict=True
-        ):
-            if some[number].folds[index] in training:
-                x = row[:, first:last].astype(np.float64)
-                use = mask.astype(bool)
-                count += use * x.shape[1]
-                total += np.where(use, x.sum(axis=1), 0)
-                square += np.where(use, (x**2).sum(axis=1), 0)
-                low = np.where(use, np.minimum(low, x.min(axis=1)), low)
-                high = np.where(use, np.maximum(high, x.max(axis=1)), high)
+    with tqdm(total=sum(len(p.items) for p in parts), desc="scale", unit=" records", disable=None, leave=False) as bar:
+        for part in parts:
+            for place, prepared, _, _ in prepare_part(part, unscaled(recipe), raw, n_threads(settings), bar):
+                for i in np.flatnonzero(np.isin(part.folds[place], training)):
+                    x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
+                    use = prepared.lead_mask[i].astype(bool)
+                    count += use * x.shape[1]
+                    total += np.where(use, x.sum(axis=1), 0)
+                    square += np.where(use, (x**2).sum(axis=1), 0)
+                    low = np.where(use, np.minimum(low, x.min(axis=1)), low)
+                    high = np.where(use, np.maximum(high, x.max(axis=1)), high)
     if not count.all():
         raise Stop("recipe.scale.over = dataset: a slot has no training rows to take its numbers from")
     if recipe["scale"]["kind"] == "zscore":
@@ -345,7 +394,7 @@ def n_threads(settings: Settings) -> int:
 
 def identity(items: list[Item], failures: list[Failure], settings: Settings) -> dict[str, Any]:
     """What makes a prepared dataset what it is: with the same, nothing has to be done again."""
-    lines = [f"{i.recording} {i.bytes} {i.n_rows}" for i in items] + [str(f) for f in failures]
+    lines = [*map(_line, items), *map(str, failures)]
     how = settings.data
     tree: dict[str, Any] = {
         "version": FORMAT_VERSION,
@@ -424,7 +473,7 @@ def collect(
     def by_class(rows: NDArray[np.uint8]) -> dict[str, int]:
         return dict(zip(source.classes, map(int, rows.sum(axis=0, dtype=np.int64)), strict=True))
 
-    before = np.concatenate([np.broadcast_to(i.labels, (i.n_rows, len(source.classes))) for i in items])
+    before = label_rows(items)
     counts = {
         name.decode(): {
             "rows": int((fold == name).sum()),
@@ -461,6 +510,7 @@ def prepare(settings: Settings, overwrite: bool = False) -> Path:
     raw = settings.data.raw or (_demo(Path("demo")) if name == "demo" else None)
     if raw is None:
         raise Stop(f"data.raw: where are the recordings of {name}? Give --data.raw FOLDER")
+    began = {"index": _now()}
     items, index_failures = build_index(source, settings, raw)
     wanted = identity(items, index_failures, settings)
     if up_to_date(folder, wanted, overwrite):
@@ -468,31 +518,37 @@ def prepare(settings: Settings, overwrite: bool = False) -> Path:
         return folder
     if not items:
         raise Stop(f"{raw}: none of {len(index_failures)} recordings can be read; first: {index_failures[0].reason}")
-    leak = draw_folds(items, settings)
+    folds, leak = draw_folds(items, settings)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)  # first, so that what is half done never looks whole
     recipe = config.plain(settings.recipe)
-    if recipe["scale"]["over"] == "dataset" and recipe["scale"]["kind"] != "none":
-        recipe = dataset_scale(items, recipe, raw, settings)
-    row_bytes = pqrst.row_samples(recipe) * len(recipe["leads"]) * np.dtype(recipe["dtype"]).itemsize
-    parts = cut_parts(items, row_bytes)
+    shape = (len(recipe["leads"]), pqrst.row_samples(unscaled(recipe)))
+    dtype = np.dtype(recipe["dtype"])
+    parts = cut_parts(items, folds, math.prod(shape) * dtype.itemsize)
     names = [f"part-{number:05d}.h5" for number in range(len(parts))]
     for stale in {*folder.glob("part-*")} - {folder / part for part in names}:
         stale.unlink()
     print(
         f"{name}: {len(items):,} recordings of {len({i.recording.patient for i in items}):,} patients -> about "
-        f"{sum(i.n_rows for i in items):,} rows in {len(parts)} parts at {folder}, {n_threads(settings)} threads",
+        f"{n_rows(items):,} rows in {len(parts)} parts at {folder}, {n_threads(settings)} threads",
         file=sys.stderr,
     )
+    if recipe["scale"]["over"] == "dataset" and recipe["scale"]["kind"] != "none":
+        recipe = dataset_scale(parts, recipe, raw, settings)
+    began["rows"] = _now()
+    signals = np.empty((max(n_rows(part.items) for part in parts), *shape), dtype)  # of one part after the other
     with tqdm(total=len(items), unit=" records", disable=None) as bar:
-        for part, members in zip(names, parts, strict=True):
-            stamp = _stamp(wanted, recipe, members)
-            if _has_stamp(folder / part, stamp):
-                bar.update(len(members))
+        for file, part in zip(names, parts, strict=True):
+            stamp = _stamp(wanted, recipe, part)
+            if _has_stamp(folder / file, stamp):
+                bar.update(len(part.items))
             else:
-                write_part(folder / part, members, recipe, raw, n_threads(settings), stamp, bar)
+                batches = prepare_part(part, recipe, raw, n_threads(settings), bar, signals)
+                write_part(folder / file, part, batches, signals, stamp)
+    del signals
 
+    began["summary"] = _now()
     numbers, failures, warnings = collect(folder, names, items, index_failures, source)
     if not numbers["rows"]:
         raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0].record}: {failures[0].reason}")
@@ -510,7 +566,8 @@ def prepare(settings: Settings, overwrite: bool = False) -> Path:
     duration_s = time.perf_counter() - started
     log = {
         "command": sys.argv,
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "began": began,
+        "finished": _now(),
         "duration_s": round(duration_s, 2),
         "records_per_s": round(len(items) / duration_s, 1),
         "workers": n_threads(settings),
@@ -534,6 +591,10 @@ def prepare(settings: Settings, overwrite: bool = False) -> Path:
     return folder
 
 
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
 def _demo(folder: Path) -> Path:
     if not (folder / "records.csv").exists():
         import simulate
@@ -542,9 +603,13 @@ def _demo(folder: Path) -> Path:
     return folder
 
 
-def _stamp(wanted: dict[str, Any], recipe: dict[str, Any], members: list[Item]) -> str:
-    lines = [f"{i.recording} {i.bytes} {i.n_rows} {hashlib.sha256(i.folds.tobytes()).hexdigest()}" for i in members]
-    text = json.dumps([wanted["version"], wanted["data"], recipe, lines])
+def _line(item: Item) -> str:
+    return f"{item.recording} {item.bytes} {item.n_rows}"
+
+
+def _stamp(wanted: dict[str, Any], recipe: dict[str, Any], part: Part) -> str:
+    folds = hashlib.sha256(part.folds.tobytes()).hexdigest()
+    text = json.dumps([wanted["version"], wanted["data"], recipe, *map(_line, part.items), folds])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,9 +13,9 @@ FLAC_FORMATS = {508, 516, 524}
 TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
 
 
-def native(path: Path) -> Path | pqrst.Record:
-    """What `pqrst.prepare` takes: the path where it can read the file by itself, otherwise the record."""
-    return read(path) if FLAC_FORMATS.intersection(pqrst.header(path).formats) else path
+def is_native(info: pqrst.Header) -> bool:
+    """Whether `pqrst.prepare` can read the recording by itself, from its path."""
+    return not FLAC_FORMATS.intersection(info.formats)
 
 
 def read(path: str | Path) -> pqrst.Record:
@@ -37,9 +37,7 @@ def read(path: str | Path) -> pqrst.Record:
         The file is damaged or of an unknown format; the message names it.
     """
     info = pqrst.header(path)
-    if FLAC_FORMATS.intersection(info.formats):
-        return _read_flac(Path(path), info)
-    return pqrst.read(path)
+    return pqrst.read(path) if is_native(info) else _read_flac(Path(path), info)
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:

@@ -5,12 +5,11 @@ Adding one is a function under `@source(...)` and a YAML in configs/. Knows noth
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-import pandas as pd
 
 
 class Recording(NamedTuple):
@@ -76,10 +75,10 @@ PACED = ("102", "104", "107", "217")
 @source(classes=("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"), task="multilabel")
 def demo(raw: Path) -> Iterator[Recording]:
     """The simulated recordings of simulate.py; a recording with none of the classes is normal."""
-    table = pd.read_csv(raw / "records.csv", dtype={"record": str, "patient": str})
-    for row in table.to_dict("records"):
-        labels = tuple(name for name in SOURCES["demo"].classes if row[name])
-        yield Recording(row["record"] + ".hea", row["patient"], labels)
+    with (raw / "records.csv").open(newline="", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            labels = tuple(name for name in SOURCES["demo"].classes if int(row[name]))
+            yield Recording(row["record"] + ".hea", row["patient"], labels)
 
 
 @source(classes=("N", "S", "V", "F", "Q"), task="multiclass", symbols=AAMI)

@@ -6,6 +6,7 @@ import signal as signals
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -234,6 +235,63 @@ def test_damaged_records_are_skipped_listed_and_counted(tmp_path, mitdb_like, ca
     assert sum(dataset.meta["failures"].values()) == 7
 
 
+def test_a_record_that_cannot_be_decoded_is_listed_in_its_place(tmp_path, mitdb_like, monkeypatch):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    for number in ("101", "109"):  # found out by prepare ...
+        (raw / f"{number}.hea").write_text((raw / f"{number}.hea").read_text().replace("mV", "pm"))
+    for number in ("106", "114"):  # ... and before it: FLAC that is none
+        (raw / f"{number}.hea").write_text((raw / f"{number}.hea").read_text().replace(".dat 16 ", ".dat 516 "))
+    run(tmp_path / "a", raw, "--workers", "1")
+    monkeypatch.setattr(preprocess, "BATCH", 1)
+    dataset = run(tmp_path / "b", raw, "--workers", "2")
+    assert [row["record"] for row in failures(tmp_path / "a")] == ["101.hea", "106.hea", "109.hea", "114.hea"]
+    assert {r.decode() for r in dataset.record} == {"102.hea", "108.hea", "119.hea", "200.hea"}
+    assert files(tmp_path / "a/prepared") == files(tmp_path / "b/prepared")
+
+
+def test_rows_that_are_dropped_leave_the_others_as_they_are(tmp_path, rng):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    signal = rng.normal(size=(1, 5000))
+    lines = ["record,patient,1dAVb,RBBB,LBBB,SB,AF,ST"]
+    for number in range(4):
+        x = signal + number
+        if number == 1:
+            x[:, 1200:1800] = np.nan  # within the second window
+        write_record(raw, f"r{number}", x, 100, ["I"])
+        lines.append(f"r{number},p{number},{number % 2},0,0,0,0,1")
+    (raw / "records.csv").write_text("\n".join(lines) + "\n")
+    words = ["--data.raw", str(raw), "--data.dir", str(tmp_path / "prepared"), "--data.folds", "4"]
+    words += ["--recipe.leads", '[["I"]]', "--recipe.window.kind", "window", "--recipe.window.length_s", "10"]
+    words += ["--recipe.bandpass", "null", "--recipe.scale.kind", "none", "--recipe.dtype", "float32"]
+    preprocess.main(words)
+    dataset = data.Prepared(tmp_path / "prepared")
+    kept = [(n, w) for n in range(4) for w in range(5) if (n, w) != (1, 1)]
+    assert [(int(r[1:2]), s // 1000) for r, s in zip(dataset.record, dataset.start)] == kept
+    assert [int(p[1:]) for p in dataset.patient] == [n for n, _ in kept]
+    assert [list(y) for y in dataset.labels] == [[n % 2, 0, 0, 0, 0, 1] for n, _ in kept]
+    assert len(set(zip(dataset.patient, dataset.fold))) == 4
+    for row, (n, w) in enumerate(kept):
+        expected = signal[:, w * 1000 : (w + 1) * 1000] + n
+        np.testing.assert_allclose(dataset.signals(np.array([row]))[0], expected, atol=0.001)
+    assert failures(tmp_path)[0]["record"] == "r1.hea"
+
+
+def test_dataset_scale_of_whole_records(tmp_path, demo_folder):
+    words = ["--data.raw", str(demo_folder), "--recipe.dtype", "float32"]
+    preprocess.main([*words, "--data.dir", str(tmp_path / "plain"), "--recipe.scale.kind", "none"])
+    preprocess.main([*words, "--data.dir", str(tmp_path / "scaled"), "--recipe.scale.over", "dataset"])
+    plain, scaled = data.Prepared(tmp_path / "plain"), data.Prepared(tmp_path / "scaled")
+    rows = np.arange(len(plain))
+    x = plain.signals(rows).astype(np.float64)
+    training = x[np.isin(plain.fold, np.array(config.Data().train, "S"))]
+    center, spread = training.mean(axis=(0, 2)), training.std(axis=(0, 2))
+    np.testing.assert_allclose(scaled.recipe["scale"]["center"], center, atol=1e-9)
+    expected = (x - center[:, None]) / spread[:, None]
+    np.testing.assert_allclose(scaled.signals(rows), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_beats_without_a_class_are_listed_not_lost_in_silence(tmp_path, mitdb_like):
     raw = tmp_path / "raw"
     shutil.copytree(mitdb_like, raw)
@@ -289,12 +347,14 @@ def test_a_part_cut_short_stops_the_load(tmp_path, mitdb_like):
         data.Prepared(tmp_path / "prepared")
 
 
-def test_preprocessing_imports_neither_torch_nor_scipy(mitdb_like, tmp_path):
+@pytest.mark.parametrize("name", ["mitdb", "demo"])
+def test_preprocessing_imports_nothing_that_is_slow_to_import(mitdb_like, demo_folder, tmp_path, name):
     code = (
         "import sys, preprocess; preprocess.main(sys.argv[1:]);"
-        "assert not {'torch', 'scipy', 'wfdb', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'scipy', 'wfdb', 'sklearn', 'pandas'} & set(sys.modules), sorted(sys.modules)"
     )
-    words = [*MITDB, "--data.raw", str(mitdb_like), "--data.dir", str(tmp_path / "prepared")]
+    words = {"mitdb": [*MITDB, "--data.raw", str(mitdb_like)], "demo": ["--data.raw", str(demo_folder)]}[name]
+    words += ["--data.dir", str(tmp_path / "prepared")]
     subprocess.run([sys.executable, "-c", code, *words], cwd=REPOSITORY, check=True)
 
 
@@ -302,6 +362,39 @@ def test_the_log_says_how_it_was_made(tmp_path, mitdb_like):
     run(tmp_path, mitdb_like)
     log = json.loads((tmp_path / "prepared/prepare.log.json").read_text())
     assert log["workers"] >= 1 and log["records_per_s"] > 0
+    times = [*(log["began"][stage] for stage in ("index", "rows", "summary")), log["finished"]]
+    assert times == sorted(times)
+
+
+def write_tiny(folder, n_records):
+    """Records of one lead and 10 s that share a signal file, laid out as source `demo` expects them."""
+    folder.mkdir()
+    samples = np.random.default_rng(0).integers(-1000, 1000, 1000)
+    (folder / "shared.dat").write_bytes(samples.astype("<i2").tobytes())
+    lines = ["record,patient,1dAVb,RBBB,LBBB,SB,AF,ST"]
+    for number in range(n_records):
+        name = f"r{number:05d}"
+        (folder / f"{name}.hea").write_text(f"{name} 1 100 1000\nshared.dat 16 1000/mV 16 0 0 0 0 I\n")
+        lines.append(f"{name},p{number // 2:05d},{number % 2},0,0,{number % 3 // 2},0,0")
+    (folder / "records.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_signals(tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "PART_BYTES", 100_000)
+
+    def peak(name, n_records):
+        words = ["--data.raw", str(write_tiny(tmp_path / f"raw-{name}", n_records)), "--recipe.leads", '[["I"]]']
+        tracemalloc.start()
+        preprocess.main([*words, "--data.dir", str(tmp_path / name), "--workers", "1"])
+        _, bytes_at_most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return bytes_at_most
+
+    peak("first", 50)  # what is made once
+    grown = peak("large", 2200) - peak("small", 200)
+    assert grown / 2000 < 1000  # a row has 2000 bytes
 
 
 @pytest.mark.slow
