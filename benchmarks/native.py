@@ -12,8 +12,6 @@ import os
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the machine's limits, before NumPy is loaded
 
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import scipy.signal
 import wfdb
 
@@ -33,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import config
 import pqrst
 import simulate
+from benchmarks import machine
 
 SECONDS = 1.0  # spent on each side of each row
 
@@ -60,21 +58,6 @@ def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Call
         f" {other / mine:7.1f}x {error:9.1e}"
     )
     return mine
-
-
-def machine() -> str:
-    """Processor, versions, commit and SIMD level, for the head of a table."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    repository = Path(__file__).resolve().parent.parent
-    git = ["git", "-C", str(repository), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    return (
-        f"{processor}, {os.cpu_count()} cores, level {pqrst.simd()}; commit {commit}, {time.strftime('%Y-%m-%d')}\n"
-        f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
-        f"wfdb {wfdb.__version__}"
-    )
 
 
 def limits(chain_s: float) -> None:
@@ -114,7 +97,7 @@ def main() -> None:
     x64 = rng.standard_normal((12, 5000)).cumsum(axis=1)
     x32 = x64.astype(np.float32)
     exact = x32.astype(np.float64)
-    print(f"{machine()}\nmedians with quartile spread, one thread; float32 here, float64 there")
+    print(f"{machine.describe()}\nmedians with quartile spread, one thread; float32 here, float64 there")
     print(f"{'':34} {'reference':22} {'pqrst':>17} {'reference':>19} {'ratio':>7} {'max error':>9}")
 
     sections = scipy.signal.butter(3, [0.5, 40], "bandpass", fs=500, output="sos")

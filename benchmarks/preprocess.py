@@ -13,14 +13,11 @@ import argparse
 import csv
 import itertools
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import config
 import pqrst
 import simulate
+from benchmarks import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 N_SHAPES = 200  # distinct simulated signals; the others are these under other noise
 NOISE_MV = 0.01
 RUNS = 3  # of each script
-REPEATS = 5  # of pqrst.prepare in each of them
+REPEATS = 9  # of pqrst.prepare on each number of threads
 
 
 # ------------------------------------------------------------------------------------------------ the records
@@ -172,16 +170,6 @@ def thread_ratio(raw: Path, n_records: int, recipe: dict[str, Any]) -> float:
 # ------------------------------------------------------------------------------------------------ the table
 
 
-def machine() -> str:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "h5py", "scipy", "wfdb"))
-    level = f", {pqrst.simd()}" if hasattr(pqrst, "simd") else ""
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, "
-        f"pqrst {commit.stdout.strip() or '?'}{level}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--records", type=int, default=20_000)
@@ -191,7 +179,7 @@ def main() -> None:
     options = parser.parse_args()
     few = min(options.files, options.records)
     recipe = config.plain(config.Recipe(fs=options.fs))
-    print(machine())
+    print(machine.describe())
     print(f"12 leads, 10 s, 500 -> {options.fs} Hz, format 16, float16 rows; one thread on both sides", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         raw, few_raw, reference = Path(name, "raw"), Path(name, "few"), Path(name, "plain.h5")
@@ -201,7 +189,7 @@ def main() -> None:
         for seed in range(RUNS):
             plain_times.append(run_plain(raw, reference, few, options.fs))
             few_runs.append(run_preprocess(few_raw, Path(name, "few_out"), options.fs, seed))
-            ratios.append(thread_ratio(raw, min(256, few), recipe))
+            ratios.append(thread_ratio(raw, min(1000, few), recipe))
             runs.append(run_preprocess(raw, Path(name, "out"), options.fs, seed))
         difference = largest_difference(Path(name, "out"), reference)
 
