@@ -799,6 +799,22 @@ def test_threads_do_not_change_a_bit(rng, kernel):
     np.testing.assert_array_equal(np.stack(rows), kernel(x))
 
 
+@pytest.mark.parametrize("kernel", [*KERNELS.values(), lambda x: pqrst.rpeaks(x, 360)], ids=[*KERNELS.keys(), "rpeaks"])
+def test_other_threads_run_while_a_kernel_works(rng, kernel):
+    x = np.tile(rng.standard_normal((2, 40_000)), 100)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(kernel, x)
+        turns = 0
+        while not result.done():
+            turns += 1
+    assert turns > 10  # a kernel that keeps the interpreter to itself lets no turn pass
+
+
+def test_no_openmp_runtime_is_linked():
+    libraries = Path(pqrst.__file__).read_bytes()
+    assert not any(name in libraries for name in (b"libgomp", b"libomp", b"libiomp"))
+
+
 @each_kernel
 def test_no_leads_and_no_samples_are_refused(kernel):
     with pytest.raises(ValueError, match="x: has no leads"):
