@@ -3,7 +3,8 @@
     python benchmarks/native.py
 
 Prints machine and versions, then a table: what, reference, both medians with their spread, the ratio, and the largest
-difference from the reference in float64; then how far the whole chain is from what the machine could do at best.
+difference from the reference in float64, relative to its largest value; then how far the whole chain is from what the
+machine could do at best.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Call
     """Print one line of the table; returns our median, s."""
     mine, spread = measure(ours)
     other, other_spread = measure(reference)
-    error = np.nanmax(np.abs(np.asarray(ours(), np.float64) - np.asarray(reference(), np.float64)))
+    expected = np.asarray(reference(), np.float64)
+    error = np.nanmax(np.abs(np.asarray(ours(), np.float64) - expected)) / np.nanmax(np.abs(expected))
     print(
         f"{what:34} {reference_name:22} {mine * 1e6:9.1f} us ±{spread:4.0%} {other * 1e6:11.1f} us ±{other_spread:4.0%}"
         f" {other / mine:7.1f}x {error:9.1e}"
