@@ -99,6 +99,10 @@ struct Calibration {
 
 constexpr std::size_t turn_ahead = 3;  // samples behind the frames that may be looked at, whatever they are
 
+// --------------------------------------------------------------------------------------------- correlate
+
+using Correlate = void(const double* x, const double* taps, std::ptrdiff_t n_taps, std::ptrdiff_t n, double* out);
+
 // -------------------------------------------------------------------------------------------- the table
 
 template <class In, class Out>
@@ -137,6 +141,7 @@ struct Kernels {
   TurnFrames* turn_frames;
   SumCodes* sum_codes;
   ConvertCodes* convert_codes;
+  Correlate* correlate;
 };
 
 // Those of the best level that this machine has, or of the one that the variable PQRST_SIMD names. Throws

@@ -7,6 +7,7 @@ namespace {
 #include "lanes.inl"
 // lanes first
 #include "codes.inl"
+#include "correlate.inl"
 #include "filter.inl"
 #include "resample.inl"
 #include "scale.inl"
@@ -32,6 +33,7 @@ const Kernels table = {
     turn_frames,
     sum_codes,
     convert_codes,
+    correlate,
 };
 #undef PQRST_TEXT
 #undef PQRST_NAME

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "kernels.hpp"
+
 namespace pqrst {
 namespace {
 
@@ -78,6 +80,10 @@ double dot(const double* a, const std::vector<double>& b) {
     for (std::size_t j = 0; j < 8; ++j) sum[j] += a[i + j] * b[i + j];
   for (; i < n; ++i) sum[0] += a[i] * b[i];
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+void correlate(const double* x, const std::vector<double>& taps, std::int64_t n, double* out) {
+  kernels().correlate(x, taps.data(), static_cast<std::ptrdiff_t>(taps.size()), n, out);
 }
 
 // The value below which `part` of the values lie; 0 of none.
@@ -217,21 +223,35 @@ void RPeakDetector::advance(bool last) {
 // sample, wherever in a cycle of hum it lies, would be a step.
 void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis) {
   const bool first = lead.low.end() == 0;
-  for (std::int64_t k = lead.low.end(); k < end + half_band_ + half_smooth_; ++k) {
-    if (k >= n_analysis)
-      lead.low.push(lead.low[std::max<std::int64_t>(0, 2 * n_analysis - 2 - k)]);
-    else
-      lead.low.push(half_low_ ? dot(lead.signal.at(k * step_ - half_low_), low_taps_) : lead.signal[k]);
+  const std::int64_t low_end = end + half_band_ + half_smooth_, low_inside = std::min(low_end, n_analysis);
+  if (const std::int64_t n = low_inside - lead.low.end(); n > 0) {
+    const double* x = lead.signal.at(lead.low.end() * step_ - half_low_);
+    const std::int64_t n_fine = (n - 1) * step_ + 1;
+    fine_.resize(static_cast<std::size_t>(n_fine));
+    correlate(x, low_taps_, n_fine, fine_.data());
+    double* low = lead.low.grow(n);
+    for (std::int64_t k = 0; k < n; ++k) low[k] = fine_[static_cast<std::size_t>(k * step_)];
   }
+  for (std::int64_t k = lead.low.end(); k < low_end; ++k)
+    lead.low.push(lead.low[std::max<std::int64_t>(0, 2 * n_analysis - 2 - k)]);
   if (first)
     for (std::int64_t k = 1; k <= half_band_; ++k) lead.low.set(-k, lead.low[k]);
-  for (std::int64_t k = lead.rough.end(); k < end + half_smooth_; ++k) {
-    const double even = dot(lead.low.at(k - half_band_), even_taps_);
-    const double odd = dot(lead.low.at(k - half_band_), odd_taps_);
-    lead.rough.push(std::sqrt(even * even + odd * odd));
+
+  if (const std::int64_t n = end + half_smooth_ - lead.rough.end(); n > 0) {
+    fine_.resize(static_cast<std::size_t>(n));
+    const double* low = lead.low.at(lead.rough.end() - half_band_);
+    double* rough = lead.rough.grow(n);
+    correlate(low, even_taps_, n, rough);
+    correlate(low, odd_taps_, n, fine_.data());
+    for (std::int64_t k = 0; k < n; ++k) {
+      const double odd = fine_[static_cast<std::size_t>(k)];
+      rough[k] = std::sqrt(rough[k] * rough[k] + odd * odd);
+    }
   }
-  for (std::int64_t k = lead.envelope.end(); k < end; ++k)
-    lead.envelope.push(dot(lead.rough.at(k - half_smooth_), smooth_taps_));
+  if (const std::int64_t n = end - lead.envelope.end(); n > 0) {
+    const double* rough = lead.rough.at(lead.envelope.end() - half_smooth_);
+    correlate(rough, smooth_taps_, n, lead.envelope.grow(n));
+  }
 }
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {

@@ -30,6 +30,10 @@ public:
   const double* at(std::int64_t i) const { return values_.data() + (i - first_); }
   double operator[](std::int64_t i) const { return *at(i); }
   void push(double value) { values_.push_back(value); }
+  double* grow(std::int64_t n) {  // n more, to be written
+    values_.resize(values_.size() + static_cast<std::size_t>(n));
+    return values_.data() + values_.size() - n;
+  }
   void set(std::int64_t i, double value) { values_[static_cast<std::size_t>(i - first_)] = value; }
   // Moves what is kept only when it is the smaller part: constant work per sample.
   void forget_before(std::int64_t i) {
@@ -104,6 +108,7 @@ private:
   std::vector<double> low_taps_, even_taps_, odd_taps_, smooth_taps_, refine_taps_;
   std::vector<Lead> leads_;
   detail::Track fused_;
+  std::vector<double> fine_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
   std::vector<Candidate> open_;  // not settled yet
   Candidate last_beat_;
