@@ -680,6 +680,31 @@ Raises
 ------
 ValueError
     Another number of leads, or a detector that is finished.)";
+  m.def(
+      "_rpeak_candidates",
+      [](const In<double>& x, double fs) {
+        const View<const double> view = signal_view(x);
+        RPeakDetector detector(fs, view.rows);
+        std::vector<RPeakDetector::Seen> seen;
+        {
+          const py::gil_scoped_release release;
+          detector.seen = &seen;
+          detector.push(view);
+          detector.finish();
+        }
+        const auto n = static_cast<py::ssize_t>(seen.size());
+        constexpr auto n_features = static_cast<py::ssize_t>(std::tuple_size_v<RPeakDetector::Features>);
+        py::array_t<double> time_s(n), log_height(n), features({n, n_features});
+        for (py::ssize_t i = 0; i < n; ++i) {
+          const RPeakDetector::Seen& one = seen[static_cast<std::size_t>(i)];
+          time_s.mutable_at(i) = one.time_s;
+          log_height.mutable_at(i) = one.log_height;
+          std::copy(one.features.begin(), one.features.end(), features.mutable_data(i, 0));
+        }
+        return py::make_tuple(time_s, log_height, features);
+      },
+      "x"_a, "fs"_a,
+      "Every possible beat that rpeaks weighs: time (s), log height, features (N, F). To fit its weights.");
   py::class_<LockedDetector>(m, "RPeakDetector", R"(Find R peaks in a stream, in chunks of any length.
 
 The beats are the same however the signal is cut, and the same as `rpeaks` finds in the whole.

@@ -6,16 +6,23 @@
 #include <utility>
 
 #include "kernels.hpp"
+#include "rpeaks_weights.hpp"
 
 namespace pqrst {
 namespace {
 
-// ---- Envelope
+// ---- Envelopes
 constexpr double kAnalysisHz = 125;  // lowest rate of the analysis: over twice any frequency it looks at
-constexpr double kLowHz = 7;    // below: T waves, wander, breathing (the short filter is soft: half at 7, little at 4)
-constexpr double kHighHz = 25;  // above: muscle and mains
-constexpr double kHalfBandS = 0.2;       // the filter reaches one period of its lower edge to either side
-constexpr double kHalfSmoothS = 0.0375;  // joins the lobes of one wide QRS, keeps beats 200 ms apart distinct
+
+struct BandHz {
+  double low_hz, high_hz, half_s, half_smooth_s;
+};
+// The first finds beats: below it T waves, wander and breathing (the short filter is soft: half at 7, little at 4),
+// above it muscle and mains; it reaches one period of its lower edge to either side, and the smoothing joins the lobes
+// of one wide QRS and keeps beats 200 ms apart distinct. The others only describe what it finds: noise, T waves, wide
+// beats.
+constexpr BandHz kBands[] = {{7, 25, 0.2, 0.0375}, {22, 45, 0.1, 0.025}, {2, 6, 0.35, 0.1}, {4, 12, 0.25, 0.05}};
+constexpr double kSlopeS = 0.01;  // brings the slope near 1 for a typical QRS
 
 // ---- Level of a lead: the typical height of its QRS
 constexpr double kBlockS = 1.0;         // two neighbours hold a QRS down to 30 bpm, and most pairs down to 25
@@ -27,16 +34,12 @@ constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of ab
 constexpr double kWeightPower = 3.0;    // how sharply the clearer lead is preferred
 constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
 
-// ---- Candidates and their rewards (log-odds: natural logarithms of ratios, weighted)
-constexpr double kLeastHeight = 0.08;     // of a typical QRS
-constexpr double kSeparationS = 0.08;     // one QRS makes one candidate
-constexpr double kInnerS = 0.13;          // isolation is judged from beyond half a wide QRS ...
-constexpr double kOuterS = 0.28;          // ... to short of the peak of most T waves
-constexpr double kFloor = 0.075;          // of a typical QRS: what counts as quiet
-constexpr double kMostIsolated = 2.0;     // log ratio beyond which isolation says no more
-constexpr double kReward = 1.6;           // a typical QRS among quiet is worth a few times the cost of being early
-constexpr double kRewardHeight = 1.0;     // fitted with the next by logistic regression, then rounded
-constexpr double kRewardIsolation = 2.5;  // what matters most
+// ---- Candidates
+constexpr double kLeastHeight = 0.06;  // of a typical QRS
+constexpr double kSeparationS = 0.08;  // one QRS makes one candidate
+constexpr double kAroundS = 1.0;       // what lies so near to either side describes a candidate
+constexpr double kFloor = 0.05;        // of a typical QRS: what counts as quiet
+constexpr double kMostFeature = 4;     // logarithms beyond say no more
 
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
@@ -47,7 +50,7 @@ constexpr double kTWaveCost = 1.0;    // ... by this times the log ratio of heig
 constexpr double kGapS = 1.0;         // a longer gap is rarer, linearly ...
 constexpr double kGapCost = 0.8;      // ... per second ...
 constexpr double kMostGapCost = 2.5;  // ... up to a pause or a lead that fell off
-constexpr double kSettleS = 6;        // paths that end now agree on what lies this far back
+constexpr double kSettleS = 5.5;      // paths that end now agree on what lies this far back
 
 // ---- Position
 constexpr double kReachS = 0.08;         // the R peak lies within a wide QRS's half of the envelope's
@@ -86,12 +89,38 @@ void correlate(const double* x, const std::vector<double>& taps, std::int64_t n,
   kernels().correlate(x, taps.data(), static_cast<std::ptrdiff_t>(taps.size()), n, out);
 }
 
+// The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
+// sample.
+void design_band(double from, double to, std::int64_t half, std::vector<double>& even, std::vector<double>& odd) {
+  const double low = 2 * kPi * from, high = 2 * kPi * to;
+  double sum = 0, sum_window = 0;
+  for (std::int64_t i = -half; i <= half; ++i) {
+    const double t = static_cast<double>(i), w = hann(i, half);
+    sum += even.emplace_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
+    odd.push_back(i == 0 ? 0 : w * (std::cos(low * t) - std::cos(high * t)) / (kPi * t));
+    sum_window += w;
+  }
+  for (std::int64_t i = -half; i <= half; ++i)
+    even[static_cast<std::size_t>(i + half)] -= hann(i, half) * sum / sum_window;
+}
+
 // The value below which `part` of the values lie; 0 of none.
 double quantile(std::vector<double> values, double part) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + std::llround(part * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+// Log-odds of being a beat, by its own look: one layer of hidden units, fitted by benchmarks/fit_rpeaks.py.
+double reward_of(const RPeakDetector::Features& f) {
+  double sum = weights::bias;
+  for (std::size_t unit = 0; unit < weights::output.size(); ++unit) {
+    double x = weights::hidden_bias[unit];
+    for (std::size_t i = 0; i < f.size(); ++i) x += weights::hidden[unit][i] * f[i];
+    sum += weights::output[unit] * std::max(0.0, x);
+  }
+  return sum;
 }
 
 // What it costs to go `gap_s` without a beat.
@@ -110,44 +139,37 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : fs_(fs) {
   analysis_fs_ = fs / static_cast<double>(step_);
   const auto samples = [this](double seconds) { return std::llround(seconds * analysis_fs_); };
   block_ = samples(kBlockS);
-  inner_ = samples(kInnerS);
-  outer_ = samples(kOuterS);
+  around_ = samples(kAroundS);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
 
   half_low_ = step_ > 1 ? 2 * step_ : 0;  // the first zero at half the analysis rate
   low_taps_ = smoother(half_low_);
-  half_smooth_ = samples(kHalfSmoothS);
-  smooth_taps_ = smoother(half_smooth_);
   refine_taps_ = smoother(std::llround(kHalfRefineS * fs));
-
-  // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away.
-  half_band_ = samples(kHalfBandS);
-  const double low = 2 * kPi * kLowHz / analysis_fs_, high = 2 * kPi * kHighHz / analysis_fs_;
-  double sum = 0, sum_window = 0;
-  for (std::int64_t i = -half_band_; i <= half_band_; ++i) {
-    const double t = static_cast<double>(i), w = hann(i, half_band_);
-    sum +=
-        even_taps_.emplace_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
-    odd_taps_.push_back(i == 0 ? 0 : w * (std::cos(low * t) - std::cos(high * t)) / (kPi * t));
-    sum_window += w;
+  reach_ = 0;
+  for (std::size_t b = 0; b < n_bands; ++b) {
+    const BandHz& hz = kBands[b];
+    const double highest = 0.45 * analysis_fs_;
+    bands_[b] = {{}, {}, smoother(samples(hz.half_smooth_s)), samples(hz.half_s), samples(hz.half_smooth_s)};
+    design_band(std::min(hz.low_hz, highest / 2) / analysis_fs_, std::min(hz.high_hz, highest) / analysis_fs_,
+                bands_[b].half, bands_[b].even, bands_[b].odd);
+    reach_ = std::max(reach_, bands_[b].half + bands_[b].half_smooth);
   }
-  for (std::int64_t i = -half_band_; i <= half_band_; ++i)
-    even_taps_[static_cast<std::size_t>(i + half_band_)] -= hann(i, half_band_) * sum / sum_window;
 
   // Ahead of the first sample lies its repetition, which after the removal of the offset is zero.
   leads_.resize(static_cast<std::size_t>(n_leads));
   for (Lead& lead : leads_) {
     lead.signal = detail::Track(half_low_);
-    lead.low = detail::Track(half_band_);
-    lead.rough = detail::Track(half_smooth_);
+    lead.low = detail::Track(reach_);
+    for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b] = detail::Track(bands_[b].half_smooth);
   }
+  for (detail::Track& trace : fused_) trace = detail::Track(around_);
 }
 
 double RPeakDetector::look_ahead_s() const {
   // a beat may just miss one settling, and is settled with the next block, when that block's levels are known
   const std::int64_t blocks = 3 + static_cast<std::int64_t>(kHalfLevel);
-  const std::int64_t n = blocks * block_ + look_ahead_ + half_band_ + half_smooth_;
+  const std::int64_t n = blocks * block_ + look_ahead_ + around_ + reach_;
   return static_cast<double>(n * step_ + half_low_ + std::llround(kReachS * fs_)) / fs_;
 }
 
@@ -199,7 +221,7 @@ void RPeakDetector::advance(bool last) {
   const std::int64_t n_analysis = (n_samples_ + step_ - 1) / step_;
   for (bool more = true; more;) {
     const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
-    const std::int64_t last_needed = (begin + block_ - 1 + half_band_ + half_smooth_) * step_ + half_low_;
+    const std::int64_t last_needed = (begin + block_ - 1 + reach_) * step_ + half_low_;
     const bool closing = last && begin + block_ >= n_analysis;
     if (!last && last_needed >= n_samples_) break;
     for (Lead& lead : leads_) {
@@ -209,21 +231,21 @@ void RPeakDetector::advance(bool last) {
     ++n_blocks_;
     while (n_gains_ < n_blocks_ - (closing ? 0 : half_level)) set_gains(n_gains_++);
     while (n_fused_ < n_gains_ - (closing ? 0 : 1)) fuse(n_fused_++, n_analysis);
-    const std::int64_t now = fused_.end();
+    const std::int64_t now = fused_[0].end();
     if (closing)
-      for (std::int64_t i = 0; i < outer_; ++i) fused_.push(0);
-    find_candidates(fused_.end() - outer_);
+      for (detail::Track& trace : fused_) std::fill_n(trace.grow(around_), around_, 0.0);
+    find_candidates(fused_[0].end() - around_);
     settle(now, closing ? now : now - look_ahead_);
     forget();
     more = !closing;
   }
 }
 
-// Extends the lead's envelope to `end`. Beyond its first and last sample the signal is its mirror image: repeating one
+// Extends the lead's envelopes to `end`. Beyond its first and last sample the signal is its mirror image: repeating one
 // sample, wherever in a cycle of hum it lies, would be a step.
 void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis) {
   const bool first = lead.low.end() == 0;
-  const std::int64_t low_end = end + half_band_ + half_smooth_, low_inside = std::min(low_end, n_analysis);
+  const std::int64_t low_end = end + reach_, low_inside = std::min(low_end, n_analysis);
   if (const std::int64_t n = low_inside - lead.low.end(); n > 0) {
     const double* x = lead.signal.at(lead.low.end() * step_ - half_low_);
     const std::int64_t n_fine = (n - 1) * step_ + 1;
@@ -235,27 +257,32 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
   for (std::int64_t k = lead.low.end(); k < low_end; ++k)
     lead.low.push(lead.low[std::max<std::int64_t>(0, 2 * n_analysis - 2 - k)]);
   if (first)
-    for (std::int64_t k = 1; k <= half_band_; ++k) lead.low.set(-k, lead.low[k]);
+    for (std::int64_t k = 1; k <= reach_; ++k) lead.low.set(-k, lead.low[k]);
 
-  if (const std::int64_t n = end + half_smooth_ - lead.rough.end(); n > 0) {
+  for (std::size_t b = 0; b < n_bands; ++b) {
+    const Band& band = bands_[b];
+    detail::Track& rough = lead.rough[b];
+    const std::int64_t begin = rough.end(), n = end + band.half_smooth - begin;
     fine_.resize(static_cast<std::size_t>(n));
-    const double* low = lead.low.at(lead.rough.end() - half_band_);
-    double* rough = lead.rough.grow(n);
-    correlate(low, even_taps_, n, rough);
-    correlate(low, odd_taps_, n, fine_.data());
+    double* magnitude = rough.grow(n);
+    correlate(lead.low.at(begin - band.half), band.even, n, magnitude);
+    correlate(lead.low.at(begin - band.half), band.odd, n, fine_.data());
     for (std::int64_t k = 0; k < n; ++k) {
       const double odd = fine_[static_cast<std::size_t>(k)];
-      rough[k] = std::sqrt(rough[k] * rough[k] + odd * odd);
+      magnitude[k] = std::sqrt(magnitude[k] * magnitude[k] + odd * odd);
     }
+    detail::Track& envelope = lead.traces[b];
+    const std::int64_t from = envelope.end();
+    correlate(rough.at(from - band.half_smooth), band.smooth, end - from, envelope.grow(end - from));
   }
-  if (const std::int64_t n = end - lead.envelope.end(); n > 0) {
-    const double* rough = lead.rough.at(lead.envelope.end() - half_smooth_);
-    correlate(rough, smooth_taps_, n, lead.envelope.grow(n));
-  }
+  detail::Track& slope = lead.traces[n_bands];
+  const double scale = kSlopeS * analysis_fs_ / 2;
+  for (std::int64_t k = slope.end(); k < end; ++k) slope.push(std::abs(lead.low[k + 1] - lead.low[k - 1]) * scale);
 }
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
-  std::vector<double> values(lead.envelope.at(begin), lead.envelope.at(begin) + (end - begin));
+  const double* envelope = lead.traces[0].at(begin);
+  std::vector<double> values(envelope, envelope + (end - begin));
   lead.block_max.push(*std::max_element(values.begin(), values.end()));
   lead.block_median.push(quantile(std::move(values), 0.5));
 }
@@ -294,49 +321,99 @@ void RPeakDetector::set_gains(std::int64_t block) {
 void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
   const std::int64_t begin = block * block_;
   end = std::min(end, begin + block_);
-  std::vector<double> sum(static_cast<std::size_t>(end - begin));
+  std::array<double*, n_bands + 1> sums;
+  for (std::size_t t = 0; t <= n_bands; ++t) {
+    sums[t] = fused_[t].grow(end - begin);
+    std::fill_n(sums[t], end - begin, 0.0);
+  }
   for (const Lead& lead : leads_) {
     const double here = lead.gain[block];
     const double before = lead.gain[std::max<std::int64_t>(0, block - 1)];
     const double after = lead.gain[std::min(n_gains_ - 1, block + 1)];
-    const double* envelope = lead.envelope.at(begin);
-    for (std::size_t i = 0; i < sum.size(); ++i) {
+    for (std::int64_t i = 0; i < end - begin; ++i) {
       const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
       const double gain = x < 0 ? here - x * (before - here) : here + x * (after - here);
-      sum[i] += gain * envelope[i];
+      for (std::size_t t = 0; t <= n_bands; ++t) sums[t][i] += gain * lead.traces[t][begin + i];
     }
   }
-  for (double value : sum) fused_.push(value);
 }
 
 void RPeakDetector::find_candidates(std::int64_t end) {
+  const detail::Track& envelope = fused_[0];
   for (; next_ < end; ++next_) {
-    const double height = fused_[next_];
+    const double height = envelope[next_];
     if (height < kLeastHeight) continue;
     bool peak = true;  // the first of equals
-    for (std::int64_t i = std::max<std::int64_t>(0, next_ - separation_); i < next_ && peak; ++i)
-      peak = fused_[i] < height;
-    for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = fused_[i] <= height;
+    for (std::int64_t i = next_ - separation_; i < next_ && peak; ++i) peak = envelope[i] < height;
+    for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = envelope[i] <= height;
     if (peak) open_.push_back(describe(next_));
   }
 }
 
-RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
-  double around = 0;
-  for (std::int64_t i = std::max<std::int64_t>(0, k - outer_); i <= k - inner_; ++i)
-    around = std::max(around, fused_[i]);
-  for (std::int64_t i = k + inner_; i < k + outer_; ++i) around = std::max(around, fused_[i]);
+// Logarithms of what is around the candidate over its height, so that the unit of the signal falls out.
+RPeakDetector::Features RPeakDetector::features(std::int64_t k) const {
+  const double height = fused_[0][k];
+  const auto at = [&](double seconds) { return std::llround(seconds * analysis_fs_); };
+  const auto ratio = [&](double value, double floor) { return std::log((value + floor) / (height + kFloor)); };
+  // over [k + from, k + to)
+  const auto most = [&](std::size_t trace, double from, double to) {
+    const double* x = fused_[trace].at(k);
+    return *std::max_element(x + at(from), x + at(to));
+  };
+  const auto part = [&](std::size_t trace, double reach_s, double quantile_of) {
+    std::vector<double> values;
+    for (std::int64_t i = k - at(reach_s); i <= k + at(reach_s); i += 2) values.push_back(fused_[trace][i]);
+    return quantile(std::move(values), quantile_of);
+  };
+  const double* envelope = fused_[0].at(k);
+  const double one = 1 / analysis_fs_;  // both ends of a window count
+  enum { qrs, high, low, middle, slope };
+  Features f = {
+      std::log(height),
+      // waves before and after it
+      ratio(most(qrs, -0.7, -0.5), kFloor),
+      ratio(most(qrs, -0.5, -0.38), kFloor),
+      ratio(most(qrs, -0.38, -0.28), kFloor),
+      ratio(most(qrs, -0.28, -0.2), kFloor),
+      ratio(most(qrs, -0.2, -0.13), kFloor),
+      ratio(most(qrs, 0.13, 0.2), kFloor),
+      ratio(most(qrs, 0.2, 0.28), kFloor),
+      ratio(most(qrs, 0.28, 0.38), kFloor),
+      ratio(most(qrs, 0.38, 0.5), kFloor),
+      ratio(most(qrs, 0.5, 0.7), kFloor),
+      // its own shape: how deep the envelope falls beside it, and how soon
+      ratio(*std::min_element(envelope + at(-0.12), envelope), kFloor),
+      ratio(*std::min_element(envelope, envelope + at(0.12)), kFloor),
+      ratio(envelope[at(-0.05)], kFloor),
+      ratio(envelope[at(0.05)], kFloor),
+      // the surroundings
+      ratio(part(qrs, 1, 0.5), kFloor),
+      ratio(most(qrs, -1, 1), kFloor),
+      ratio(part(qrs, 0.35, 0.25), kFloor),
+      // other bands
+      ratio(most(high, -0.05, 0.05 + one), 0.02),
+      ratio(part(high, 0.4, 0.5), 0.02),
+      ratio(most(low, -0.08, 0.08 + one), kFloor),
+      ratio(most(middle, -0.06, 0.06 + one), kFloor),
+      ratio(most(slope, -0.06, 0.06 + one), 0.02),
+      ratio(most(slope, 0.13, 0.36), 0.02),
+      ratio(part(low, 0.6, 0.5), kFloor),
+  };
+  for (double& value : f) value = std::clamp(value, -kMostFeature, kMostFeature);
+  return f;
+}
 
+RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   Candidate c;
   c.k = k;
   c.time_s = static_cast<double>(k) / analysis_fs_;
-  c.log_height = std::log(fused_[k]);
-  const double isolation = std::log(fused_[k] / (around + kFloor));
-  c.reward = kReward + kRewardHeight * std::min(0.0, c.log_height) +
-             kRewardIsolation * std::clamp(isolation, -kMostIsolated, kMostIsolated);
+  c.log_height = std::log(fused_[0][k]);
+  const Features f = features(k);
+  c.reward = reward_of(f);
+  if (seen) seen->push_back({c.time_s, c.log_height, f});
   double most = 0;
   for (std::size_t l = 0; l < leads_.size(); ++l) {
-    const double part = leads_[l].gain[k / block_] * leads_[l].envelope[k];
+    const double part = leads_[l].gain[k / block_] * leads_[l].traces[0][k];
     if (part > most) most = part, c.lead = l;
   }
   return c;
@@ -421,14 +498,14 @@ void RPeakDetector::forget() {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   for (Lead& lead : leads_) {
     lead.signal.forget_before(std::min((first - reach) * step_, lead.low.end() * step_ - half_low_));
-    lead.low.forget_before(lead.rough.end() - half_band_ - 2 * half_smooth_ - 2);  // for the mirror image
-    lead.rough.forget_before(lead.envelope.end() - half_smooth_);
-    lead.envelope.forget_before(std::min(next_, n_fused_ * block_));
+    lead.low.forget_before(lead.traces[0].end() - 2 * reach_ - 2);  // for the mirror image
+    for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b].forget_before(lead.traces[b].end() - bands_[b].half_smooth);
+    for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_, n_fused_ * block_));
     lead.gain.forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
   }
-  fused_.forget_before(next_ - outer_ - 1);
+  for (detail::Track& trace : fused_) trace.forget_before(next_ - around_);
 }
 
 }  // namespace pqrst

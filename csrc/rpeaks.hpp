@@ -13,6 +13,7 @@
 // into chunks changes nothing. Work per second of signal is bounded, and so is memory.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -52,6 +53,16 @@ private:
 
 class RPeakDetector {
 public:
+  static constexpr std::size_t n_bands = 4;
+  using Features = std::array<double, 25>;
+
+  // A possible beat, for those who fit the weights of rpeaks_weights.hpp.
+  struct Seen {
+    double time_s, log_height;
+    Features features;
+  };
+  std::vector<Seen>* seen = nullptr;  // where all are noted, if anywhere
+
   RPeakDetector(double fs, std::ptrdiff_t n_leads);
 
   // The next samples of every lead, (n_leads, any number); returns the beats settled by them, as sample indices from
@@ -68,19 +79,25 @@ public:
   std::ptrdiff_t n_leads() const { return static_cast<std::ptrdiff_t>(leads_.size()); }
 
 private:
+  // A band-pass and its Hilbert transform, and the window that smooths their magnitude; samples of the analysis.
+  struct Band {
+    std::vector<double> even, odd, smooth;
+    std::int64_t half, half_smooth;
+  };
+
   struct Lead {
-    detail::Track signal;                         // at fs: offset removed, gaps bridged
-    detail::Track low;                            // from here on at the analysis rate: low-passed
-    detail::Track rough;                          // magnitude of the band-passed signal
-    detail::Track envelope;                       // the same, smoothed
-    detail::Track block_max, block_median, gain;  // one number a block
+    detail::Track signal;                           // at fs: offset removed, gaps bridged
+    detail::Track low;                              // from here on at the analysis rate: low-passed
+    std::array<detail::Track, n_bands> rough;       // magnitude of the band-passed signal
+    std::array<detail::Track, n_bands + 1> traces;  // the same, smoothed: the envelopes; last the slope
+    detail::Track block_max, block_median, gain;    // of the first envelope, one number a block
     double held = 0, shift = 0;
     bool in_gap = true;
     double long_level = 0;
     double polarity = 0;  // -1..1, of the beats so far
   };
 
-  // A peak of the fused envelope.
+  // A peak of the first fused envelope.
   struct Candidate {
     std::int64_t k = 0;  // place, at the analysis rate
     double time_s = 0;
@@ -98,16 +115,18 @@ private:
   void fuse(std::int64_t block, std::int64_t end);
   void find_candidates(std::int64_t end);
   Candidate describe(std::int64_t k) const;
+  Features features(std::int64_t k) const;
   void settle(std::int64_t now, std::int64_t before);
   std::int64_t refine(const Candidate& candidate);
   void forget();
 
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
-  std::int64_t block_, half_low_, half_band_, half_smooth_, inner_, outer_, separation_, look_ahead_;
-  std::vector<double> low_taps_, even_taps_, odd_taps_, smooth_taps_, refine_taps_;
+  std::int64_t block_, half_low_, reach_, around_, separation_, look_ahead_;
+  std::vector<double> low_taps_, refine_taps_;
+  std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
-  detail::Track fused_;
+  std::array<detail::Track, n_bands + 1> fused_;
   std::vector<double> fine_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
   std::vector<Candidate> open_;  // not settled yet
