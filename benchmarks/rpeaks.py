@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pqrst
 from beats import WINDOW_S, BeatScore, Interval, flutter, pooled, score_beats
 from benchmarks import machine
-from sources import BEAT_SYMBOLS
+from sources import AAMI, BEAT_SYMBOLS
 
 Array = npt.NDArray[Any]
 NARROW_S = (0.075, 0.05, 0.025)  # further windows for F1
@@ -332,6 +332,151 @@ def write_csv(path: Path, results: list[Outcome]) -> None:
             table.writerow([*result[:6], *counts, *numbers, result.problem])
 
 
+# ------------------------------------------------------------------------------------------------ noise stress
+# As WFDB's `nst` and the records of NSTDB: its own two clean records, five minutes to learn, then noise for two minutes
+# of every four.
+
+NOISE_RECORDS = ("118", "119")
+SNR_DB = (np.inf, 24.0, 18.0, 12.0, 6.0, 0.0, -6.0)
+NOISES = {"bw": "baseline wander", "ma": "muscle", "em": "electrode motion"}
+QUIET_S, NOISY_S = 300.0, 120.0
+
+
+def noisy_minutes(n_samples: int, fs: float) -> Array:
+    """(T,) bool: minutes 5-7, 9-11, 13-15, ..."""
+    since = np.arange(n_samples) / fs - QUIET_S
+    noisy: Array = (since >= 0) & (since % (2 * NOISY_S) < NOISY_S)
+    return noisy
+
+
+def trimmed_mean(values: Array) -> float:
+    """Without the largest and the smallest 5 %, as WFDB's `sigamp`."""
+    n_trimmed = round(0.05 * len(values))
+    return float(np.mean(np.sort(values)[n_trimmed : len(values) - n_trimmed]))
+
+
+def qrs_power(lead: Array, beats: Array, fs: float) -> float:
+    """That of a sine as high as the QRS: the square over 8 of the peak-to-peak amplitude within 50 ms of a beat, mV^2.
+
+    Of the first 300 beats, as `nst` takes it.
+    """
+    reach = round(0.05 * fs)
+    near = beats[(beats >= reach) & (beats < len(lead) - reach)][:300]
+    return trimmed_mean(np.ptp(lead[near[:, None] + np.arange(-reach, reach + 1)], axis=1)) ** 2 / 8
+
+
+def noise_power(noise: Array, fs: float) -> float:
+    """The square of the RMS amplitude about the mean of each second, over the first 300 s, as `nst` takes it."""
+    n = round(fs)
+    seconds = noise[: 300 * n].reshape(-1, n)
+    return trimmed_mean(seconds.std(axis=1)) ** 2
+
+
+def add_noise(signal: Array, noise: Array, beats: Array, fs: float, snr_db: float) -> Array:
+    """(L, T) mV with (L, T) noise of any unit in the noisy minutes, scaled for each lead.
+
+    Noise comes and goes without a step: where it stops the level stays, as `nst` sets its offsets.
+    """
+    gate = noisy_minutes(signal.shape[1], fs)
+    mixed = signal.copy()
+    for lead, other in zip(mixed, noise, strict=True):
+        gain = np.sqrt(qrs_power(lead, beats, fs) / noise_power(other, fs) / 10 ** (snr_db / 10))
+        lead += gain * np.cumsum(gate * np.diff(other, prepend=other[0]))
+    return mixed
+
+
+def noisy_cases(folder: Path, name: str, noise: Array, snr_db: float) -> Iterator[Case]:
+    """One record under one noise; only the noisy minutes count, clean or not."""
+    for case in holter(folder / "mitdb" / name):
+        n_leads, n_samples = case.signal.shape
+        # normal QRS complexes in the sense of `sigamp`, bundle branch block included; the paced are not among them
+        marks = pqrst.read_annotations(folder / "mitdb" / name, "atr")
+        normal = marks.sample[np.array([AAMI.get(symbol) == "N" for symbol in marks.symbol])]
+        mixed = add_noise(case.signal, noise[:n_leads, :n_samples], normal, case.fs, snr_db)
+        edges = np.flatnonzero(np.diff(noisy_minutes(n_samples, case.fs), prepend=False, append=False))
+        ends, begins = np.append(0, edges[1::2]), np.append(edges[::2], n_samples)
+        quiet = [(float(end), begin - 1.0) for end, begin in zip(ends, begins, strict=True)]
+        yield case._replace(signal=mixed, left_out=case.left_out + quiet)
+
+
+def run_noise(folder: Path, detectors: dict[str, Detect]) -> list[Outcome]:
+    """Every noise of NSTDB that is there, at every SNR, on the two clean records."""
+    names = [name for name in NOISES if (folder / "nstdb" / f"{name}.hea").exists()]
+    if not names or not all((folder / "mitdb" / f"{name}.hea").exists() for name in NOISE_RECORDS):
+        print(f"\nnoise stress: left out, needs mitdb/{' and '.join(NOISE_RECORDS)} and nstdb/ in {folder}")
+        return []
+    results = []
+    runs = [(name, snr_db, record) for name in names for snr_db in SNR_DB for record in NOISE_RECORDS]
+    for name, snr_db, record in tqdm(runs, desc="noise", unit="record", leave=False):
+        noise = pqrst.read(folder / "nstdb" / name).signal.astype(np.float64)
+        rule = Rule("clean" if snr_db == np.inf else f"{snr_db:.0f} dB")
+        results += outcomes(f"noise {name}", noisy_cases(folder, record, noise, snr_db), [rule], detectors)
+    return results
+
+
+def curves(results: list[Outcome]) -> dict[str, dict[str, list[BeatScore]]]:
+    """By noise and detector: the scores of both records together, one per SNR."""
+    found: dict[str, dict[str, list[BeatScore]]] = {}
+    for (data, group, detector, _), part in grouped(results, "data", "group", "detector", "rule").items():
+        label = detector if group == "first lead" else f"{detector} {group[:4]}"
+        score = pooled(result.scores[0] for result in part)
+        found.setdefault(data, {}).setdefault(label, []).append(score)
+    return found
+
+
+def print_noise(results: list[Outcome]) -> None:
+    columns = "".join(f"{rule:>15}" for (rule,) in grouped(results, "rule"))
+    for data, lines in curves(results).items():
+        print(f"\n{data} ({NOISES[data.split()[1]]}) on {' and '.join(NOISE_RECORDS)}, noisy minutes: Se / +P in %")
+        print(f"{'':14}{columns}")
+        for label, scores in lines.items():
+            cells = "".join(f"{100 * score.sensitivity:8.2f} /{100 * score.precision:5.1f}" for score in scores)
+            print(f"{label:14}{cells}")
+
+
+def save_noise(results: list[Outcome], path: Path) -> None:
+    """Sensitivity and precision against SNR, a column of panels per noise."""
+    from matplotlib.figure import Figure
+
+    sets = curves(results)
+    figure = Figure(figsize=(4 * len(sets), 6), layout="constrained")
+    panels = figure.subplots(2, len(sets), sharex=True, sharey=True, squeeze=False)
+    for (data, lines), column in zip(sets.items(), panels.T, strict=True):
+        column[0].set_title(NOISES[data.split()[1]])
+        for label, scores in lines.items():
+            values = [(score.sensitivity, score.precision) for score in scores[1:]]
+            for axes, ratio in zip(column, 100 * np.transpose(values), strict=True):
+                axes.plot(SNR_DB[1:], ratio, marker="o", markersize=3, label=label)
+        column[1].set_xlabel("SNR, dB")
+        column[1].set_xlim(max(SNR_DB[1:]) + 1, min(SNR_DB) - 1)  # worse to the right
+    for axes, name in zip(panels[:, 0], ("sensitivity, %", "precision (+P), %"), strict=True):
+        axes.set_ylabel(name)
+    panels[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def no_heart(fs: float, seconds: float) -> dict[str, Array]:
+    """Signals without a beat, (1, T) mV."""
+    n = round(fs * seconds)
+    rng = np.random.default_rng(0)
+    return {
+        "flat line": np.zeros((1, n)),
+        "white noise, 0.1 mV": 0.1 * rng.standard_normal((1, n)),
+        "50 Hz hum, 0.5 mV": 0.5 * np.sin(2 * np.pi * 50 * np.arange(n) / fs)[None],
+    }
+
+
+def print_false_beats(detectors: dict[str, Detect]) -> None:
+    fs, minutes = 360.0, 10
+    signals = no_heart(fs, 60 * minutes)
+    print(f"\nfalse beats per minute without a heart, {minutes} min at {fs:.0f} Hz")
+    print(f"{'':14}" + "".join(f"{name:>22}" for name in signals))
+    for name, detect in detectors.items():
+        found = [search(detect, signal, fs) for signal in signals.values()]
+        cells = (problem.split(":")[0] or f"{len(peaks) / minutes:.1f}" for peaks, _, problem in found)
+        print(f"{name:14}" + "".join(f"{cell:>22}" for cell in cells))
+
+
 # ------------------------------------------------------------------------------------------------ the run
 
 
@@ -362,6 +507,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS), metavar="NAME", help=", ".join(DETECTORS)
     )
+    parser.add_argument("--noise", action="store_true", help="also noise stress, and signals without a heart")
+    parser.add_argument("--plot", type=Path, help="the curves of --noise, e.g. noise.png")
     parser.add_argument("--csv", type=Path, help="results of every record")
     options = parser.parse_args()
     if options.folder is None:
@@ -379,6 +526,13 @@ def main() -> None:
     results = []
     for name in options.sets:
         results += run_set(name, options.folder, detectors)
+    if options.noise:
+        noisy = run_noise(options.folder, detectors)
+        print_noise(noisy)
+        print_false_beats(detectors)
+        if options.plot and noisy:
+            save_noise(noisy, options.plot)
+        results += noisy
     print_problems(results)
     if options.csv:
         write_csv(options.csv, results)
