@@ -8,7 +8,9 @@ import wfdb.processing
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+import pqrst
 from beats import BeatScore, flutter, match_beats, pooled, score_beats
+from sources import BEAT_SYMBOLS
 
 
 def score(reference, detected, left_out=(), **more):
@@ -92,6 +94,18 @@ def test_where_wfdb_gives_a_beat_away():
     reference, detected = np.array([100, 110]), np.array([112, 124])
     assert match_beats(reference, detected, 15).tolist() == [[0, 0], [1, 1]]
     assert wfdb_pairs(reference, detected, 15) == {(1, 0)}
+
+
+def test_wfdb_pairs_the_same_beats_of_real_recordings(real_data):
+    for name in ("108", "203", "207"):  # the records of MIT-BIH where detectors err
+        path = real_data / "mitdb" / name
+        marks = pqrst.read_annotations(path, "atr")
+        reference = marks.sample[[symbol in BEAT_SYMBOLS for symbol in marks.symbol]]
+        detected = pqrst.rpeaks(pqrst.read(path).signal[:1], 360)
+        for window in (54, 9):  # 150 and 25 ms
+            mine = {(int(i), int(j)) for i, j in match_beats(reference, detected, window)}
+            assert mine == wfdb_pairs(reference, detected, window)
+            assert len(mine) > 1000
 
 
 # ------------------------------------------------------------------------------------------------ by hand
