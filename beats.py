@@ -105,6 +105,12 @@ class BeatScore:
         """How far a detection lies from its mark."""
         return float(np.median(np.abs(self.errors_s))) if self.found else np.nan
 
+    def __str__(self) -> str:
+        return (
+            f"Se {100 * self.sensitivity:.2f} %, +P {100 * self.precision:.2f} %, {self.missed} missed and "
+            f"{self.false} false of {self.found + self.missed}, median distance {1000 * self.median_distance_s:.1f} ms"
+        )
+
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else np.nan
