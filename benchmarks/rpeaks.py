@@ -389,7 +389,7 @@ def add_noise(signal: Array, noise: Array, beats: Array, fs: float, snr_db: floa
 
 
 def noisy_cases(folder: Path, name: str, noise: Array, snr_db: float) -> Iterator[Case]:
-    """One record under one noise; only the noisy minutes count, clean or not."""
+    """One record under one noise; at every SNR, without any noise as well, only the noisy minutes count."""
     for case in holter(folder / "mitdb" / name):
         n_leads, n_samples = case.signal.shape
         # normal QRS complexes in the sense of `sigamp`, bundle branch block included; the paced are not among them
@@ -410,7 +410,7 @@ def run_noise(folder: Path, detectors: dict[str, Detect]) -> list[Outcome]:
         return []
     results = []
     runs = [(name, snr_db, record) for name in names for snr_db in SNR_DB for record in NOISE_RECORDS]
-    for name, snr_db, record in tqdm(runs, desc="noise", unit="record", leave=False):
+    for name, snr_db, record in tqdm(runs, desc="noise", unit="record", leave=False, disable=None):
         noise = pqrst.read(folder / "nstdb" / name).signal.astype(np.float64)
         rule = Rule("clean" if snr_db == np.inf else f"{snr_db:.0f} dB")
         results += outcomes(f"noise {name}", noisy_cases(folder, record, noise, snr_db), [rule], detectors)
@@ -495,7 +495,7 @@ def run_set(name: str, root: Path, detectors: dict[str, Detect]) -> list[Outcome
         print(f"\n{name}: left out, no recordings in {root / data.folder}")
         return []
     results = []
-    for path in tqdm(paths, desc=name, unit="record", leave=False):
+    for path in tqdm(paths, desc=name, unit="record", leave=False, disable=None):
         results += outcomes(name, data.cases(path), data.rules, detectors)
     print_scores(data.title, results)
     if data.per_record:
