@@ -1,0 +1,86 @@
+"""benchmarks/rpeaks.py: the noise of its stress test, and a run on recordings made here."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def rpeaks():
+    """The script as a module; what it sets for its own process is taken back."""
+    before = dict(os.environ)
+    from benchmarks import rpeaks
+
+    os.environ.clear()
+    os.environ.update(before)
+    return rpeaks
+
+
+FS = 360.0
+N = 10 * 60 * 360
+
+
+def spikes(amplitude):
+    """(1, N) mV: triangles 40 ms wide every 0.8 s, and where they stand."""
+    beats = np.arange(200, N - 200, 288)
+    x = np.zeros(N)
+    for beat in beats:
+        x[beat - 7 : beat + 8] = amplitude * (1 - np.abs(np.arange(-7, 8)) / 8)
+    return x[None], beats
+
+
+def test_noise_is_on_for_two_minutes_of_four_after_five(rpeaks):
+    minutes = rpeaks.noisy_minutes(20 * 60 * 360, FS).reshape(20, -1)
+    assert (minutes.all(axis=1) | ~minutes.any(axis=1)).all()
+    assert np.flatnonzero(minutes[:, 0]).tolist() == [5, 6, 9, 10, 13, 14, 17, 18]
+
+
+def test_trimmed_mean_leaves_out_a_twentieth_at_either_end(rpeaks):
+    assert rpeaks.trimmed_mean(np.array([-1e9, *[3.0] * 18, 1e9])) == 3
+    assert rpeaks.trimmed_mean(np.array([1.0, 2.0])) == 1.5
+
+
+@pytest.mark.parametrize("snr_db", [24, 0, -6])
+@pytest.mark.parametrize("amplitude", [0.5, 2.0])
+def test_noise_has_the_power_asked_for(rpeaks, rng, snr_db, amplitude):
+    signal, beats = spikes(amplitude)
+    noise = 123 + 45 * rng.standard_normal((1, N))
+    added = rpeaks.add_noise(signal, noise, beats, FS, snr_db) - signal
+    ratio = 10 * np.log10(amplitude**2 / 8 / added[0, 300 * 360 : 420 * 360].var())
+    assert ratio == pytest.approx(snr_db, abs=0.15)
+
+
+def test_noise_comes_and_goes_without_a_step(rpeaks):
+    signal, beats = spikes(1.0)
+    noise = 50 + np.sin(np.arange(N) / 200)[None]
+    added = rpeaks.add_noise(signal, noise, beats, FS, 6.0) - signal
+    assert np.abs(np.diff(added[0])).max() < 1.1 * np.abs(np.diff(added[0, 310 * 360 : 320 * 360])).max()
+    assert (added[0, : 300 * 360] == 0).all()
+    assert np.ptp(added[0, 421 * 360 : 539 * 360]) < 1e-9
+
+
+def test_no_noise_changes_nothing(rpeaks, rng):
+    signal, beats = spikes(1.0)
+    noise = rng.standard_normal((1, N))
+    np.testing.assert_array_equal(rpeaks.add_noise(signal, noise, beats, FS, np.inf), signal)
+
+
+def test_it_scores_a_folder_and_says_what_is_not_there(mitdb_like, tmp_path):
+    (tmp_path / "mitdb").symlink_to(mitdb_like)
+    command = [sys.executable, str(REPOSITORY / "benchmarks/rpeaks.py"), str(tmp_path), "--detectors", "pqrst"]
+    command += ["--sets", "mitdb", "ludb", "--csv", str(tmp_path / "beats.csv")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "ludb: left out" in printed
+    with (tmp_path / "beats.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 8 * 2 * 2  # records, groups of leads, rules
+    whole = [line for line in lines if line["rule"] == "whole records"]
+    assert sum(int(line["found"]) for line in whole) > 0.98 * sum(int(line["beats"]) for line in whole) > 500
+    assert all(line["f1"] == "" for line in lines if line["rule"] == "from minute 5")  # they last one minute
