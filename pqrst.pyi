@@ -287,6 +287,27 @@ def _resampling_taps(
     The low-pass of resample, times up: (2 * 10 * max(up, down) + 1,) float64.
     """
 
+def _rpeak_candidates(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], fs: typing.SupportsFloat | typing.SupportsIndex
+) -> tuple[
+    numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]
+]:
+    """
+    Every possible beat that rpeaks weighs: time (s), log height, features (N, F). To fit its weights.
+    """
+
+def _rpeaks_with(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    hidden: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    hidden_bias: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    output: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    bias: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    rpeaks with other weights, to cross-fit them.
+    """
+
 def bandpass(
     x: typing.Any,
     fs: typing.SupportsFloat | typing.SupportsIndex,
@@ -546,9 +567,10 @@ def rpeaks(
     """
     Find the R peak of every beat.
 
-    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
-    isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
-    weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
+    and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
+    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
+    own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
     Parameters
     ----------
@@ -578,9 +600,10 @@ def rpeaks(
     """
     Find the R peak of every beat.
 
-    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
-    isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
-    weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
+    and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
+    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
+    own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
     Parameters
     ----------

@@ -640,9 +640,10 @@ struct LockedDetector {
 void bind_rpeaks(py::module_& m) {
   const char* rpeaks_doc = R"(Find the R peak of every beat.
 
-The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over rewards for height and
-isolation and costs for early beats, T waves and gaps. Several leads are summed, each normalised by its own level and
-weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
+and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
+frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
+own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
 Parameters
 ----------
@@ -705,6 +706,32 @@ ValueError
       },
       "x"_a, "fs"_a,
       "Every possible beat that rpeaks weighs: time (s), log height, features (N, F). To fit its weights.");
+  m.def(
+      "_rpeaks_with",
+      [](const In<double>& x, double fs, const In<double>& hidden, const In<double>& hidden_bias,
+         const In<double>& output, double bias) {
+        const View<const double> view = signal_view(x);
+        RPeakDetector detector(fs, view.rows);
+        RPeakWeights& w = detector.weights;
+        if (static_cast<std::size_t>(hidden.size()) != w.n_units * w.n_features ||
+            static_cast<std::size_t>(hidden_bias.size()) != w.n_units ||
+            static_cast<std::size_t>(output.size()) != w.n_units)
+          throw std::invalid_argument("hidden (units, features), hidden_bias, output (units,): other sizes expected");
+        std::copy_n(hidden.data(), hidden.size(), w.hidden[0].data());
+        std::copy_n(hidden_bias.data(), w.n_units, w.hidden_bias.begin());
+        std::copy_n(output.data(), w.n_units, w.output.begin());
+        w.bias = bias;
+        std::vector<std::int64_t> found;
+        {
+          const py::gil_scoped_release release;
+          found = detector.push(view);
+          const std::vector<std::int64_t> rest = detector.finish();
+          found.insert(found.end(), rest.begin(), rest.end());
+        }
+        return indices(found);
+      },
+      "x"_a, "fs"_a, "hidden"_a, "hidden_bias"_a, "output"_a, "bias"_a,
+      "rpeaks with other weights, to cross-fit them.");
   py::class_<LockedDetector>(m, "RPeakDetector", R"(Find R peaks in a stream, in chunks of any length.
 
 The beats are the same however the signal is cut, and the same as `rpeaks` finds in the whole.

@@ -25,3 +25,47 @@ void correlate(const double* x, const double* taps, std::ptrdiff_t n_taps, std::
     out[i] = sum;
   }
 }
+
+// The same for a pair of filters, one symmetric and one antisymmetric, given from their middle outwards (half + 1 taps;
+// the middle of the second is 0): x[j] and x[-j] are loaded once for both. Where x is the middle of output 0.
+template <int n_vectors>
+PQRST_INLINE void magnitude_here(const double* x, const double* even, const double* odd, std::ptrdiff_t half,
+                                 double* out) {
+  constexpr int n_lanes = native<double>;
+  using V = Lanes<double, n_lanes>;
+  V e[n_vectors], o[n_vectors] = {};
+  for (int v = 0; v < n_vectors; ++v) e[v] = load<V>(x + v * n_lanes) * even[0];
+  for (std::ptrdiff_t j = 1; j <= half; ++j) {
+    const V even_tap = all<double, n_lanes>(even[j]), odd_tap = all<double, n_lanes>(odd[j]);
+    for (int v = 0; v < n_vectors; ++v) {
+      const V after = load<V>(x + v * n_lanes + j), before = load<V>(x + v * n_lanes - j);
+      e[v] = fma(even_tap, after + before, e[v]);
+      o[v] = fma(odd_tap, after - before, o[v]);
+    }
+  }
+  for (int v = 0; v < n_vectors; ++v) {
+    const V square = fma(e[v], e[v], o[v] * o[v]);
+    for (int i = 0; i < n_lanes; ++i) out[v * n_lanes + i] = __builtin_sqrt(square[i]);
+  }
+}
+
+// The length of the vector that both make: out[i], i below n.
+void magnitude(const double* x, const double* even, const double* odd, std::ptrdiff_t half, std::ptrdiff_t n,
+               double* out) {
+  constexpr int n_lanes = native<double>, n_vectors = 4;
+  std::ptrdiff_t i = 0;
+  constexpr std::ptrdiff_t together = n_vectors * n_lanes;
+  for (; i + together <= n; i += together) magnitude_here<n_vectors>(x + i, even, odd, half, out + i);
+  if (i > 0 && i < n) {  // once more over the last ones, the same comes out
+    magnitude_here<n_vectors>(x + n - together, even, odd, half, out + n - together);
+    return;
+  }
+  for (; i < n; ++i) {
+    double e = x[i] * even[0], o = 0;
+    for (std::ptrdiff_t j = 1; j <= half; ++j) {
+      e = fma(even[j], x[i + j] + x[i - j], e);
+      o = fma(odd[j], x[i + j] - x[i - j], o);
+    }
+    out[i] = __builtin_sqrt(fma(e, e, o * o));
+  }
+}

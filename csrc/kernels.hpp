@@ -102,6 +102,8 @@ constexpr std::size_t turn_ahead = 3;  // samples behind the frames that may be 
 // --------------------------------------------------------------------------------------------- correlate
 
 using Correlate = void(const double* x, const double* taps, std::ptrdiff_t n_taps, std::ptrdiff_t n, double* out);
+using Magnitude = void(const double* x, const double* even, const double* odd, std::ptrdiff_t half, std::ptrdiff_t n,
+                       double* out);
 
 // -------------------------------------------------------------------------------------------- the table
 
@@ -142,6 +144,7 @@ struct Kernels {
   SumCodes* sum_codes;
   ConvertCodes* convert_codes;
   Correlate* correlate;
+  Magnitude* magnitude;
 };
 
 // Those of the best level that this machine has, or of the one that the variable PQRST_SIMD names. Throws

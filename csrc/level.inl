@@ -34,6 +34,7 @@ const Kernels table = {
     sum_codes,
     convert_codes,
     correlate,
+    magnitude,
 };
 #undef PQRST_TEXT
 #undef PQRST_NAME

@@ -12,7 +12,7 @@ namespace pqrst {
 namespace {
 
 // ---- Envelopes
-constexpr double kAnalysisHz = 125;  // lowest rate of the analysis: over twice any frequency it looks at
+constexpr double kAnalysisHz = 120;  // lowest rate of the analysis: over twice any frequency it looks at
 
 struct BandHz {
   double low_hz, high_hz, half_s, half_smooth_s;
@@ -21,7 +21,7 @@ struct BandHz {
 // above it muscle and mains; it reaches one period of its lower edge to either side, and the smoothing joins the lobes
 // of one wide QRS and keeps beats 200 ms apart distinct. The others only describe what it finds: noise, T waves, wide
 // beats.
-constexpr BandHz kBands[] = {{7, 25, 0.2, 0.0375}, {22, 45, 0.1, 0.025}, {2, 6, 0.35, 0.1}, {4, 12, 0.25, 0.05}};
+constexpr BandHz kBands[] = {{7, 25, 0.2, 0.0375}, {22, 45, 0.1, 0.025}, {2, 6, 0.25, 0.075}, {4, 12, 0.2, 0.05}};
 constexpr double kSlopeS = 0.01;  // brings the slope near 1 for a typical QRS
 
 // ---- Level of a lead: the typical height of its QRS
@@ -40,17 +40,16 @@ constexpr double kSeparationS = 0.08;  // one QRS makes one candidate
 constexpr double kAroundS = 1.0;       // what lies so near to either side describes a candidate
 constexpr double kFloor = 0.05;        // of a typical QRS: what counts as quiet
 constexpr double kMostFeature = 4;     // logarithms beyond say no more
+constexpr double kBeforehand = 1.0;    // log-odds: makes missed and false beats about as many
 
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
 constexpr double kEarlyS = 0.7;       // a beat sooner after the last is rarer ...
 constexpr double kEarlyCost = 0.5;    // ... linearly, this much at the refractory time
-constexpr double kTWaveS = 0.42;      // a peak so soon and lower is rather the T wave ...
-constexpr double kTWaveCost = 1.0;    // ... by this times the log ratio of heights
 constexpr double kGapS = 1.0;         // a longer gap is rarer, linearly ...
 constexpr double kGapCost = 0.8;      // ... per second ...
 constexpr double kMostGapCost = 2.5;  // ... up to a pause or a lead that fell off
-constexpr double kSettleS = 5.5;      // paths that end now agree on what lies this far back
+constexpr double kSettleS = 5.25;     // paths that end now agree on what lies this far back
 
 // ---- Position
 constexpr double kReachS = 0.08;         // the R peak lies within a wide QRS's half of the envelope's
@@ -90,18 +89,18 @@ void correlate(const double* x, const std::vector<double>& taps, std::int64_t n,
 }
 
 // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
-// sample.
+// sample; from the middle outwards, half + 1 taps.
 void design_band(double from, double to, std::int64_t half, std::vector<double>& even, std::vector<double>& odd) {
   const double low = 2 * kPi * from, high = 2 * kPi * to;
   double sum = 0, sum_window = 0;
-  for (std::int64_t i = -half; i <= half; ++i) {
+  for (std::int64_t i = 0; i <= half; ++i) {
     const double t = static_cast<double>(i), w = hann(i, half);
-    sum += even.emplace_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
+    even.push_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
     odd.push_back(i == 0 ? 0 : w * (std::cos(low * t) - std::cos(high * t)) / (kPi * t));
-    sum_window += w;
+    sum += (i == 0 ? 1 : 2) * even.back();
+    sum_window += (i == 0 ? 1 : 2) * w;
   }
-  for (std::int64_t i = -half; i <= half; ++i)
-    even[static_cast<std::size_t>(i + half)] -= hann(i, half) * sum / sum_window;
+  for (std::int64_t i = 0; i <= half; ++i) even[static_cast<std::size_t>(i)] -= hann(i, half) * sum / sum_window;
 }
 
 // The value below which `part` of the values lie; 0 of none.
@@ -112,13 +111,13 @@ double quantile(std::vector<double> values, double part) {
   return *middle;
 }
 
-// Log-odds of being a beat, by its own look: one layer of hidden units, fitted by benchmarks/fit_rpeaks.py.
-double reward_of(const RPeakDetector::Features& f) {
-  double sum = weights::bias;
-  for (std::size_t unit = 0; unit < weights::output.size(); ++unit) {
-    double x = weights::hidden_bias[unit];
-    for (std::size_t i = 0; i < f.size(); ++i) x += weights::hidden[unit][i] * f[i];
-    sum += weights::output[unit] * std::max(0.0, x);
+// Log-odds of being a beat, by its own look.
+double reward_of(const RPeakDetector::Features& f, const RPeakWeights& w) {
+  double sum = w.bias;
+  for (std::size_t unit = 0; unit < RPeakWeights::n_units; ++unit) {
+    double x = w.hidden_bias[unit];
+    for (std::size_t i = 0; i < f.size(); ++i) x += w.hidden[unit][i] * f[i];
+    sum += w.output[unit] * std::max(0.0, x);
   }
   return sum;
 }
@@ -130,7 +129,7 @@ double gap_cost(double gap_s) {
 
 }  // namespace
 
-RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : fs_(fs) {
+RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted), fs_(fs) {
   if (!(fs >= 50 && fs <= 10000))  // also not a number
     throw std::invalid_argument("fs " + std::to_string(fs) + ": R peaks need 50 to 10000 Hz; resample first");
   if (n_leads < 1 || n_leads > 1024)
@@ -263,14 +262,8 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
     const Band& band = bands_[b];
     detail::Track& rough = lead.rough[b];
     const std::int64_t begin = rough.end(), n = end + band.half_smooth - begin;
-    fine_.resize(static_cast<std::size_t>(n));
     double* magnitude = rough.grow(n);
-    correlate(lead.low.at(begin - band.half), band.even, n, magnitude);
-    correlate(lead.low.at(begin - band.half), band.odd, n, fine_.data());
-    for (std::int64_t k = 0; k < n; ++k) {
-      const double odd = fine_[static_cast<std::size_t>(k)];
-      magnitude[k] = std::sqrt(magnitude[k] * magnitude[k] + odd * odd);
-    }
+    kernels().magnitude(lead.low.at(begin), band.even.data(), band.odd.data(), band.half, n, magnitude);
     detail::Track& envelope = lead.traces[b];
     const std::int64_t from = envelope.end();
     correlate(rough.at(from - band.half_smooth), band.smooth, end - from, envelope.grow(end - from));
@@ -360,10 +353,14 @@ RPeakDetector::Features RPeakDetector::features(std::int64_t k) const {
     const double* x = fused_[trace].at(k);
     return *std::max_element(x + at(from), x + at(to));
   };
-  const auto part = [&](std::size_t trace, double reach_s, double quantile_of) {
-    std::vector<double> values;
-    for (std::int64_t i = k - at(reach_s); i <= k + at(reach_s); i += 2) values.push_back(fused_[trace][i]);
-    return quantile(std::move(values), quantile_of);
+  // the value below which a part of those within reach lie, from 33 of them
+  const auto part = [&](std::size_t trace, double reach_s, double of_them) {
+    std::array<double, 33> values;
+    for (std::int64_t i = -16; i <= 16; ++i)
+      values[static_cast<std::size_t>(i + 16)] = fused_[trace][k + i * at(reach_s) / 16];
+    const auto middle = values.begin() + std::llround(of_them * 32);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
   };
   const double* envelope = fused_[0].at(k);
   const double one = 1 / analysis_fs_;  // both ends of a window count
@@ -409,7 +406,7 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   c.time_s = static_cast<double>(k) / analysis_fs_;
   c.log_height = std::log(fused_[0][k]);
   const Features f = features(k);
-  c.reward = reward_of(f);
+  c.reward = kBeforehand + reward_of(f, weights);
   if (seen) seen->push_back({c.time_s, c.log_height, f});
   double most = 0;
   for (std::size_t l = 0; l < leads_.size(); ++l) {
@@ -430,7 +427,6 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
     const double dt = b.time_s - a.time_s;
     double cost = gap_cost(dt);
     if (dt < kEarlyS) cost += kEarlyCost * (kEarlyS - dt) / (kEarlyS - kRefractoryS);
-    if (dt < kTWaveS) cost += kTWaveCost * std::max(0.0, a.log_height - b.log_height);
     return cost;
   };
   const double never = -std::numeric_limits<double>::infinity();

@@ -1,7 +1,7 @@
 // R peaks of any ECG, streaming: the best sequence of envelope peaks, settled a fixed time after they were heard.
 //
-//   push ─► bridge ─► low-pass ─► band-pass   ─► normalise ─► sum of ─► candidates ─► best     ─► R peak in the
-//           gaps      decimate    |z|, smooth    by level     leads     and rewards   sequence    signal itself
+//   push ─► bridge ─► low-pass ─► band-passes ─► normalise ─► sum of ─► candidates,  ─► best     ─► R peak in the
+//           gaps      decimate    |z|, smooth    by level     leads     log-odds        sequence    signal itself
 //           └───────────────── per lead ────────────────┘
 //
 // Sources of the ideas: the QRS band and the rule that a T wave is flatter than the QRS before it, Pan & Tompkins, IEEE
@@ -51,17 +51,27 @@ private:
 
 }  // namespace detail
 
+// From what a possible beat looks like to the log-odds of its being one: one layer of hidden units. Those in use stand
+// in rpeaks_weights.hpp, fitted by benchmarks/fit_rpeaks.py.
+struct RPeakWeights {
+  static constexpr std::size_t n_features = 25, n_units = 16;
+  std::array<std::array<double, n_features>, n_units> hidden;
+  std::array<double, n_units> hidden_bias, output;
+  double bias;
+};
+
 class RPeakDetector {
 public:
   static constexpr std::size_t n_bands = 4;
-  using Features = std::array<double, 25>;
+  using Features = std::array<double, RPeakWeights::n_features>;
 
-  // A possible beat, for those who fit the weights of rpeaks_weights.hpp.
+  // A possible beat, for those who fit weights.
   struct Seen {
     double time_s, log_height;
     Features features;
   };
   std::vector<Seen>* seen = nullptr;  // where all are noted, if anywhere
+  RPeakWeights weights;
 
   RPeakDetector(double fs, std::ptrdiff_t n_leads);
 
