@@ -6,7 +6,6 @@ import signal as signals
 import subprocess
 import sys
 import time
-import tracemalloc
 
 import h5py
 import numpy as np
