@@ -35,15 +35,11 @@ fuzz:  ## looks for new inputs with libFuzzer, FUZZ_SECONDS for each target; a f
 			build/fuzz/$$target tests/corpus/$$target || exit 1; \
 	done
 
-clang:  ## the same tests with the extension compiled by Clang, its warnings as errors
-	CC=clang CXX=clang++ PQRST_WERROR=1 \
-		$(PYTHON) setup.py -q build_ext --build-lib build/clang --build-temp build/clang/temp
-	cd build/clang && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
-
-baseline:  ## the same tests with every SIMD level but the one of all machines left out
-	PQRST_BASELINE_ONLY=1 PQRST_WERROR=1 \
-		$(PYTHON) setup.py -q build_ext --build-lib build/baseline --build-temp build/baseline/temp
-	cd build/baseline && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
+clang: VARIANT := CC=clang CXX=clang++
+baseline: VARIANT := PQRST_BASELINE_ONLY=1
+clang baseline:  ## the same tests with the extension compiled by Clang; with no SIMD level but that of all machines
+	$(VARIANT) PQRST_WERROR=1 $(PYTHON) setup.py -q build_ext --build-lib build/$@ --build-temp build/$@/temp
+	cd build/$@ && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
 
 lint:
 	$(PYTHON) -m ruff check .

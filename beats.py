@@ -137,16 +137,17 @@ def score_beats(
     reference, detected = np.asarray(reference, np.int64), np.asarray(detected, np.int64)
     pairs = match_beats(reference, detected, window_s * fs + 1e-6)  # far less than a sample: what a product may lose
     alone = np.delete(reference, pairs[:, 0]), np.delete(detected, pairs[:, 1])
-    missed, false = (int((~_inside(beats, left_out)).sum()) for beats in alone)
-    pairs = pairs[~_inside(reference[pairs[:, 0]], left_out)]
+    missed, false = (int((~inside(beats, left_out)).sum()) for beats in alone)
+    pairs = pairs[~inside(reference[pairs[:, 0]], left_out)]
     return BeatScore(len(pairs), missed, false, (detected[pairs[:, 1]] - reference[pairs[:, 0]]) / fs)
 
 
-def _inside(samples: Array, intervals: Sequence[Interval]) -> Array:
-    inside = np.zeros(len(samples), bool)
+def inside(samples: Array, intervals: Sequence[Interval]) -> Array:
+    """(N,) bool: which samples lie in one of the intervals, both ends included."""
+    within = np.zeros(len(samples), bool)
     for first, last in intervals:
-        inside |= (samples >= first) & (samples <= last)
-    return inside
+        within |= (samples >= first) & (samples <= last)
+    return within
 
 
 def pooled(scores: Iterable[BeatScore]) -> BeatScore:

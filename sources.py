@@ -69,6 +69,7 @@ DS2 = (
     "212", "213", "214", "219", "221", "222", "228", "231", "232", "233", "234",
 )
 PACED = ("102", "104", "107", "217")
+SAME_PERSON = {"202": "201"}
 # fmt: on
 
 
@@ -89,5 +90,5 @@ def mitdb(raw: Path) -> Iterator[Recording]:
     """
     groups = {name: group for group, names in (("DS1", DS1), ("DS2", DS2), ("paced", PACED)) for name in names}
     for header in sorted(raw.glob("*.hea")):
-        patient = {"202": "201"}.get(header.stem, header.stem)
+        patient = SAME_PERSON.get(header.stem, header.stem)
         yield Recording(header.name, patient, fold=groups.get(header.stem), annotations="atr")

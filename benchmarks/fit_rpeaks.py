@@ -29,8 +29,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
-from beats import BeatScore, pooled, score_beats
+from beats import BeatScore, inside, pooled, score_beats
 from benchmarks.rpeaks import SETS, Case, add_noise, no_heart, records
+from sources import SAME_PERSON
 
 Array = npt.NDArray[Any]
 N_FOLDS = 4
@@ -80,9 +81,7 @@ def example(data: str, patient: str, case: Case, folds: dict[str, int]) -> Examp
     ):
         if first < end:
             is_beat[first + np.argmax(log_height[first:end])] = True
-    counts = np.ones(len(time_s), bool)
-    for first, last in case.left_out:
-        counts &= ~((time_s >= first / case.fs) & (time_s <= last / case.fs))
+    counts = ~inside(time_s, [(first / case.fs, last / case.fs) for first, last in case.left_out])
     fold = folds.setdefault(patient, len(folds) % N_FOLDS)
     return Example(data, fold, features.astype(np.float32), is_beat, counts, case)
 
@@ -93,7 +92,7 @@ def patient_of(data: str, case: Case) -> str:
         return f"{data} {np.round(case.beats[:6] / case.fs, 2)}"
     if data == "cpsc2021":
         return f"{data} {case.record.split('_')[1]}"
-    return f"{data} { {'202': '201'}.get(case.record, case.record) }"
+    return f"{data} {SAME_PERSON.get(case.record, case.record)}"
 
 
 def noisy(case: Case, muscle: Array) -> Iterator[Case]:

@@ -690,8 +690,7 @@ ValueError
         {
           const py::gil_scoped_release release;
           detector.seen = &seen;
-          detector.push(view);
-          detector.finish();
+          all_beats(detector, view);
         }
         const auto n = static_cast<py::ssize_t>(seen.size());
         constexpr auto n_features = static_cast<py::ssize_t>(std::tuple_size_v<RPeakDetector::Features>);
@@ -724,9 +723,7 @@ ValueError
         std::vector<std::int64_t> found;
         {
           const py::gil_scoped_release release;
-          found = detector.push(view);
-          const std::vector<std::int64_t> rest = detector.finish();
-          found.insert(found.end(), rest.begin(), rest.end());
+          found = all_beats(detector, view);
         }
         return indices(found);
       },

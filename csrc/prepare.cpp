@@ -25,6 +25,7 @@ struct Span {
 
 // One slot's signal on its way to rows.
 struct Lead {
+  std::size_t source = 0;      // which lead of the record
   const float* raw = nullptr;  // as read; nullptr: no lead of the record fills the slot
   double* values = nullptr;    // bridged, filtered, at the recipe's rate; nullptr: no sample is valid
   std::vector<Span> gaps;      // the invalid samples
@@ -101,10 +102,6 @@ Use use_of(const Lead& lead, Span part, const Recipe& recipe, double fs) {
   return same ? flat : usable;
 }
 
-std::int64_t floor_div(std::int64_t a, std::int64_t b) {
-  return a / b - (a % b != 0 && (a < 0) != (b < 0));
-}
-
 // What a thread keeps from record to record: filters that depend on the recipe and the record's rate alone, and room to
 // work in.
 struct Worker {
@@ -147,6 +144,7 @@ std::vector<Lead> leads_of(const Record& record, const Recipe& recipe) {
     if (record.units[source] != "mV")
       throw StageError("leads",
                        record.name + ": lead " + record.leads[source] + " is in " + record.units[source] + ", not mV");
+    leads[slot].source = source;
     leads[slot].raw = record.signal.row(slots[slot]);
   }
   return leads;
@@ -171,8 +169,8 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Worker& 
     if (!lead.raw) continue;
     const Extent extent = detail::extent(lead.raw, n);
     if (extent.finite && extent.low == extent.high) {
-      const auto source = static_cast<std::size_t>((lead.raw - record.signal.row(0)) / n);
-      rows.warnings.push_back({record_index, "leads", record.name + ": lead " + record.leads[source] + " is flat"});
+      const std::string& name = record.leads[lead.source];
+      rows.warnings.push_back({record_index, "leads", record.name + ": lead " + name + " is flat"});
     }
     lead.values = filtered + slot * n;
     if (extent.finite && worker.bandpass) {

@@ -61,6 +61,10 @@ inline Ratio rate_ratio(double fs_in, double fs_out) {
   return rate_ratio(exact_rate("fs_in", fs_in), exact_rate("fs_out", fs_out));
 }
 
+inline std::int64_t floor_div(std::int64_t a, std::int64_t b) {
+  return a / b - (a % b != 0 && (a < 0) != (b < 0));
+}
+
 // ceil(n * up / down)
 inline std::ptrdiff_t resampled_length(std::ptrdiff_t n, std::int64_t up, std::int64_t down) {
   std::ptrdiff_t whole = 0, rest = 0;
@@ -187,7 +191,6 @@ private:
     void design(const Resampler& r) {
       const std::int64_t periods = (7 + std::min(r.ratio_.up, r.ratio_.down)) / std::min(r.ratio_.up, r.ratio_.down);
       const std::int64_t in = r.ratio_.down * periods, out = r.ratio_.up * periods;
-      const auto floor_div = [](std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); };
       layout.in_period = in;
       layout.out_period = out;
       layout.before = -floor_div(r.place(0).first, in);

@@ -104,7 +104,8 @@ void design_band(double from, double to, std::int64_t half, std::vector<double>&
 }
 
 // The value below which `part` of the values lie; 0 of none.
-double quantile(std::vector<double> values, double part) {
+template <class Values>
+double quantile(Values values, double part) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + std::llround(part * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), middle, values.end());
@@ -358,9 +359,7 @@ RPeakDetector::Features RPeakDetector::features(std::int64_t k) const {
     std::array<double, 33> values;
     for (std::int64_t i = -16; i <= 16; ++i)
       values[static_cast<std::size_t>(i + 16)] = fused_[trace][k + i * at(reach_s) / 16];
-    const auto middle = values.begin() + std::llround(of_them * 32);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
+    return quantile(values, of_them);
   };
   const double* envelope = fused_[0].at(k);
   const double one = 1 / analysis_fs_;  // both ends of a window count
@@ -404,10 +403,9 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   Candidate c;
   c.k = k;
   c.time_s = static_cast<double>(k) / analysis_fs_;
-  c.log_height = std::log(fused_[0][k]);
   const Features f = features(k);
   c.reward = kBeforehand + reward_of(f, weights);
-  if (seen) seen->push_back({c.time_s, c.log_height, f});
+  if (seen) seen->push_back({c.time_s, std::log(fused_[0][k]), f});
   double most = 0;
   for (std::size_t l = 0; l < leads_.size(); ++l) {
     const double part = leads_[l].gain[k / block_] * leads_[l].traces[0][k];

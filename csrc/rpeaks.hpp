@@ -111,9 +111,8 @@ private:
   struct Candidate {
     std::int64_t k = 0;  // place, at the analysis rate
     double time_s = 0;
-    double log_height = 0;  // 0 for a typical QRS
-    double reward = 0;      // log-odds of being a beat, by its own look
-    std::size_t lead = 0;   // that shows it best
+    double reward = 0;     // log-odds of being a beat, by its own look
+    std::size_t lead = 0;  // that shows it best
   };
 
   template <class T>
@@ -145,14 +144,19 @@ private:
   std::vector<std::int64_t> beats_;  // settled, not returned yet
 };
 
-// The detector fed in one push and finished.
+// The whole of x through a new detector, in one push, and finished.
 template <class T>
-std::vector<std::int64_t> rpeaks(View<const T> x, double fs) {
-  RPeakDetector detector(fs, x.rows);
+std::vector<std::int64_t> all_beats(RPeakDetector& detector, View<const T> x) {
   std::vector<std::int64_t> beats = detector.push(x);
   const std::vector<std::int64_t> rest = detector.finish();
   beats.insert(beats.end(), rest.begin(), rest.end());
   return beats;
+}
+
+template <class T>
+std::vector<std::int64_t> rpeaks(View<const T> x, double fs) {
+  RPeakDetector detector(fs, x.rows);
+  return all_beats(detector, x);
 }
 
 }  // namespace pqrst
