@@ -35,13 +35,14 @@ from sources import SAME_PERSON
 
 Array = npt.NDArray[Any]
 N_FOLDS = 4
-N_UNITS = 16
+N_STARTS = 2  # networks whose mean is taken: it depends less on chance, and is one network of all their units
+N_UNITS = 16  # of each
 N_DRAWN = 600_000  # possible beats, by weight
 MARK_S = 0.1
 WEIGHT = {
     "mitdb": 1.0,
     "svdb": 0.6,
-    "cpsc2019": 0.6,
+    "cpsc2019": 1.0,
     "ludb": 0.2,
     "cpsc2021": 0.1,
     "noisy": 0.5,
@@ -56,14 +57,14 @@ class Example(NamedTuple):
 
     data: str  # a key of WEIGHT
     fold: int
-    features: Array  # (N, F)
+    features: Array  # (N, V, F): in the sum of the leads and, of several, in each
     is_beat: Array  # (N,) bool
     counts: Array  # (N,) bool, not in a stretch that is left out
     case: Case
 
 
 class Weights(NamedTuple):
-    hidden: Array  # (units, F)
+    hidden: Array  # (F, units)
     hidden_bias: Array
     output: Array
     bias: float
@@ -155,20 +156,29 @@ def fit(some: list[Example]) -> Weights:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    features = np.concatenate([e.features[e.counts] for e in some])
-    is_beat = np.concatenate([e.is_beat[e.counts] for e in some])
-    total = {name: sum(int(e.counts.sum()) for e in some if e.data == name) for name in WEIGHT}
-    chance = np.concatenate([np.full(int(e.counts.sum()), WEIGHT[e.data] / total[e.data]) for e in some])
-    drawn = np.random.default_rng(0).choice(len(features), N_DRAWN, p=chance / chance.sum())
-    center, spread = features[drawn].mean(axis=0), features[drawn].std(axis=0)
-    model = MLPClassifier((N_UNITS,), max_iter=8, batch_size=500, learning_rate_init=3e-3, alpha=1e-3, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is given
-        model.fit((features[drawn] - center) / spread, is_beat[drawn])
-    hidden = model.coefs_[0] / spread[:, None]  # for features as they are
-    hidden_bias = model.intercepts_[0] - center @ hidden
+    features = np.concatenate([e.features[e.counts].reshape(-1, e.features.shape[-1]) for e in some])
+    is_beat = np.concatenate([np.repeat(e.is_beat[e.counts], e.features.shape[1]) for e in some])
+    n_rows = [int(e.counts.sum()) * e.features.shape[1] for e in some]
+    total = {name: sum(n for n, e in zip(n_rows, some, strict=True) if e.data == name) for name in WEIGHT}
+    chance = np.concatenate([np.full(n, WEIGHT[e.data] / total[e.data]) for n, e in zip(n_rows, some, strict=True)])
+    networks = []
+    for start in range(N_STARTS):
+        drawn = np.random.default_rng(start).choice(len(features), N_DRAWN, p=chance / chance.sum())
+        center, spread = features[drawn].mean(axis=0), features[drawn].std(axis=0)
+        model = MLPClassifier(
+            (N_UNITS,), max_iter=8, batch_size=500, learning_rate_init=3e-3, alpha=0.1, random_state=start
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is given
+            model.fit((features[drawn] - center) / spread, is_beat[drawn])
+        hidden = model.coefs_[0] / spread[:, None]  # for features as they are
+        networks.append((hidden, model.intercepts_[0] - center @ hidden, model.coefs_[1][:, 0], model.intercepts_[1][0]))
+    hidden, hidden_bias, output, bias = zip(*networks, strict=True)
     return Weights(
-        hidden.T.astype(float), hidden_bias.astype(float), model.coefs_[1][:, 0], float(model.intercepts_[1][0])
+        np.concatenate(hidden, axis=1).astype(float),
+        np.concatenate(hidden_bias).astype(float),
+        np.concatenate(output) / N_STARTS,
+        float(np.mean(bias)),
     )
 
 
@@ -193,7 +203,7 @@ def write(path: Path, weights: Weights) -> None:
     def row(values: Array) -> str:
         return "{" + ", ".join(f"{value:.9g}" for value in values) + "}"
 
-    units = ",\n".join(f"    {{{row(unit)}}}" for unit in weights.hidden)
+    hidden = ",\n".join(f"    {{{row(feature)}}}" for feature in weights.hidden)
     path.write_text(
         f"""// Written by benchmarks/fit_rpeaks.py: see there.
 #pragma once
@@ -205,7 +215,7 @@ namespace pqrst {{
 // clang-format off
 constexpr RPeakWeights fitted = {{
   {{{{
-{units}
+{hidden}
   }}}},
   {{{row(weights.hidden_bias)}}},
   {{{row(weights.output)}}},

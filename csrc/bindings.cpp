@@ -693,18 +693,23 @@ ValueError
           all_beats(detector, view);
         }
         const auto n = static_cast<py::ssize_t>(seen.size());
+        const py::ssize_t n_views = view.rows == 1 ? 1 : view.rows + 1;
         constexpr auto n_features = static_cast<py::ssize_t>(std::tuple_size_v<RPeakDetector::Features>);
-        py::array_t<double> time_s(n), log_height(n), features({n, n_features});
+        py::array_t<double> time_s(n), log_height(n), features({n, n_views, n_features});
         for (py::ssize_t i = 0; i < n; ++i) {
           const RPeakDetector::Seen& one = seen[static_cast<std::size_t>(i)];
           time_s.mutable_at(i) = one.time_s;
           log_height.mutable_at(i) = one.log_height;
-          std::copy(one.features.begin(), one.features.end(), features.mutable_data(i, 0));
+          for (py::ssize_t v = 0; v < n_views; ++v) {
+            const RPeakDetector::Features& values = one.features[static_cast<std::size_t>(v)];
+            std::copy(values.begin(), values.end(), features.mutable_data(i, v, 0));
+          }
         }
         return py::make_tuple(time_s, log_height, features);
       },
       "x"_a, "fs"_a,
-      "Every possible beat that rpeaks weighs: time (s), log height, features (N, F). To fit its weights.");
+      "Every possible beat that rpeaks weighs: time (s), log height, features (N, views, F), in the sum of the leads and, of "
+      "several, in each. To fit its weights.");
   m.def(
       "_rpeaks_with",
       [](const In<double>& x, double fs, const In<double>& hidden, const In<double>& hidden_bias,
@@ -715,7 +720,7 @@ ValueError
         if (static_cast<std::size_t>(hidden.size()) != w.n_units * w.n_features ||
             static_cast<std::size_t>(hidden_bias.size()) != w.n_units ||
             static_cast<std::size_t>(output.size()) != w.n_units)
-          throw std::invalid_argument("hidden (units, features), hidden_bias, output (units,): other sizes expected");
+          throw std::invalid_argument("hidden (features, units), hidden_bias, output (units,): other sizes expected");
         std::copy_n(hidden.data(), hidden.size(), w.hidden[0].data());
         std::copy_n(hidden_bias.data(), w.n_units, w.hidden_bias.begin());
         std::copy_n(output.data(), w.n_units, w.output.begin());

@@ -31,7 +31,7 @@ constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold 
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
 constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of about 3 times its median
-constexpr double kWeightPower = 3.0;    // how sharply the clearer lead is preferred
+constexpr double kSharePower = 3.0;     // how sharply the clearer lead is preferred in the sum
 constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
 
 // ---- Candidates
@@ -40,7 +40,13 @@ constexpr double kSeparationS = 0.08;  // one QRS makes one candidate
 constexpr double kAroundS = 1.0;       // what lies so near to either side describes a candidate
 constexpr double kFloor = 0.05;        // of a typical QRS: what counts as quiet
 constexpr double kMostFeature = 4;     // logarithms beyond say no more
-constexpr double kBeforehand = 1.0;    // log-odds: makes missed and false beats about as many
+constexpr double kBeforehand = 0.7;    // log-odds: makes missed and false beats about as many
+
+// ---- What each of several leads has to say
+constexpr double kNearS = 0.05;         // a wave peaks at most this far apart in two leads
+constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats from others this long before ...
+constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
+constexpr double kMostLogOdds = 6.0;    // surer than one in 400 is sure
 
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
@@ -103,23 +109,35 @@ void design_band(double from, double to, std::int64_t half, std::vector<double>&
   for (std::int64_t i = 0; i <= half; ++i) even[static_cast<std::size_t>(i)] -= hann(i, half) * sum / sum_window;
 }
 
-// The value below which `part` of the values lie; 0 of none.
+// The value below which `part` of the values lie; 0 of none. Each is compared with all: for few that is the fastest.
 template <class Values>
-double quantile(Values values, double part) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::llround(part * static_cast<double>(values.size() - 1));
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+double quantile(const Values& values, double part) {
+  using T = typename Values::value_type;
+  const auto rank = values.empty() ? 0 : std::lround(part * static_cast<double>(values.size() - 1));
+  T found = 0;  // none is below
+  for (const T value : values) {
+    std::int32_t n_less = 0;
+    for (const T other : values) n_less += other < value;
+    if (n_less <= rank) found = std::max(found, value);
+  }
+  return found;
 }
 
-// Log-odds of being a beat, by its own look.
-double reward_of(const RPeakDetector::Features& f, const RPeakWeights& w) {
+// 33 of n values, evenly from the first to the last.
+template <class T>
+std::array<T, 33> some_of(const double* x, std::int64_t n) {
+  std::array<T, 33> values;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<T>(x[static_cast<std::int64_t>(i) * (n - 1) / 32]);
+  return values;
+}
+
+double log_odds_of(const RPeakDetector::Features& features, const RPeakWeights& w) {
+  std::array<double, RPeakWeights::n_units> units = w.hidden_bias;
+  for (std::size_t i = 0; i < features.size(); ++i)
+    for (std::size_t unit = 0; unit < units.size(); ++unit) units[unit] += w.hidden[i][unit] * features[i];
   double sum = w.bias;
-  for (std::size_t unit = 0; unit < RPeakWeights::n_units; ++unit) {
-    double x = w.hidden_bias[unit];
-    for (std::size_t i = 0; i < f.size(); ++i) x += w.hidden[unit][i] * f[i];
-    sum += w.output[unit] * std::max(0.0, x);
-  }
+  for (std::size_t unit = 0; unit < units.size(); ++unit) sum += w.output[unit] * std::max(0.0, units[unit]);
   return sum;
 }
 
@@ -140,6 +158,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   const auto samples = [this](double seconds) { return std::llround(seconds * analysis_fs_); };
   block_ = samples(kBlockS);
   around_ = samples(kAroundS);
+  near_ = samples(kNearS);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
 
@@ -162,6 +181,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
     lead.signal = detail::Track(half_low_);
     lead.low = detail::Track(reach_);
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b] = detail::Track(bands_[b].half_smooth);
+    for (detail::Track& trace : lead.traces) trace = detail::Track(around_ + near_);
   }
   for (detail::Track& trace : fused_) trace = detail::Track(around_);
 }
@@ -169,7 +189,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
 double RPeakDetector::look_ahead_s() const {
   // a beat may just miss one settling, and is settled with the next block, when that block's levels are known
   const std::int64_t blocks = 3 + static_cast<std::int64_t>(kHalfLevel);
-  const std::int64_t n = blocks * block_ + look_ahead_ + around_ + reach_;
+  const std::int64_t n = blocks * block_ + look_ahead_ + around_ + near_ + reach_;
   return static_cast<double>(n * step_ + half_low_ + std::llround(kReachS * fs_)) / fs_;
 }
 
@@ -184,8 +204,9 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
     const std::int64_t end = std::min<std::int64_t>(chunk.cols, begin + slice);
     for (std::ptrdiff_t l = 0; l < chunk.rows; ++l) {
       Lead& lead = leads_[static_cast<std::size_t>(l)];
-      const T* x = chunk.row(l);
-      for (std::int64_t i = begin; i < end; ++i) {
+      const T* x = chunk.row(l) + begin;
+      double* signal = lead.signal.grow(end - begin);
+      for (std::int64_t i = 0; i < end - begin; ++i) {
         const double value = static_cast<double>(x[i]);
         if (std::abs(value) < kLargest) {
           // After a gap the signal goes on from where it stopped: no step, so no false beat.
@@ -195,7 +216,7 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
         } else {
           lead.in_gap = true;
         }
-        lead.signal.push(lead.held);
+        signal[i] = lead.held;
       }
     }
     n_samples_ += end - begin;
@@ -219,11 +240,11 @@ std::vector<std::int64_t> RPeakDetector::finish() {
 void RPeakDetector::advance(bool last) {
   const std::int64_t half_level = static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t n_analysis = (n_samples_ + step_ - 1) / step_;
-  for (bool more = true; more;) {
+  for (;;) {
     const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
     const std::int64_t last_needed = (begin + block_ - 1 + reach_) * step_ + half_low_;
     const bool closing = last && begin + block_ >= n_analysis;
-    if (!last && last_needed >= n_samples_) break;
+    if (!last && last_needed >= n_samples_) return;
     for (Lead& lead : leads_) {
       filter(lead, end, last ? n_analysis : std::numeric_limits<std::int64_t>::max());
       summarise(lead, begin, end);
@@ -232,12 +253,17 @@ void RPeakDetector::advance(bool last) {
     while (n_gains_ < n_blocks_ - (closing ? 0 : half_level)) set_gains(n_gains_++);
     while (n_fused_ < n_gains_ - (closing ? 0 : 1)) fuse(n_fused_++, n_analysis);
     const std::int64_t now = fused_[0].end();
-    if (closing)
-      for (detail::Track& trace : fused_) std::fill_n(trace.grow(around_), around_, 0.0);
-    find_candidates(fused_[0].end() - around_);
+    if (closing) {  // nothing follows
+      const std::int64_t n = around_ + near_;
+      for (detail::Track& trace : fused_) std::fill_n(trace.grow(n), n, 0.0);
+      for (Lead& lead : leads_)
+        for (detail::Track& trace : lead.traces) std::fill_n(trace.grow(n), n, 0.0);
+    }
+    find_candidates(fused_[0].end() - around_ - near_);
+    weigh();
     settle(now, closing ? now : now - look_ahead_);
+    if (closing) return;
     forget();
-    more = !closing;
   }
 }
 
@@ -276,17 +302,15 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
   const double* envelope = lead.traces[0].at(begin);
-  std::vector<double> values(envelope, envelope + (end - begin));
-  lead.block_max.push(*std::max_element(values.begin(), values.end()));
-  lead.block_median.push(quantile(std::move(values), 0.5));
+  lead.block_max.push(*std::max_element(envelope, envelope + (end - begin)));
+  lead.block_median.push(quantile(some_of<double>(envelope, end - begin), 0.5));
 }
 
-// What a lead's envelope is multiplied with in the sum: its weight over its level. The weights sum to 1, so a typical
-// QRS has height 1 in the sum, whatever the leads.
+// A typical QRS gets height 1 in each lead, and in the sum, as the shares add up to 1.
 void RPeakDetector::set_gains(std::int64_t block) {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t first = std::max<std::int64_t>(0, block - half), end = std::min(n_blocks_, block + half + 1);
-  std::vector<double> gains, maxima, medians;
+  std::vector<double> maxima, medians;
   double sum = 0;
   for (Lead& lead : leads_) {
     maxima.clear();
@@ -303,12 +327,14 @@ void RPeakDetector::set_gains(std::int64_t block) {
     double weight = 0;
     if (level > 0) {
       const double clear = std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level);
-      weight = kLeastWeight + std::pow(clear, kWeightPower);
+      weight = kLeastWeight + std::pow(clear, kSharePower);
       sum += weight;
     }
-    gains.push_back(weight > 0 ? weight / level : 0);
+    lead.gain.push(level > 0 ? 1 / level : 0);
+    lead.share.push(weight);
   }
-  for (std::size_t l = 0; l < leads_.size(); ++l) leads_[l].gain.push(sum > 0 ? gains[l] / sum : 0);
+  if (sum > 0)
+    for (Lead& lead : leads_) lead.share.set(block, lead.share[block] / sum);
 }
 
 // The sum of the leads over one block; gains change linearly from the middle of a block to the next one's.
@@ -320,14 +346,19 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
     sums[t] = fused_[t].grow(end - begin);
     std::fill_n(sums[t], end - begin, 0.0);
   }
-  for (const Lead& lead : leads_) {
-    const double here = lead.gain[block];
-    const double before = lead.gain[std::max<std::int64_t>(0, block - 1)];
-    const double after = lead.gain[std::min(n_gains_ - 1, block + 1)];
+  const std::int64_t before = std::max<std::int64_t>(0, block - 1), after = std::min(n_gains_ - 1, block + 1);
+  for (Lead& lead : leads_) {
     for (std::int64_t i = 0; i < end - begin; ++i) {
       const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
-      const double gain = x < 0 ? here - x * (before - here) : here + x * (after - here);
-      for (std::size_t t = 0; t <= n_bands; ++t) sums[t][i] += gain * lead.traces[t][begin + i];
+      const std::int64_t other = x < 0 ? before : after;
+      const double part = std::abs(x);
+      const double gain = lead.gain[block] + part * (lead.gain[other] - lead.gain[block]);
+      const double share = lead.share[block] + part * (lead.share[other] - lead.share[block]);
+      for (std::size_t t = 0; t <= n_bands; ++t) {
+        const double value = gain * lead.traces[t][begin + i];
+        lead.traces[t].set(begin + i, value);
+        sums[t][i] += share * value;
+      }
     }
   }
 }
@@ -340,28 +371,25 @@ void RPeakDetector::find_candidates(std::int64_t end) {
     bool peak = true;  // the first of equals
     for (std::int64_t i = next_ - separation_; i < next_ && peak; ++i) peak = envelope[i] < height;
     for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = envelope[i] <= height;
-    if (peak) open_.push_back(describe(next_));
+    if (peak) candidates_.push_back(describe(next_));
   }
 }
 
 // Logarithms of what is around the candidate over its height, so that the unit of the signal falls out.
-RPeakDetector::Features RPeakDetector::features(std::int64_t k) const {
-  const double height = fused_[0][k];
+RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64_t k) const {
+  const double height = traces[0][k];
   const auto at = [&](double seconds) { return std::llround(seconds * analysis_fs_); };
   const auto ratio = [&](double value, double floor) { return std::log((value + floor) / (height + kFloor)); };
   // over [k + from, k + to)
   const auto most = [&](std::size_t trace, double from, double to) {
-    const double* x = fused_[trace].at(k);
+    const double* x = traces[trace].at(k);
     return *std::max_element(x + at(from), x + at(to));
   };
-  // the value below which a part of those within reach lie, from 33 of them
+  // the value below which a part of those within reach lie
   const auto part = [&](std::size_t trace, double reach_s, double of_them) {
-    std::array<double, 33> values;
-    for (std::int64_t i = -16; i <= 16; ++i)
-      values[static_cast<std::size_t>(i + 16)] = fused_[trace][k + i * at(reach_s) / 16];
-    return quantile(values, of_them);
+    return quantile(some_of<float>(traces[trace].at(k - at(reach_s)), 2 * at(reach_s) + 1), of_them);
   };
-  const double* envelope = fused_[0].at(k);
+  const double* envelope = traces[0].at(k);
   const double one = 1 / analysis_fs_;  // both ends of a window count
   enum { qrs, high, low, middle, slope };
   Features f = {
@@ -403,21 +431,50 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   Candidate c;
   c.k = k;
   c.time_s = static_cast<double>(k) / analysis_fs_;
-  const Features f = features(k);
-  c.reward = kBeforehand + reward_of(f, weights);
-  if (seen) seen->push_back({c.time_s, std::log(fused_[0][k]), f});
+  std::vector<Features> looks{features(fused_, k)};
+  c.log_odds = log_odds_of(looks[0], weights);
   double most = 0;
-  for (std::size_t l = 0; l < leads_.size(); ++l) {
-    const double part = leads_[l].gain[k / block_] * leads_[l].traces[0][k];
+  for (std::size_t l = 0; l < leads_.size() && leads_.size() > 1; ++l) {
+    const double* x = leads_[l].traces[0].at(k);
+    const std::int64_t peak = k + (std::max_element(x - near_, x + near_ + 1) - x);
+    looks.push_back(features(leads_[l].traces, peak));
+    c.of_leads.push_back(std::clamp(log_odds_of(looks.back(), weights), -kMostLogOdds, kMostLogOdds));
+    const double part = leads_[l].share[k / block_] * x[0];
     if (part > most) most = part, c.lead = l;
   }
+  if (seen) seen->push_back({c.time_s, std::log(fused_[0][k]), std::move(looks)});
   return c;
+}
+
+// The reward of the open candidates: the mean of what the leads say, each weighted by the square of its margin, the
+// distance between what it said lately of those that look like beats in the sum and of the others.
+void RPeakDetector::weigh() {
+  for (std::size_t i = first_open_; i < candidates_.size(); ++i) {
+    Candidate& c = candidates_[i];
+    c.reward = kBeforehand + c.log_odds;
+    double sum = 0, sum_weights = 0;
+    for (std::size_t l = 0; l < c.of_leads.size(); ++l) {
+      double said[2] = {}, n[2] = {1, 1};  // of others, of beats; with one more of each of which it cannot say
+      for (const Candidate& other : candidates_) {
+        const double dt = other.time_s - c.time_s;
+        if (dt < -kMarginBeforeS || dt > kMarginAfterS) continue;
+        said[other.log_odds > 0] += other.of_leads[l];
+        n[other.log_odds > 0] += 1;
+      }
+      const double margin = std::max(0.0, said[1] / n[1] - said[0] / n[0]);
+      const double weight = kLeastWeight + margin * margin;
+      sum += weight * c.of_leads[l];
+      sum_weights += weight;
+    }
+    if (sum_weights > 0) c.reward = kBeforehand + sum / sum_weights;
+  }
 }
 
 // Finds the best sequence of open candidates after the last beat; what it says before `before` is final.
 void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
-  if (open_.empty()) return;
-  const std::size_t n = open_.size();
+  const Candidate* open = candidates_.data() + first_open_;
+  const std::size_t n = candidates_.size() - first_open_;
+  if (n == 0) return;
   constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   std::vector<double> score(n);
   std::vector<std::size_t> previous(n, kNone);
@@ -436,26 +493,25 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   double best = -gap_cost(now_s - (any_beat_ ? last_beat_.time_s : 0));
   std::size_t last = kNone;
   for (std::size_t j = 0; j < n; ++j) {
-    score[j] = first_score(open_[j]);
+    score[j] = first_score(open[j]);
     for (std::size_t i = 0; i < j; ++i) {
-      if (open_[j].time_s - open_[i].time_s < kRefractoryS) break;
-      const double s = score[i] + open_[j].reward - step_cost(open_[i], open_[j]);
+      if (open[j].time_s - open[i].time_s < kRefractoryS) break;
+      const double s = score[i] + open[j].reward - step_cost(open[i], open[j]);
       if (s > score[j]) score[j] = s, previous[j] = i;
     }
-    const double s = score[j] - gap_cost(now_s - open_[j].time_s);
+    const double s = score[j] - gap_cost(now_s - open[j].time_s);
     if (s > best) best = s, last = j;
   }
   std::vector<std::size_t> path;
   for (std::size_t j = last; j != kNone; j = previous[j])
-    if (open_[j].k < before) path.push_back(j);
+    if (open[j].k < before) path.push_back(j);
   std::reverse(path.begin(), path.end());
   for (std::size_t j : path) {
-    beats_.push_back(refine(open_[j]));
-    last_beat_ = open_[j];
+    beats_.push_back(refine(open[j]));
+    last_beat_ = open[j];
     any_beat_ = true;
   }
-  const auto is_open = [&](const Candidate& c) { return c.k >= before; };
-  open_.erase(open_.begin(), std::find_if(open_.begin(), open_.end(), is_open));
+  while (first_open_ < candidates_.size() && candidates_[first_open_].k < before) ++first_open_;
 }
 
 // The extremum of the lightly smoothed signal near the candidate, in the polarity of the lead's beats so far unless
@@ -488,18 +544,24 @@ std::int64_t RPeakDetector::refine(const Candidate& candidate) {
 
 void RPeakDetector::forget() {
   const std::int64_t reach = 3 * std::llround(kReachS * analysis_fs_) + 3;  // of refine, with its smoothing
-  const std::int64_t first = open_.empty() ? next_ : std::min(next_, open_.front().k);
+  const std::int64_t first = first_open_ < candidates_.size() ? candidates_[first_open_].k : next_;
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   for (Lead& lead : leads_) {
     lead.signal.forget_before(std::min((first - reach) * step_, lead.low.end() * step_ - half_low_));
     lead.low.forget_before(lead.traces[0].end() - 2 * reach_ - 2);  // for the mirror image
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b].forget_before(lead.traces[b].end() - bands_[b].half_smooth);
-    for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_, n_fused_ * block_));
-    lead.gain.forget_before(std::min(next_ / block_, n_fused_ - 1));
+    for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_ - around_ - near_, n_fused_ * block_));
+    for (detail::Track* track : {&lead.gain, &lead.share})
+      track->forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
   }
   for (detail::Track& trace : fused_) trace.forget_before(next_ - around_);
+  const double begin_s = static_cast<double>(first) / analysis_fs_ - kMarginBeforeS;
+  const auto is_needed = [&](const Candidate& c) { return c.time_s >= begin_s; };
+  const auto kept = std::find_if(candidates_.begin(), candidates_.end(), is_needed);
+  first_open_ -= static_cast<std::size_t>(kept - candidates_.begin());
+  candidates_.erase(candidates_.begin(), kept);
 }
 
 }  // namespace pqrst

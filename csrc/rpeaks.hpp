@@ -1,7 +1,7 @@
 // R peaks of any ECG, streaming: the best sequence of envelope peaks, settled a fixed time after they were heard.
 //
-//   push ─► bridge ─► low-pass ─► band-passes ─► normalise ─► sum of ─► candidates,  ─► best     ─► R peak in the
-//           gaps      decimate    |z|, smooth    by level     leads     log-odds        sequence    signal itself
+//   push ─► bridge ─► low-pass ─► band-passes ─► normalise ─► sum of ─► candidates ─► log-odds, ─► best     ─► R peak
+//           gaps      decimate    |z|, smooth    by level     leads                   per lead     sequence
 //           └───────────────── per lead ────────────────┘
 //
 // Sources of the ideas: the QRS band and the rule that a T wave is flatter than the QRS before it, Pan & Tompkins, IEEE
@@ -54,8 +54,8 @@ private:
 // From what a possible beat looks like to the log-odds of its being one: one layer of hidden units. Those in use stand
 // in rpeaks_weights.hpp, fitted by benchmarks/fit_rpeaks.py.
 struct RPeakWeights {
-  static constexpr std::size_t n_features = 25, n_units = 16;
-  std::array<std::array<double, n_features>, n_units> hidden;
+  static constexpr std::size_t n_features = 25, n_units = 32;
+  std::array<std::array<double, n_units>, n_features> hidden;
   std::array<double, n_units> hidden_bias, output;
   double bias;
 };
@@ -68,7 +68,7 @@ public:
   // A possible beat, for those who fit weights.
   struct Seen {
     double time_s, log_height;
-    Features features;
+    std::vector<Features> features;  // in the sum of the leads and, of several, in each
   };
   std::vector<Seen>* seen = nullptr;  // where all are noted, if anywhere
   RPeakWeights weights;
@@ -95,24 +95,29 @@ private:
     std::int64_t half, half_smooth;
   };
 
+  using Traces = std::array<detail::Track, n_bands + 1>;  // the envelope in each band; last the slope
+
   struct Lead {
-    detail::Track signal;                           // at fs: offset removed, gaps bridged
-    detail::Track low;                              // from here on at the analysis rate: low-passed
-    std::array<detail::Track, n_bands> rough;       // magnitude of the band-passed signal
-    std::array<detail::Track, n_bands + 1> traces;  // the same, smoothed: the envelopes; last the slope
-    detail::Track block_max, block_median, gain;    // of the first envelope, one number a block
+    detail::Track signal;                      // at fs: offset removed, gaps bridged
+    detail::Track low;                         // from here on at the analysis rate: low-passed
+    std::array<detail::Track, n_bands> rough;  // magnitude of the band-passed signal
+    Traces traces;                             // the same, smoothed; where the leads are summed, over the lead's level
+    detail::Track block_max, block_median;     // of the first envelope, one number a block
+    detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
     double held = 0, shift = 0;
     bool in_gap = true;
     double long_level = 0;
     double polarity = 0;  // -1..1, of the beats so far
   };
 
-  // A peak of the first fused envelope.
+  // A peak of the first envelope of the sum.
   struct Candidate {
     std::int64_t k = 0;  // place, at the analysis rate
     double time_s = 0;
-    double reward = 0;     // log-odds of being a beat, by its own look
-    std::size_t lead = 0;  // that shows it best
+    double log_odds = 0;           // of being a beat, by its look in the sum
+    std::vector<double> of_leads;  // by its look in each of several leads
+    double reward = 0;             // what the sequence gains by it
+    std::size_t lead = 0;          // that shows it best
   };
 
   template <class T>
@@ -124,21 +129,23 @@ private:
   void fuse(std::int64_t block, std::int64_t end);
   void find_candidates(std::int64_t end);
   Candidate describe(std::int64_t k) const;
-  Features features(std::int64_t k) const;
+  Features features(const Traces& traces, std::int64_t k) const;
+  void weigh();
   void settle(std::int64_t now, std::int64_t before);
   std::int64_t refine(const Candidate& candidate);
   void forget();
 
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
-  std::int64_t block_, half_low_, reach_, around_, separation_, look_ahead_;
+  std::int64_t block_, half_low_, reach_, around_, near_, separation_, look_ahead_;
   std::vector<double> low_taps_, refine_taps_;
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
-  std::array<detail::Track, n_bands + 1> fused_;
+  Traces fused_;
   std::vector<double> fine_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
-  std::vector<Candidate> open_;  // not settled yet
+  std::vector<Candidate> candidates_;  // the latest
+  std::size_t first_open_ = 0;         // of them, from here on: not settled yet
   Candidate last_beat_;
   bool any_beat_ = false, finished_ = false;
   std::vector<std::int64_t> beats_;  // settled, not returned yet
