@@ -43,7 +43,7 @@ constexpr double kMostFeature = 4;     // logarithms beyond say no more
 constexpr double kBeforehand = 0.7;    // log-odds: makes missed and false beats about as many
 
 // ---- What each of several leads has to say
-constexpr double kNearS = 0.05;         // a wave peaks at most this far apart in two leads
+constexpr double kNearS = 0.09;         // a wide QRS may peak this far apart in two leads
 constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats from others this long before ...
 constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
 constexpr double kMostLogOdds = 6.0;    // surer than one in 400 is sure
