@@ -293,7 +293,7 @@ def _rpeak_candidates(
     numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]
 ]:
     """
-    Every possible beat that rpeaks weighs: time (s), log height, features (N, F). To fit its weights.
+    Every possible beat that rpeaks weighs: time (s), log height, features (N, views, F), in the sum of the leads and, of several, in each. To fit its weights.
     """
 
 def _rpeaks_with(
@@ -569,8 +569,10 @@ def rpeaks(
 
     The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
     and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
-    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
-    own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Of several leads, the peaks are those of the sum,
+    each lead normalised by its own level and weighted by how clearly it shows beats; the log-odds are the mean of what the
+    network says of each lead, weighted by how well that told beats from other waves from 8 s before to 2 s after. Exactly
+    `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
     Parameters
     ----------
@@ -602,8 +604,10 @@ def rpeaks(
 
     The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
     and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
-    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
-    own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Of several leads, the peaks are those of the sum,
+    each lead normalised by its own level and weighted by how clearly it shows beats; the log-odds are the mean of what the
+    network says of each lead, weighted by how well that told beats from other waves from 8 s before to 2 s after. Exactly
+    `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
     Parameters
     ----------

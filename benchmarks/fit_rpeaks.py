@@ -46,7 +46,7 @@ WEIGHT = {
     "ludb": 0.2,
     "cpsc2021": 0.1,
     "noisy": 0.5,
-    "no heart": 0.2,
+    "no heart": 0.25,
     "drawn": 0.3,
 }
 NOISE_DB = (18.0, 12.0, 6.0)  # of the muscle noise on MIT-BIH
@@ -105,7 +105,7 @@ def noisy(case: Case, muscle: Array) -> Iterator[Case]:
 
 
 def drawn(rng: np.random.Generator, fs: float) -> Case:
-    """A minute of waves: QRS of any width, shape and rate, some with T waves, some without any noise."""
+    """A minute of waves: QRS of any width, shape and rate, some with T waves, with wander, some without any noise."""
     n = round(60 * fs)
     rr = rng.uniform(0.3, 1.8) * (1 + rng.choice([0, 0.02, 0.2]) * rng.uniform(-1, 1, 300))
     times = 0.5 + np.cumsum(np.maximum(rr, 0.27))
@@ -123,7 +123,19 @@ def drawn(rng: np.random.Generator, fs: float) -> Case:
     impulses = np.zeros(n)
     impulses[beats] = 1
     x = np.convolve(impulses, beat, "same") + rng.choice([0, 0.003, 0.03, 0.1]) * rng.standard_normal(n)
+    x += rng.choice([0.0, 1.0, 5.0]) * np.sin(2 * np.pi * (rng.uniform(0.1, 0.6) * np.arange(n) / fs + rng.random()))
     return Case("drawn beats", "", "", x[None], fs, beats, [])
+
+
+def lead_off(fs: float, seconds: float) -> dict[str, Array]:
+    """A lead without an electrode: wander, and what electronics add, (1, T) mV."""
+    t = np.arange(round(fs * seconds)) / fs
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    return {
+        f"{hz} Hz, {part}": (np.sin(2 * np.pi * hz * t) + part * noise)[None]
+        for hz in (0.3, 1.0, 2.0)
+        for part in (0.0, 1e-3, 1e-2)
+    }
 
 
 def examples(root: Path) -> list[Example]:
@@ -138,7 +150,7 @@ def examples(root: Path) -> list[Example]:
                 if data == "mitdb" and case.group == "first lead":
                     result += [example("noisy", patient, other, folds) for other in noisy(case, muscle)]
     for fs in (125.0, 250.0, 360.0, 500.0):
-        for name, x in {**no_heart(fs, 300.0), "muscle": muscle[:1, : round(300 * fs)]}.items():
+        for name, x in {**no_heart(fs, 300.0), **lead_off(fs, 300.0), "muscle": muscle[:1, : round(300 * fs)]}.items():
             case = Case("no heart", f"{name} {fs}", name, x, fs, np.zeros(0, np.int64), [])
             result.append(example("no heart", f"{name} {fs}", case, folds))
     rng = np.random.default_rng(0)
@@ -172,7 +184,9 @@ def fit(some: list[Example]) -> Weights:
             warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is given
             model.fit((features[drawn] - center) / spread, is_beat[drawn])
         hidden = model.coefs_[0] / spread[:, None]  # for features as they are
-        networks.append((hidden, model.intercepts_[0] - center @ hidden, model.coefs_[1][:, 0], model.intercepts_[1][0]))
+        networks.append(
+            (hidden, model.intercepts_[0] - center @ hidden, model.coefs_[1][:, 0], model.intercepts_[1][0])
+        )
     hidden, hidden_bias, output, bias = zip(*networks, strict=True)
     return Weights(
         np.concatenate(hidden, axis=1).astype(float),

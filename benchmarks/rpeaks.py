@@ -466,6 +466,7 @@ def no_heart(fs: float, seconds: float) -> dict[str, Array]:
         "flat line": np.zeros((1, n)),
         "white noise, 0.1 mV": 0.1 * rng.standard_normal((1, n)),
         "50 Hz hum, 0.5 mV": 0.5 * np.sin(2 * np.pi * 50 * np.arange(n) / fs)[None],
+        "0.3 Hz wander, 1 mV": np.sin(2 * np.pi * 0.3 * np.arange(n) / fs)[None] + 1e-3 * rng.standard_normal((1, n)),
     }
 
 

@@ -642,8 +642,10 @@ void bind_rpeaks(py::module_& m) {
 
 The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
 and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
-frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Several leads are summed, each normalised by its
-own level and weighted by how clearly it shows beats. Exactly `RPeakDetector(fs, n_leads)` fed in one push and finished.
+frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Of several leads, the peaks are those of the sum,
+each lead normalised by its own level and weighted by how clearly it shows beats; the log-odds are the mean of what the
+network says of each lead, weighted by how well that told beats from other waves from 8 s before to 2 s after. Exactly
+`RPeakDetector(fs, n_leads)` fed in one push and finished.
 
 Parameters
 ----------

@@ -30,6 +30,7 @@ constexpr double kHalfLevel = 5;        // blocks to either side: short enough t
 constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
+constexpr double kLeastPart = 1e-3;     // of the signal's range: a QRS below is lost in what else a converter had to take
 constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of about 3 times its median
 constexpr double kSharePower = 3.0;     // how sharply the clearer lead is preferred in the sum
 constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
@@ -303,6 +304,13 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
   const double* envelope = lead.traces[0].at(begin);
   lead.block_max.push(*std::max_element(envelope, envelope + (end - begin)));
+  double low = lead.signal[begin * step_], high = low;
+  for (std::int64_t i = begin * step_; i < end * step_; ++i) {
+    const double value = lead.signal[i];
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  lead.block_range.push(high - low);
   lead.block_median.push(quantile(some_of<double>(envelope, end - begin), 0.5));
 }
 
@@ -310,18 +318,21 @@ void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) 
 void RPeakDetector::set_gains(std::int64_t block) {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t first = std::max<std::int64_t>(0, block - half), end = std::min(n_blocks_, block + half + 1);
-  std::vector<double> maxima, medians;
+  std::vector<double> maxima, medians, ranges;
   double sum = 0;
   for (Lead& lead : leads_) {
     maxima.clear();
     medians.clear();
+    ranges.clear();
     for (std::int64_t b = first; b < end; ++b) {
       const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
       if (most <= 0) continue;  // flat, or a gap
       maxima.push_back(most);
       medians.push_back(lead.block_median[b]);
+      ranges.push_back(lead.block_range[b]);
     }
     double level = quantile(maxima, kLevelQuantile);
+    if (level < kLeastPart * quantile(ranges, kLevelQuantile)) level = 0;
     lead.long_level = std::max(level, lead.long_level * (1 - kBlockS / kLevelMemoryS));
     level = std::max(level, kLevelDrop * lead.long_level);
     double weight = 0;
@@ -555,6 +566,7 @@ void RPeakDetector::forget() {
       track->forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
+    lead.block_range.forget_before(n_gains_ - half);
   }
   for (detail::Track& trace : fused_) trace.forget_before(next_ - around_);
   const double begin_s = static_cast<double>(first) / analysis_fs_ - kMarginBeforeS;

@@ -103,6 +103,7 @@ private:
     std::array<detail::Track, n_bands> rough;  // magnitude of the band-passed signal
     Traces traces;                             // the same, smoothed; where the leads are summed, over the lead's level
     detail::Track block_max, block_median;     // of the first envelope, one number a block
+    detail::Track block_range;                 // of the signal: its highest less its lowest value
     detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
     double held = 0, shift = 0;
     bool in_gap = true;

@@ -255,6 +255,74 @@ def test_a_sudden_change_of_gain_costs_no_beat(rng, gain):
     assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
 
 
+def test_one_lead_takes_over_where_the_other_falls_silent(rng):
+    fs = 250
+    times = rhythm(rng, 75, 90)
+    x = np.vstack([synthetic(times, 90, fs), -0.4 * synthetic(times, 90, fs)]) + 0.01 * rng.standard_normal(
+        (2, 90 * fs)
+    )
+    x[0, 20 * fs : 40 * fs] = 3.3  # off
+    x[1, 45 * fs : 65 * fs] = 2 * rng.standard_normal(20 * fs)  # noise alone
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
+
+
+def test_a_lead_with_other_waves_does_not_add_beats(rng):
+    # a second lead whose P and T waves are as high as its QRS, and slower by nothing but their width
+    fs = 250
+    times = rhythm(rng, 75, 60)
+    clear = synthetic(times, 60, fs)
+    unclear = synthetic(times, 60, fs, qrs_s=0.02, t_wave=1.0) + synthetic(times - 0.16, 60, fs, qrs_s=0.025, t_wave=0)
+    x = np.vstack([clear, unclear]) + 0.01 * rng.standard_normal((2, 60 * fs))
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
+
+
+@pytest.mark.parametrize("t_wave", [0.8, 1.2, -1.2])
+def test_tall_t_waves_are_no_beats(rng, t_wave):
+    fs = 250
+    times = rhythm(rng, 65, 60)
+    x = synthetic(times, 60, fs, t_wave=t_wave) + 0.01 * rng.standard_normal(60 * fs)
+    assert_found(pqrst.rpeaks(x, fs), times, fs, 0.02)
+
+
+def test_pacing_spikes_do_not_count_twice(rng):
+    # a spike of 2 ms, higher than the wide beat that it elicits 60 ms later
+    fs = 500
+    times = rhythm(rng, 70, 60, jitter=0.002)
+    x = synthetic(times, 60, fs, qrs_s=0.03, t_wave=-0.4)
+    x[np.round((times - 0.06) * fs).astype(int)] += 2
+    peaks = pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.size), fs)
+    assert len(peaks) == len(times)
+    assert np.abs(peaks / fs - times).max() <= 0.1
+
+
+def test_irregular_beats_as_in_atrial_fibrillation(rng):
+    fs = 250
+    times = 0.7 + np.cumsum(rng.uniform(0.33, 1.3, 70))
+    times = times[times < 59.5]
+    t = np.arange(60 * fs) / fs
+    x = synthetic(times, 60, fs) + 0.06 * np.sin(2 * np.pi * 6 * t + 2 * np.sin(0.7 * t)) * (1 + np.sin(t))
+    assert_found(pqrst.rpeaks(x + 0.02 * rng.standard_normal(x.size), fs), times, fs, 0.02)
+
+
+def test_bigeminy_of_tall_wide_beats(rng):
+    fs = 250
+    normal = 0.7 + np.arange(37) * 1.6
+    early = normal + 0.5
+    x = synthetic(normal, 60, fs) - 2 * synthetic(early, 60, fs, qrs_s=0.035, t_wave=-0.4)
+    peaks = pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.size), fs)
+    assert_found(peaks, np.sort(np.concatenate([normal, early])), fs, 0.03)
+
+
+@pytest.mark.parametrize("fs", [125, 250, 360, 500])
+def test_noise_has_few_beats_and_wander_and_hum_none(rng, fs):
+    t = np.arange(600 * fs) / fs
+    noise = rng.standard_normal(t.size)
+    assert len(pqrst.rpeaks(noise, fs)) < 80  # of 10 minutes
+    for hz in (0.1, 0.3, 0.7, 1.5, 50, 60):
+        for part in (0, 1e-4, 1e-3):
+            assert len(pqrst.rpeaks(np.sin(2 * np.pi * hz * t) + part * noise, fs)) <= 3, (hz, part)
+
+
 def test_a_step_costs_at_most_one_false_beat(rng):
     fs = 250
     times = rhythm(rng, 75, 60)
@@ -331,10 +399,31 @@ def test_three_records_of_mitdb_are_found(real_data):
 def test_mitdb_is_found(real_data, leads):
     score = score_mitdb(real_data / "mitdb", leads)
     print(score)
-    assert score.sensitivity > 0.9975, score
-    assert score.precision > 0.9975, score
+    assert score.missed + score.false < (130 if leads.stop == 1 else 90), score
     assert score.median_distance_s <= 0.004, score
     assert abs(score.median_error_s) < 0.003, score
+
+
+@pytest.mark.slow
+def test_two_leads_are_no_worse_than_the_better_one(real_data):
+    """On every record of MIT-BIH; what is allowed is chance."""
+    for path in records(real_data / "mitdb"):
+        alone = [score_mitdb(path.parent, slice(lead, lead + 1), {path.name}) for lead in range(2)]
+        both = score_mitdb(path.parent, slice(0, 2), {path.name})
+        assert both.missed + both.false <= min(score.missed + score.false for score in alone) + 5, path.name
+
+
+def test_a_lead_of_muscle_noise_hardly_hurts(real_data):
+    """Records with, as their second lead, one that shows the muscle of somebody else."""
+    muscle = wfdb.rdrecord(str(real_data / "nstdb" / "ma")).p_signal[:, 0]
+    for name in ("101", "119", "205"):
+        record, annotations = (
+            wfdb.rdrecord(str(real_data / "mitdb" / name)),
+            wfdb.rdann(str(real_data / "mitdb" / name), "atr"),
+        )
+        x = np.vstack([record.p_signal[:, 0], muscle])
+        score = score_beats(beat_samples(annotations), pqrst.rpeaks(x, record.fs), record.fs)
+        assert score.missed + score.false <= 8, (name, score)
 
 
 def test_ludb_is_found_in_every_lead_alone(real_data):
@@ -350,8 +439,8 @@ def test_ludb_is_found_in_every_lead_alone(real_data):
             scores.append(score_beats(reference, peaks, record.fs, left_out=outside))
     score = pooled(scores)
     print(score)
-    assert score.sensitivity > 0.995, score
-    assert score.precision > 0.99, score
+    assert score.sensitivity > 0.997, score
+    assert score.precision > 0.996, score
     assert score.median_distance_s <= 0.004, score
 
 
@@ -366,8 +455,8 @@ def test_cpsc2019_is_found(real_data):
         scores.append(score_beats(beat_samples(annotations), peaks, record.fs, left_out=outside))
     score = pooled(scores)
     print(score)
-    assert score.sensitivity > 0.945, score
-    assert score.precision > 0.95, score
+    assert score.sensitivity > 0.96, score
+    assert score.precision > 0.96, score
 
 
 def test_real_records_give_the_same_beats_in_any_chunks(real_data, rng):
