@@ -710,7 +710,8 @@ ValueError
         return py::make_tuple(time_s, log_height, features);
       },
       "x"_a, "fs"_a,
-      "Every possible beat that rpeaks weighs: time (s), log height, features (N, views, F), in the sum of the leads and, of "
+      "Every possible beat that rpeaks weighs: time (s), log height, features (N, views, F), in the sum of the leads "
+      "and, of "
       "several, in each. To fit its weights.");
   m.def(
       "_rpeaks_with",

@@ -30,10 +30,10 @@ constexpr double kHalfLevel = 5;        // blocks to either side: short enough t
 constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
-constexpr double kLeastPart = 1e-3;     // of the signal's range: a QRS below is lost in what else a converter had to take
-constexpr double kNoiseRatio = 3.0;     // noise alone has a block maximum of about 3 times its median
-constexpr double kSharePower = 3.0;     // how sharply the clearer lead is preferred in the sum
-constexpr double kLeastWeight = 1e-3;   // of a lead that shows nothing: alone, it still counts
+constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
+constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about 3 times its median
+constexpr double kSharePower = 3.0;  // how sharply the clearer lead is preferred in the sum
+constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
 
 // ---- Candidates
 constexpr double kLeastHeight = 0.06;  // of a typical QRS
@@ -562,8 +562,7 @@ void RPeakDetector::forget() {
     lead.low.forget_before(lead.traces[0].end() - 2 * reach_ - 2);  // for the mirror image
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b].forget_before(lead.traces[b].end() - bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_ - around_ - near_, n_fused_ * block_));
-    for (detail::Track* track : {&lead.gain, &lead.share})
-      track->forget_before(std::min(next_ / block_, n_fused_ - 1));
+    for (detail::Track* track : {&lead.gain, &lead.share}) track->forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
     lead.block_range.forget_before(n_gains_ - half);
