@@ -64,7 +64,8 @@ constexpr double kHalfRefineS = 0.01;    // light smoothing: noise moves the ext
 constexpr double kPolarityMemory = 0.1;  // weight of the newest beat in the lead's polarity
 constexpr double kPolarityWeight = 0.5;  // a beat follows it unless its own waves clearly say otherwise
 
-constexpr double kLargest = 1e100;  // beyond: a gap, as infinity is; squares stay finite
+constexpr std::size_t kMostValues = 33;  // of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
+constexpr double kLargest = 1e100;       // beyond: a gap, as infinity is; squares stay finite
 constexpr double kPi = 3.14159265358979323846;
 
 // Symmetric window of 2 half + 1 taps, not zero at its ends.
@@ -110,26 +111,27 @@ void design_band(double from, double to, std::int64_t half, std::vector<double>&
   for (std::int64_t i = 0; i <= half; ++i) even[static_cast<std::size_t>(i)] -= hann(i, half) * sum / sum_window;
 }
 
-// The value below which `part` of the values lie; 0 of none. Each is compared with all: for few that is the fastest.
+// The value below which `part` of the values lie; 0 of none. Each is compared with all, many side by side: of so few,
+// the fastest way.
 template <class Values>
 double quantile(const Values& values, double part) {
   using T = typename Values::value_type;
-  const auto rank = values.empty() ? 0 : std::lround(part * static_cast<double>(values.size() - 1));
+  const std::size_t n = values.size();
+  std::array<std::int32_t, kMostValues> n_less{};
+  for (const T other : values)
+    for (std::size_t i = 0; i < n; ++i) n_less[i] += other < values[i];
+  const auto rank = n == 0 ? 0 : std::lround(part * static_cast<double>(n - 1));
   T found = 0;  // none is below
-  for (const T value : values) {
-    std::int32_t n_less = 0;
-    for (const T other : values) n_less += other < value;
-    if (n_less <= rank) found = std::max(found, value);
-  }
+  for (std::size_t i = 0; i < n; ++i)
+    if (n_less[i] <= rank) found = std::max(found, values[i]);
   return found;
 }
 
-// 33 of n values, evenly from the first to the last.
-template <class T>
-std::array<T, 33> some_of(const double* x, std::int64_t n) {
-  std::array<T, 33> values;
+// As many of n values, evenly from the first to the last; in float, as twice as many are compared at once.
+std::array<float, kMostValues> some_of(const double* x, std::int64_t n) {
+  std::array<float, kMostValues> values;
   for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<T>(x[static_cast<std::int64_t>(i) * (n - 1) / 32]);
+    values[i] = static_cast<float>(x[static_cast<std::int64_t>(i) * (n - 1) / (kMostValues - 1)]);
   return values;
 }
 
@@ -311,7 +313,7 @@ void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) 
     high = value > high ? value : high;
   }
   lead.block_range.push(high - low);
-  lead.block_median.push(quantile(some_of<double>(envelope, end - begin), 0.5));
+  lead.block_median.push(quantile(some_of(envelope, end - begin), 0.5));
 }
 
 // A typical QRS gets height 1 in each lead, and in the sum, as the shares add up to 1.
@@ -350,25 +352,25 @@ void RPeakDetector::set_gains(std::int64_t block) {
 
 // The sum of the leads over one block; gains change linearly from the middle of a block to the next one's.
 void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
-  const std::int64_t begin = block * block_;
-  end = std::min(end, begin + block_);
-  std::array<double*, n_bands + 1> sums;
-  for (std::size_t t = 0; t <= n_bands; ++t) {
-    sums[t] = fused_[t].grow(end - begin);
-    std::fill_n(sums[t], end - begin, 0.0);
-  }
+  const std::int64_t begin = block * block_, n = std::min(end, begin + block_) - begin;
+  for (detail::Track& trace : fused_) std::fill_n(trace.grow(n), n, 0.0);
   const std::int64_t before = std::max<std::int64_t>(0, block - 1), after = std::min(n_gains_ - 1, block + 1);
-  for (Lead& lead : leads_) {
-    for (std::int64_t i = 0; i < end - begin; ++i) {
+  const auto along = [&](const detail::Track& track, std::vector<double>& values) {
+    values.resize(static_cast<std::size_t>(n));
+    for (std::int64_t i = 0; i < n; ++i) {
       const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
-      const std::int64_t other = x < 0 ? before : after;
-      const double part = std::abs(x);
-      const double gain = lead.gain[block] + part * (lead.gain[other] - lead.gain[block]);
-      const double share = lead.share[block] + part * (lead.share[other] - lead.share[block]);
-      for (std::size_t t = 0; t <= n_bands; ++t) {
-        const double value = gain * lead.traces[t][begin + i];
-        lead.traces[t].set(begin + i, value);
-        sums[t][i] += share * value;
+      values[static_cast<std::size_t>(i)] = track[block] + std::abs(x) * (track[x < 0 ? before : after] - track[block]);
+    }
+  };
+  for (Lead& lead : leads_) {
+    along(lead.gain, gains_);
+    along(lead.share, shares_);
+    for (std::size_t t = 0; t <= n_bands; ++t) {
+      double* trace = lead.traces[t].at(begin);
+      double* sum = fused_[t].at(begin);
+      for (std::int64_t i = 0; i < n; ++i) {
+        trace[i] *= gains_[static_cast<std::size_t>(i)];
+        sum[i] += shares_[static_cast<std::size_t>(i)] * trace[i];
       }
     }
   }
@@ -398,7 +400,7 @@ RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64
   };
   // the value below which a part of those within reach lie
   const auto part = [&](std::size_t trace, double reach_s, double of_them) {
-    return quantile(some_of<float>(traces[trace].at(k - at(reach_s)), 2 * at(reach_s) + 1), of_them);
+    return quantile(some_of(traces[trace].at(k - at(reach_s)), 2 * at(reach_s) + 1), of_them);
   };
   const double* envelope = traces[0].at(k);
   const double one = 1 / analysis_fs_;  // both ends of a window count

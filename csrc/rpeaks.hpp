@@ -29,6 +29,7 @@ public:
   explicit Track(std::int64_t n_before = 0) : values_(static_cast<std::size_t>(n_before)), first_(-n_before) {}
   std::int64_t end() const { return first_ + static_cast<std::int64_t>(values_.size()); }
   const double* at(std::int64_t i) const { return values_.data() + (i - first_); }
+  double* at(std::int64_t i) { return values_.data() + (i - first_); }
   double operator[](std::int64_t i) const { return *at(i); }
   void push(double value) { values_.push_back(value); }
   double* grow(std::int64_t n) {  // n more, to be written
@@ -143,7 +144,7 @@ private:
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
   Traces fused_;
-  std::vector<double> fine_;  // room to work in
+  std::vector<double> fine_, gains_, shares_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
   std::vector<Candidate> candidates_;  // the latest
   std::size_t first_open_ = 0;         // of them, from here on: not settled yet
