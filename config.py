@@ -31,7 +31,12 @@ CONFIGS = Path(__file__).parent / "configs"
 ENV_PREFIX = "ECG_"
 
 # short flag -> setting; every other flag is the setting's own dotted name or an action of one script
-ALIASES = {"--workers": "data.workers", "--dtype": "recipe.dtype"}
+ALIASES = {
+    "--workers": "data.workers",
+    "--dtype": "recipe.dtype",
+    "--limit": "data.limit",
+    "--fraction": "data.fraction",
+}
 
 Strings = Annotated[list[str], BeforeValidator(lambda v: [str(i) for i in v] if isinstance(v, list) else v)]
 
@@ -125,6 +130,10 @@ class Recipe(Section):
 class Data(Section):
     name: str = "demo"
     """which dataset: a function of sources.py"""
+    target: str | None = None
+    """what is to be told of it, where a dataset offers several; its first where null"""
+    arguments: dict[str, Any] = {}
+    """arguments of that function, e.g. '{"rate": 500}'"""
     raw: Path | None = None
     """folder that holds what was downloaded; the demo makes its own"""
     dir: Path | None = None
@@ -140,7 +149,11 @@ class Data(Section):
     test: Strings = ["8", "9"]
     """folds that evaluate.py scores"""
     seed: int = 0
-    """seed of the folds"""
+    """seed of the folds and of the fraction"""
+    limit: int | None = Field(None, ge=1)
+    """only the first so many recordings"""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """only this part of the recordings, drawn alike from those with the same labels"""
     workers: int = Field(0, ge=0)
     """threads of preprocess.py; 0: one per core"""
 

@@ -112,6 +112,7 @@ class Header:
     leads : tuple of L names
     units : tuple of L units: "mV" for voltages, otherwise the header's own
     calibrated : tuple of L bool, False where the header gives no gain
+    gains : list of L float, ADC units per unit, as `units` has it
     formats : list of int, the storage formats, ascending
     files : list of str, the files with the signals, relative to the header's folder
     comments : list of str, the header's comment lines without "#"
@@ -129,6 +130,8 @@ class Header:
     def formats(self) -> list[int]: ...
     @property
     def fs(self) -> float: ...
+    @property
+    def gains(self) -> list[float]: ...
     @property
     def leads(self) -> tuple[str, ...]: ...
     @property

@@ -5,6 +5,10 @@
 
 Writes prepared/<name>/: parts (HDF5), dataset.json, failures.csv, prepare.log.json. A recording that cannot be
 prepared is listed in failures.csv and counted, and the run goes on. What is whole is never made twice.
+
+    torchrun --nproc_per_node 4 preprocess.py --dataset code15 --data.raw ~/data/code15
+
+shares the parts among processes, on one machine or on several that see the same folders; the bytes are the same.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import argparse
 import csv
 import difflib
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -21,6 +26,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cache, partial
 from operator import itemgetter
@@ -37,7 +43,7 @@ import pqrst
 import readers
 from config import Settings, Stop
 from data import LEAKS, beat_context
-from sources import BEAT_SYMBOLS, SOURCES, Recording, Source
+from sources import BEAT_SYMBOLS, SOURCES, Problem, Recording, Source, Target
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
@@ -76,41 +82,123 @@ class Item(NamedTuple):
 # ------------------------------------------------------------------------------------------------ the index
 
 
-def build_index(source: Source, settings: Settings, raw: Path) -> tuple[list[Item], list[Failure]]:
+class Index(NamedTuple):
+    """All that tables, headers and annotations say of a dataset."""
+
+    items: list[Item]
+    target: Target  # its classes known
+    failures: list[Failure]
+    warnings: list[Failure]
+
+
+def build_index(source: Source, settings: Settings, raw: Path) -> Index:
     """All recordings in order, from tables, headers and annotations alone."""
-    items: list[Item] = []
-    failures: list[Failure] = []
-    try:
-        recordings = list(source.recordings(raw))
-    except FileNotFoundError as error:
-        raise Stop(f"{error.filename}: not there; is {raw} the folder of {settings.data.name}?") from error
+    target = _target(source, settings)
+    recordings, failures = _recordings(source, settings, raw)
     if not recordings:
-        raise Stop(f"{raw}: no recordings of {settings.data.name} there")
+        first = f"; first of {len(failures)} problems: {failures[0].reason}" if failures else ""
+        raise Stop(f"{raw}: no recordings of {settings.data.name} there{first}")
+    if target.of is None and not target.classes:
+        target = replace(target, classes=tuple(sorted({label for r in recordings for label in r.labels})))
+    items: list[Item] = []
     recipe = config.plain(settings.recipe)
     rows_of = cache(partial(pqrst.n_rows, unscaled(recipe)))  # by length and rate
-    labels = cache(partial(one_hot, classes=source.classes))
+    labels = cache(partial(one_hot, target=target))
+    unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
         try:
             path = raw / recording.locator
-            info = pqrst.header(path)
-            if not info.n_samples:
-                raise ValueError(f"{path}: has no samples, or its data file is missing")
-            size = path.stat().st_size + sum((path.parent / name).stat().st_size for name in info.files)
-            native = readers.is_native(info)
-            if recipe["window"]["kind"] == "beat":
-                y, beats = _beats_of(recording, source, recipe, path, info.fs, failures)
-                size += path.with_suffix(f".{recording.annotations}").stat().st_size
-                items.append(Item(recording, len(y), size, native, y, beats))
+            info = readers.info(path, recording.units_per_mv)
+            size = info.n_bytes
+            if target.rows == "recordings":
+                y, strange = labels(recording.labels)
+                unknown.update(strange)
+                items.append(Item(recording, rows_of(info.n_samples, info.fs), size, info.native, y))
+                continue
+            size += path.with_suffix(f".{recording.annotations}").stat().st_size
+            if target.rows == "beats":
+                y, beats = _beats_of(recording, target, recipe, path, info.fs, failures)
+                items.append(Item(recording, len(y), size, info.native, y, beats))
             else:
                 n = rows_of(info.n_samples, info.fs)
-                items.append(Item(recording, n, size, native, labels(recording.labels)))
+                y = _rhythms_of(recording, target, recipe, path, info.fs, n)
+                items.append(Item(recording, n, size, info.native, y))
         except (OSError, ValueError) as error:
             failures.append(Failure(recording.locator, "index", config.one_line(error)))
-    return items, failures
+    said = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in unknown.most_common()]
+    return Index(items, target, failures, said)
+
+
+def _target(source: Source, settings: Settings) -> Target:
+    """What the settings ask of a dataset; rows that cannot carry it stop the program."""
+    name = settings.data.target or next(iter(source.targets))
+    if name not in source.targets:
+        raise Stop(f"data.target = {name!r}: {settings.data.name} has {', '.join(source.targets)}")
+    target, kind = source.targets[name], settings.recipe.window.kind
+    if (target.rows == "beats") != (kind == "beat") or (target.rows == "rhythms" and kind != "window"):
+        fitting = {"beats": "beat", "rhythms": "window", "recordings": "record or window"}[target.rows]
+        raise Stop(f"recipe.window.kind = {kind}: {settings.data.name} tells {name} of rows of kind {fitting}")
+    return target
+
+
+def _recordings(source: Source, settings: Settings, raw: Path) -> tuple[list[Recording], list[Failure]]:
+    """What the dataset yields, as far as the settings want it, and what its tables name in vain."""
+    known = list(inspect.signature(source.recordings).parameters)[1:]
+    if strange := [name for name in settings.data.arguments if name not in known]:
+        raise Stop(f"data.arguments: {settings.data.name} has no {strange[0]} ({', '.join(known) or 'none at all'})")
+    found: list[Recording] = []
+    failures: list[Failure] = []
+    try:
+        for entry in source.recordings(raw, **settings.data.arguments):
+            if isinstance(entry, Problem):
+                failures.append(Failure(entry.locator, "index", entry.reason))
+            else:
+                found.append(entry)
+    except FileNotFoundError as error:
+        raise Stop(f"{error.filename}: not there; is {raw} the folder of {settings.data.name}?") from error
+    found = found[: settings.data.limit]
+    if settings.data.fraction < 1:
+        found = _fraction(found, settings.data.fraction, settings.data.seed)
+    return found, failures
+
+
+def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[Recording]:
+    """A part of the recordings, in their order; of those with the same labels the same part, rounded up."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, recording in enumerate(recordings):
+        alike.setdefault(recording.labels, []).append(number)
+    chosen: list[int] = []
+    for numbers in alike.values():
+        numbers.sort(key=lambda number: _hash(seed, recordings[number].locator))
+        chosen += numbers[: math.ceil(fraction * len(numbers))]
+    return [recordings[number] for number in sorted(chosen)]
+
+
+def _rhythms_of(
+    recording: Recording, target: Target, recipe: dict[str, Any], path: Path, fs: float, n: int
+) -> NDArray[np.uint8]:
+    """(n, K): the rhythm that fills at least half of each window; all 0 where none does."""
+    annotations = pqrst.read_annotations(path, recording.annotations or "atr")
+    of = target.of or {}
+    window = recipe["window"]
+    length_s = window["length_s"] or window["samples"] / recipe["fs"]
+    begin = np.arange(n) * (length_s - window["overlap_s"]) * fs
+    covered = np.zeros((n, len(target.classes)))
+    marks = [(sample, aux.rstrip("\0")) for sample, aux in zip(annotations.sample, annotations.aux, strict=True) if aux]
+    marks = [(sample, aux) for sample, aux in marks if aux.startswith("(") or aux == ")"]
+    for (start, aux), (stop, _) in zip(marks, [*marks[1:], (np.inf, "")], strict=True):
+        if name := of.get(aux):
+            inside = np.minimum(begin + length_s * fs, stop) - np.maximum(begin, start)
+            covered[:, target.classes.index(name)] += np.maximum(inside, 0)
+    most = covered.argmax(axis=1)
+    filled = covered[np.arange(n), most] >= length_s * fs / 2
+    labels = np.zeros((n, len(target.classes)), np.uint8)
+    labels[filled, most[filled]] = 1
+    return labels
 
 
 def _beats_of(
-    recording: Recording, source: Source, recipe: dict[str, Any], path: Path, fs: float, failures: list[Failure]
+    recording: Recording, target: Target, recipe: dict[str, Any], path: Path, fs: float, failures: list[Failure]
 ) -> tuple[NDArray[np.uint8], Beats]:
     """Labels (N, K) and beats of one recording."""
     if recording.annotations is None:
@@ -119,7 +207,8 @@ def _beats_of(
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
     r_peaks, symbols = annotations.sample[is_beat], symbols[is_beat]
-    has_class = np.isin(symbols, list(source.symbols))
+    of = {symbol: name for symbol, name in (target.of or {}).items() if name}
+    has_class = np.isin(symbols, list(of))
     for symbol, count in sorted(Counter(symbols[~has_class]).items()):
         failures.append(Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class"))
     beat_index = np.flatnonzero(has_class)
@@ -129,10 +218,10 @@ def _beats_of(
         symbols = symbols[found]
         if not found.all():
             failures.append(Failure(recording.locator, "rpeaks", f"{(~found).sum()} annotated beats were not detected"))
-    classes = np.array([source.classes.index(source.symbols[s]) for s in symbols], dtype=np.int64)
+    classes = np.array([target.classes.index(of[s]) for s in symbols], dtype=np.int64)
     context = beat_context(r_peaks, fs, recipe["context"])[beat_index]
     beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context)
-    return np.eye(len(source.classes), dtype=np.uint8)[classes], beats
+    return np.eye(len(target.classes), dtype=np.uint8)[classes], beats
 
 
 def _detected(
@@ -151,12 +240,23 @@ def _detected(
     return r_peaks, nearest[found], found
 
 
-def one_hot(labels: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.uint8]:
-    """(1, K), 1 for each class named."""
-    for label in labels:
-        if label not in classes:
-            raise ValueError(f"label {label!r} is none of {', '.join(classes)}")
-    return np.array([[name in labels for name in classes]], dtype=np.uint8)
+def one_hot(labels: tuple[str, ...], target: Target) -> tuple[NDArray[np.uint8], list[str]]:
+    """(1, K), 1 for each class that the labels give, and the labels that nobody knows."""
+    of = {name: name for name in target.classes} if target.of is None else target.of
+    unknown = [label for label in labels if label not in of]
+    if unknown and target.unknown == "left out":
+        raise ValueError(f"label {unknown[0]!r} is not known; known: {_some(of)}")
+    given = {of[label] for label in labels if label in of} - {""}
+    if not given and (target.without == "left out" or (target.of and not labels)):  # no label at all is not "none"
+        raise ValueError(f"none of the classes {_some(target.classes)}: its labels are {', '.join(labels) or 'empty'}")
+    if len(given) > 1 and target.task == "multiclass":
+        raise ValueError(f"has several classes, {', '.join(sorted(given))}, where one is wanted")
+    return np.array([[name in given for name in target.classes]], dtype=np.uint8), unknown
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
 def n_rows(items: Iterable[Item]) -> int:
@@ -240,9 +340,10 @@ class Part(NamedTuple):
 
     items: list[Item]
     folds: NDArray[np.bytes_]  # of every row that the index promises
+    wanted: NDArray[np.bool_]  # likewise: not so a window without any of the classes
 
 
-def cut_parts(items: list[Item], folds: NDArray[np.bytes_], row_bytes: int) -> list[Part]:
+def cut_parts(items: list[Item], folds: NDArray[np.bytes_], target: Target, row_bytes: int) -> list[Part]:
     """Consecutive recordings, so many that a part's signals come to about PART_BYTES."""
     groups: list[list[Item]] = [[]]
     size = 0
@@ -253,7 +354,9 @@ def cut_parts(items: list[Item], folds: NDArray[np.bytes_], row_bytes: int) -> l
         groups[-1].append(item)
         size += item.n_rows * row_bytes
     ends = np.cumsum([n_rows(group) for group in groups])
-    return [Part(group, own) for group, own in zip(groups, np.split(folds, ends[:-1]), strict=True)]
+    wanted = label_rows(items).any(axis=1) | (target.without == "kept")
+    of_part = zip(groups, np.split(folds, ends[:-1]), np.split(wanted, ends[:-1]), strict=True)
+    return [Part(*members) for members in of_part]
 
 
 class Batch(NamedTuple):
@@ -280,7 +383,7 @@ def prepare_part(
             item = part.items[number]
             path = raw / item.recording.locator
             try:
-                inputs.append(path if item.native else readers.read(path))
+                inputs.append(path if item.native else readers.read(path, item.recording.units_per_mv))
                 numbers.append(number)
             except (OSError, ValueError) as error:
                 unread.append((number, "read", config.one_line(error)))
@@ -318,13 +421,15 @@ def write_part(path: Path, part: Part, batches: Iterable[Batch], signals: NDArra
         failures += batch.failures
         warnings += batch.warnings
     kept = np.concatenate(place)
+    wanted = part.wanted[kept]
+    signals = signals[: len(kept)]
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
-        file.create_dataset("signals", data=signals[: len(kept)], track_times=False)
+        file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
         for name, arrays in added.items():
-            file.create_dataset(name, data=np.concatenate(arrays), track_times=False)
+            file.create_dataset(name, data=np.concatenate(arrays)[wanted], track_times=False)
         for name, values in known_columns(part).items():
-            file.create_dataset(name, data=values[kept], track_times=False)
+            file.create_dataset(name, data=values[kept[wanted]], track_times=False)
         file.attrs["stamp"] = stamp
         file.attrs["failures"] = json.dumps(failures)
         file.attrs["warnings"] = json.dumps(warnings)
@@ -367,7 +472,7 @@ def dataset_scale(parts: list[Part], recipe: dict[str, Any], raw: Path, settings
     with tqdm(total=sum(len(p.items) for p in parts), desc="scale", unit=" records", disable=None, leave=False) as bar:
         for part in parts:
             for place, prepared, _, _ in prepare_part(part, unscaled(recipe), raw, n_threads(settings), bar):
-                for i in np.flatnonzero(np.isin(part.folds[place], training)):
+                for i in np.flatnonzero(np.isin(part.folds[place], training) & part.wanted[place]):
                     x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
                     use = prepared.lead_mask[i].astype(bool)
                     count += use * x.shape[1]
@@ -386,7 +491,13 @@ def dataset_scale(parts: list[Part], recipe: dict[str, Any], raw: Path, settings
 
 
 def n_threads(settings: Settings) -> int:
-    return settings.data.workers or os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return settings.data.workers or max(1, (os.cpu_count() or 1) // processes)
+
+
+def rank_of() -> tuple[int, int]:
+    """This process's number and how many share the work, as torchrun says."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 # ------------------------------------------------------------------------------------------------ the whole
@@ -398,7 +509,16 @@ def identity(items: list[Item], failures: list[Failure], settings: Settings) -> 
     how = settings.data
     tree: dict[str, Any] = {
         "version": FORMAT_VERSION,
-        "data": {"name": how.name, "split": how.split, "folds": how.folds, "seed": how.seed},
+        "data": {
+            "name": how.name,
+            "target": how.target,
+            "arguments": how.arguments,
+            "limit": how.limit,
+            "fraction": how.fraction,
+            "split": how.split,
+            "folds": how.folds,
+            "seed": how.seed,
+        },
         "recipe": config.plain(settings.recipe),
         "sources": {
             "records": len(items),
@@ -451,11 +571,9 @@ def summary_of(dataset: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def collect(
-    folder: Path, names: list[str], items: list[Item], index_failures: list[Failure], source: Source
-) -> tuple[dict[str, Any], list[Failure], list[Failure]]:
+def collect(folder: Path, names: list[str], index: Index) -> tuple[dict[str, Any], list[Failure], list[Failure]]:
     """Counts, failures and warnings of a whole dataset, read back from its parts."""
-    failures, warnings = list(index_failures), []
+    failures, warnings = list(index.failures), list(index.warnings)
     parts: list[dict[str, Any]] = []
     labels, folds, patients, row_samples, records = [], [], [], 0, 0
     for name in names:
@@ -471,9 +589,9 @@ def collect(
     y, fold, patient = np.concatenate(labels), np.concatenate(folds), np.concatenate(patients)
 
     def by_class(rows: NDArray[np.uint8]) -> dict[str, int]:
-        return dict(zip(source.classes, map(int, rows.sum(axis=0, dtype=np.int64)), strict=True))
+        return dict(zip(index.target.classes, map(int, rows.sum(axis=0, dtype=np.int64)), strict=True))
 
-    before = label_rows(items)
+    before = label_rows(index.items)
     counts = {
         name.decode(): {
             "rows": int((fold == name).sum()),
@@ -498,64 +616,87 @@ def collect(
     return numbers, failures, warnings
 
 
-def prepare(settings: Settings, overwrite: bool = False) -> Path:
+def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) -> Path:
     """Make the prepared dataset of these settings, or find that it is there; returns its folder."""
     started = time.perf_counter()
+    rank, n_ranks = rank_of()
     folder, name = settings.data_dir, settings.data.name
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){hint}")
-    source = SOURCES[name]
     raw = settings.data.raw or (_demo(Path("demo")) if name == "demo" else None)
     if raw is None:
         raise Stop(f"data.raw: where are the recordings of {name}? Give --data.raw FOLDER")
     began = {"index": _now()}
-    items, index_failures = build_index(source, settings, raw)
-    wanted = identity(items, index_failures, settings)
-    if up_to_date(folder, wanted, overwrite):
-        print(f"{folder} is up to date: nothing to do", file=sys.stderr)
-        return folder
+    index = build_index(SOURCES[name], settings, raw)
+    items, target = index.items, index.target
     if not items:
-        raise Stop(f"{raw}: none of {len(index_failures)} recordings can be read; first: {index_failures[0].reason}")
-    folds, leak = draw_folds(items, settings)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").unlink(missing_ok=True)  # first, so that what is half done never looks whole
+        raise Stop(f"{raw}: none of {len(index.failures)} recordings can be read; first: {index.failures[0].reason}")
     recipe = config.plain(settings.recipe)
     shape = (len(recipe["leads"]), pqrst.row_samples(unscaled(recipe)))
     dtype = np.dtype(recipe["dtype"])
-    parts = cut_parts(items, folds, math.prod(shape) * dtype.itemsize)
-    names = [f"part-{number:05d}.h5" for number in range(len(parts))]
-    for stale in {*folder.glob("part-*")} - {folder / part for part in names}:
-        stale.unlink()
-    print(
-        f"{name}: {len(items):,} recordings of {len({i.recording.patient for i in items}):,} patients -> about "
-        f"{n_rows(items):,} rows in {len(parts)} parts at {folder}, {n_threads(settings)} threads",
-        file=sys.stderr,
+    folds, leak = draw_folds(items, settings)
+    parts = cut_parts(items, folds, target, math.prod(shape) * dtype.itemsize)
+
+    def say(line: str) -> None:
+        if rank == 0:
+            print(line, file=sys.stderr)
+
+    size = n_rows(items) * math.prod(shape) * dtype.itemsize
+    say(
+        f"{name}: {len(items):,} recordings of {len({i.recording.patient for i in items}):,} patients, "
+        f"{sum(item.bytes for item in items) / 1e6:,.0f} MB -> about {n_rows(items):,} rows, {size / 1e6:,.0f} MB in "
+        f"{len(parts)} parts at {folder}, {n_threads(settings)} threads"
     )
+    if dry_run:
+        for failure in index.failures[:20]:
+            say(f"failure: {failure.record}: {failure.reason}")
+        say(f"{len(index.failures)} failures so far; nothing was written")
+        return folder
+    wanted = identity(items, index.failures, settings)
+    if up_to_date(folder, wanted, overwrite):
+        say(f"{folder} is up to date: nothing to do")
+        return folder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"part-{number:05d}.h5" for number in range(len(parts))]
+    if rank == 0:
+        (folder / "dataset.json").unlink(missing_ok=True)  # first, so that what is half done never looks whole
+        for stale in {path for path in folder.glob("part-*.*") if path.stem + ".h5" not in names}:
+            stale.unlink(missing_ok=True)
     if recipe["scale"]["over"] == "dataset" and recipe["scale"]["kind"] != "none":
         recipe = dataset_scale(parts, recipe, raw, settings)
     began["rows"] = _now()
     signals = np.empty((max(n_rows(part.items) for part in parts), *shape), dtype)  # of one part after the other
-    with tqdm(total=len(items), unit=" records", disable=None) as bar:
-        for file, part in zip(names, parts, strict=True):
+    quiet = None if rank == 0 else True  # one bar for all: this process's own parts, then those it waits for
+    with tqdm(total=len(items), unit=" records", disable=quiet) as bar:
+        for number in range(rank, len(parts), n_ranks):
+            part, file = parts[number], folder / names[number]
             stamp = _stamp(wanted, recipe, part)
-            if _has_stamp(folder / file, stamp):
+            if _has_stamp(file, stamp):
                 bar.update(len(part.items))
             else:
                 batches = prepare_part(part, recipe, raw, n_threads(settings), bar, signals)
-                write_part(folder / file, part, batches, signals, stamp)
+                write_part(file, part, batches, signals, stamp)
+        if rank > 0:
+            return folder
+        for number, part in enumerate(parts):
+            if number % n_ranks != 0:
+                stamp = _stamp(wanted, recipe, part)
+                while not _has_stamp(folder / names[number], stamp):  # torchrun ends all if one fails
+                    time.sleep(0.1)
+                bar.update(len(part.items))
     del signals
 
     began["summary"] = _now()
-    numbers, failures, warnings = collect(folder, names, items, index_failures, source)
+    numbers, failures, warnings = collect(folder, names, index)
     if not numbers["rows"]:
         raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0].record}: {failures[0].reason}")
     dataset = {
         "name": name,
-        "task": source.task,
-        "classes": list(source.classes),
+        "task": target.task,
+        "classes": list(target.classes),
         "recipe": recipe,
         "data": wanted["data"],
         "leak": leak,
@@ -571,6 +712,7 @@ def prepare(settings: Settings, overwrite: bool = False) -> Path:
         "duration_s": round(duration_s, 2),
         "records_per_s": round(len(items) / duration_s, 1),
         "workers": n_threads(settings),
+        "processes": n_ranks,
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__},
         "warnings": warnings,
@@ -631,9 +773,11 @@ def _write(path: Path, write: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="preprocess.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--overwrite", action="store_true", help="replace a prepared dataset that differs")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be read and written, and write nothing")
     settings, arguments = config.load(parser, argv)
-    config.print_overrides(settings)
-    prepare(settings, arguments.overwrite)
+    if rank_of()[0] == 0:
+        config.print_overrides(settings)
+    prepare(settings, arguments.overwrite, arguments.dry_run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""Any recording to a `pqrst.Record`: the only place that chooses by format."""
+"""Any recording to a `pqrst.Record`: the only place that chooses by format.
+
+A locator is a path, or `path#row` for a file that holds many recordings.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,19 +17,51 @@ import pqrst
 
 FLAC_FORMATS = {508, 516, 524}
 TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
+TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+CODE_FS = 400.0
+CPSC_FS = 500.0
+SLAB = 64  # recordings of an HDF5 file read at once, or as many as share a compressed chunk
 
 
-def is_native(info: pqrst.Header) -> bool:
-    """Whether `pqrst.prepare` can read the recording by itself, from its path."""
-    return not FLAC_FORMATS.intersection(info.formats)
+class Info(NamedTuple):
+    """What is known of a recording without its signal."""
+
+    fs: float
+    n_samples: int  # at most: padding is told from signal when it is read
+    n_bytes: int  # of its files, which tell whether the source has changed
+    native: bool  # `pqrst.prepare` can read it by itself, from its path
 
 
-def read(path: str | Path) -> pqrst.Record:
+def info(path: str | Path, units_per_mv: float | None = None) -> Info:
+    """Look at a recording; arguments and errors as `read` has them."""
+    file, row = _split(path)
+    if row is not None:
+        n_rows, n_samples, _ = _tracings(file, file.stat().st_mtime_ns)
+        if row >= n_rows:
+            raise ValueError(f"{file}: has {n_rows} recordings, no row {row}")
+        return Info(CODE_FS, n_samples, file.stat().st_size // n_rows, False)
+    if _is_wfdb(file):
+        header = pqrst.header(file)
+        if not header.n_samples:
+            raise ValueError(f"{file}: has no samples, or its data file is missing")
+        size = file.with_suffix(".hea").stat().st_size
+        size += sum((file.parent / name).stat().st_size for name in header.files)
+        native = not FLAC_FORMATS.intersection(header.formats) and (
+            units_per_mv is None or set(header.gains) == {units_per_mv}
+        )
+        return Info(header.fs, header.n_samples, size, native)
+    record = read(file)
+    return Info(record.fs, record.n_samples, file.stat().st_size, False)
+
+
+def read(path: str | Path, units_per_mv: float | None = None) -> pqrst.Record:
     """Read one recording.
 
     Parameters
     ----------
-    path : a WFDB header, with or without `.hea`
+    path : a WFDB header, with or without `.hea`; `.mat` of CPSC 2018 and 2019; `.csv` with a column `time` (s) and one
+        for each lead, named or lead1 to lead12, in mV; `.hdf5#row` of CODE, in mV, without its padding
+    units_per_mv : of a WFDB record, ADC units per mV, where the header's gains are known to be wrong
 
     Returns
     -------
@@ -33,11 +71,17 @@ def read(path: str | Path) -> pqrst.Record:
     ------
     FileNotFoundError
         The header or a data file is not there.
-    pqrst.FormatError
-        The file is damaged or of an unknown format; the message names it.
+    ValueError
+        Also as pqrst.FormatError: the file is damaged or of an unknown format; the message names it.
     """
-    info = pqrst.header(path)
-    return pqrst.read(path) if is_native(info) else _read_flac(Path(path), info)
+    file, row = _split(path)
+    if row is not None:
+        return _read_code(file, row)
+    if _is_wfdb(file):
+        header = pqrst.header(file)
+        record = _read_flac(file, header) if FLAC_FORMATS.intersection(header.formats) else pqrst.read(file)
+        return record if units_per_mv is None else _regained(record, np.array(header.gains) / units_per_mv)
+    return _read_csv(file) if file.suffix == ".csv" else _read_mat(file)
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:
@@ -48,7 +92,24 @@ def detect(record: pqrst.Record) -> NDArray[np.int64]:
     return pqrst.rpeaks(record.signal[voltages], record.fs)
 
 
-def _read_flac(path: Path, info: pqrst.Header) -> pqrst.Record:
+def _split(path: str | Path) -> tuple[Path, int | None]:
+    name, mark, row = str(path).rpartition("#")
+    return (Path(name), int(row)) if mark and row.isdigit() else (Path(path), None)
+
+
+def _is_wfdb(path: Path) -> bool:
+    return path.suffix not in (".csv", ".mat") or path.with_suffix(".hea").exists()
+
+
+# ------------------------------------------------------------------------------------------------ formats
+
+
+def _regained(record: pqrst.Record, factors: NDArray[np.float64]) -> pqrst.Record:
+    signal = record.signal * factors.astype(np.float32)[:, None]
+    return pqrst.Record(signal, record.fs, record.leads, units=list(record.units), name=record.name)
+
+
+def _read_flac(path: Path, header: pqrst.Header) -> pqrst.Record:
     import wfdb  # slow to import, and only FLAC needs it
 
     try:
@@ -59,4 +120,85 @@ def _read_flac(path: Path, info: pqrst.Header) -> pqrst.Record:
     factors = np.array([TO_MV.get(unit, 1.0) for unit in units])
     names = ["mV" if unit in TO_MV else original for unit, original in zip(units, record.units, strict=True)]
     signal = (record.p_signal * factors).T.astype(np.float32)
-    return pqrst.Record(signal, info.fs, record.sig_name, units=names, name=str(path))
+    return pqrst.Record(signal, header.fs, record.sig_name, units=names, name=str(path))
+
+
+@lru_cache(maxsize=64)
+def _tracings(path: Path, changed: int) -> tuple[int, int, int]:
+    """Recordings, samples and rows of a slab of a CODE file; `changed`: its time stamp."""
+    try:
+        with h5py.File(path, "r") as file:
+            n_rows, n_samples, n_leads = file["tracings"].shape
+            slab = max(SLAB, (file["tracings"].chunks or (1,))[0])
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise pqrst.FormatError(f"{path}: not an HDF5 file with tracings (n, samples, leads): {error}") from error
+    if n_leads != len(TWELVE_LEADS):
+        raise pqrst.FormatError(f"{path}: has {n_leads} leads, expected 12")
+    return n_rows, n_samples, slab
+
+
+@lru_cache(maxsize=1)
+def _slab(path: Path, changed: int, number: int) -> NDArray[Any]:
+    """(N, T, 12): neighbours are decompressed together, and once."""
+    _, _, n = _tracings(path, changed)
+    try:
+        with h5py.File(path, "r") as file:
+            rows: NDArray[Any] = file["tracings"][number * n : (number + 1) * n]
+    except OSError as error:
+        raise pqrst.FormatError(f"{path}: rows from {number * n} on cannot be read: {error}") from error
+    return rows
+
+
+def _read_code(path: Path, row: int) -> pqrst.Record:
+    changed = path.stat().st_mtime_ns
+    n = _tracings(path, changed)[2]
+    signal = _slab(path, changed, row // n)[row % n].T.astype(np.float32)
+    inside = np.flatnonzero((signal != 0).any(axis=0))
+    if len(inside) == 0:
+        raise ValueError(f"{path}#{row}: is empty, all zeros")
+    name = f"{path}#{row}"
+    return pqrst.Record(np.ascontiguousarray(signal[:, inside[0] : inside[-1] + 1]), CODE_FS, TWELVE_LEADS, name=name)
+
+
+def _read_mat(path: Path) -> pqrst.Record:
+    from scipy.io import loadmat  # slow to import, and only these files need it
+
+    try:
+        content = loadmat(path, squeeze_me=True, struct_as_record=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # SciPy raises whatever it likes
+        raise pqrst.FormatError(f"{path}: not a MATLAB file: {error}") from error
+    leads: tuple[str, ...]
+    if "ECG" in content and "data" in (content["ECG"].dtype.names or ()):
+        signal, leads = np.asarray(content["ECG"]["data"].item(), np.float64), TWELVE_LEADS
+    elif "ecg" in content:
+        signal, leads = np.asarray(content["ecg"], np.float64)[None], ("ECG",)
+    else:
+        raise pqrst.FormatError(f"{path}: holds neither ECG.data nor ecg, and there is no header beside it")
+    if signal.ndim != 2 or len(signal) != len(leads):
+        raise pqrst.FormatError(f"{path}: has the shape {signal.shape}, expected {len(leads)} leads")
+    return pqrst.Record(np.ascontiguousarray(signal, np.float32), CPSC_FS, leads, name=str(path))
+
+
+def _read_csv(path: Path) -> pqrst.Record:
+    import pandas as pd  # slow to import, and only these files need it
+
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+        columns = {name: table[name].to_numpy(np.float64) for name in table.columns}
+    except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
+        raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
+    time = next((columns.pop(name) for name in list(columns) if str(name).lower() in ("time", "time_s", "t")), None)
+    if time is None or len(time) < 2 or not (np.diff(time) > 0).all():
+        raise pqrst.FormatError(f"{path}: needs a column `time` (s) that rises, to tell its rate")
+    names = list(columns)
+    if [str(name).lower() for name in names] == [f"lead{i + 1}" for i in range(12)]:
+        names = list(TWELVE_LEADS)
+    if not names:
+        raise pqrst.FormatError(f"{path}: has no columns beside `time`")
+    fs = (len(time) - 1) / (time[-1] - time[0])
+    fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # written to a few digits
+    return pqrst.Record(np.stack(list(columns.values())).astype(np.float32), fs, names, name=str(path))

@@ -1,62 +1,151 @@
 """The datasets: for each one a function that yields its recordings, patients, labels and official folds.
 
-Adding one is a function under `@source(...)` and a YAML in configs/. Knows nothing of signals.
+Adding one is a function under `@source(...)` and a YAML in configs/. Knows nothing of signals. What the owners' codes
+mean stands in codes.csv, one line a code; a code without a class in a column has none there.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import pqrst
+from config import Stop
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CODES = Path(__file__).parent / "codes.csv"
 
 
 class Recording(NamedTuple):
     """One recording of a dataset."""
 
-    locator: str  # path below the raw folder
+    locator: str  # path below the raw folder, or path#row
     patient: str
-    labels: tuple[str, ...] = ()  # classes of the whole recording; of beats, the symbols say
+    labels: tuple[str, ...] = ()  # of the whole recording, in the owner's words
     fold: str | None = None  # the owner's; None: preprocess.py draws one
-    annotations: str | None = None  # extension of the file with the beats
+    annotations: str | None = None  # extension of the file with beats and rhythms
+    units_per_mv: float | None = None  # where the header's gain is known to be wrong
+
+
+class Problem(NamedTuple):
+    """A recording that a table names and that cannot be used, or the other way round."""
+
+    locator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be told of a recording, a window or a beat."""
+
+    classes: tuple[str, ...]  # () until the recordings are known: their labels, sorted
+    task: Literal["multiclass", "multilabel"] = "multilabel"
+    of: Mapping[str, str] | None = None  # the owner's label -> class, "" for none; None: the labels are the classes
+    rows: Literal["recordings", "beats", "rhythms"] = "recordings"  # what carries the labels
+    without: Literal["kept", "left out"] = "left out"  # a recording or window without any of the classes
+    unknown: Literal["left out", "counted"] = "left out"  # a recording with a label that `of` does not know
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset: its classes in order, and where its recordings are."""
+    """A dataset: what can be told of it, the default first, and where its recordings are."""
 
-    classes: tuple[str, ...]
-    task: Literal["multiclass", "multilabel"]
-    recordings: Callable[[Path], Iterator[Recording]]
-    symbols: Mapping[str, str] = field(default_factory=dict)  # beat symbol -> class
+    targets: Mapping[str, Target]
+    recordings: Callable[..., Iterator[Recording | Problem]]  # (raw folder, its own arguments)
 
 
 SOURCES: dict[str, Source] = {}
+Function = Callable[..., Iterator[Recording | Problem]]
 
 
 def source(
-    classes: tuple[str, ...], task: Literal["multiclass", "multilabel"], symbols: Mapping[str, str] | None = None
-) -> Callable[[Callable[[Path], Iterator[Recording]]], Callable[[Path], Iterator[Recording]]]:
-    """Register a function `(raw folder) -> recordings` under its name."""
+    classes: tuple[str, ...] = (), task: Literal["multiclass", "multilabel"] = "multilabel", **targets: Target
+) -> Callable[[Function], Function]:
+    """Register a function `(raw folder) -> recordings` under its name, with the classes that it yields or with targets.
 
-    def register(function: Callable[[Path], Iterator[Recording]]) -> Callable[[Path], Iterator[Recording]]:
-        SOURCES[function.__name__] = Source(classes, task, function, symbols or {})
+    With classes alone, a recording of a multilabel set that has none of them is kept: it is normal.
+    """
+    if not targets:
+        targets = {"labels": Target(classes, task, without="kept" if task == "multilabel" else "left out")}
+
+    def register(function: Function) -> Function:
+        SOURCES[function.__name__] = Source(targets, function)
         return function
 
     return register
 
 
-# ANSI/AAMI EC57: the five classes of beats, from the symbols of MIT-BIH annotations. `B` (bundle branch block,
-# unspecified), `r`, `n` and `?` are beats to which it gives no class.
-AAMI = {
-    **dict.fromkeys("NLRej", "N"),
-    **dict.fromkeys("AaJS", "S"),
-    **dict.fromkeys("VE", "V"),
-    "F": "F",
-    **dict.fromkeys("/fQ", "Q"),
-}
-BEAT_SYMBOLS = frozenset("NLRBAaJSVrFejnE/fQ?")  # every annotation that marks a beat (WFDB application guide)
+# ------------------------------------------------------------------------------------------------ codes and tables
+
+
+@cache
+def codes(system: str, column: str) -> dict[str, str]:
+    """Code -> what the column of codes.csv says of it, "" for nothing; in the order of the file."""
+    with CODES.open(newline="", encoding="utf-8") as file:
+        return {row["code"]: row[column] for row in csv.DictReader(file) if row["system"] == system}
+
+
+def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **more: Any) -> Target:
+    """The classes of a column of codes.csv, sorted unless in a given order."""
+    of = codes(system, column)
+    return Target(order or tuple(sorted(set(of.values()) - {""})), of=of, **more)
+
+
+def table(path: Path, columns: tuple[str, ...], **how: Any) -> pd.DataFrame:
+    """A CSV file as text; a column that is missing stops the program."""
+    import pandas as pd  # slow to import; beats need no table
+
+    try:
+        found: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+    except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
+        raise Stop(f"{path}: not a CSV table: {error}") from error
+    if missing := [column for column in columns if column not in found.columns]:
+        raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
+    return found
+
+
+def once(path: Path, found: pd.DataFrame, key: str) -> Iterator[Problem]:
+    """A line for each row that names a recording again; those rows are dropped from the table, the first stays."""
+    again = found[key].duplicated()
+    for row, name in found.loc[again, key].items():
+        yield Problem(str(name), f"{path}, row {int(str(row)) + 2}: names {name} again; the first counts")  # header: 1
+    found.drop(index=found.index[again], inplace=True)
+
+
+def true(column: pd.Series[str]) -> pd.Series[bool]:
+    """Cells that say yes."""
+    return column.str.strip().str.lower().isin(("true", "1", "1.0"))
+
+
+def by_stem(raw: Path, *suffixes: str) -> dict[str, str]:
+    """Recordings anywhere below a folder: name without suffix -> path; of several the least deep one."""
+    paths = [path for suffix in suffixes for path in raw.rglob(f"*{suffix}")]
+    paths.sort(key=lambda path: (len(path.parts), path), reverse=True)
+    return {path.stem: path.relative_to(raw).as_posix() for path in paths}
+
+
+def comments(path: Path) -> dict[str, str]:
+    """`# key: value` lines of a header, keys in lower case; none if it cannot be read, which shows when it is."""
+    try:
+        lines = pqrst.header(path).comments
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
+
+
+# ------------------------------------------------------------------------------------------------ beats
+
+AAMI = {code: name for code, name in codes("wfdb", "aami").items() if name}  # ANSI/AAMI EC57
+BEAT_SYMBOLS = frozenset(codes("wfdb", "aami"))  # every annotation that marks a beat (WFDB application guide)
+BEATS = target_of("wfdb", "aami", ("N", "S", "V", "F", "Q"), task="multiclass", rows="beats")
 
 # De Chazal, O'Dwyer and Reilly 2004: training and test records of MIT-BIH; AAMI practice leaves the paced ones out.
 # fmt: off
@@ -73,16 +162,7 @@ SAME_PERSON = {"202": "201"}
 # fmt: on
 
 
-@source(classes=("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"), task="multilabel")
-def demo(raw: Path) -> Iterator[Recording]:
-    """The simulated recordings of simulate.py; a recording with none of the classes is normal."""
-    with (raw / "records.csv").open(newline="", encoding="utf-8") as table:
-        for row in csv.DictReader(table):
-            labels = tuple(name for name in SOURCES["demo"].classes if int(row[name]))
-            yield Recording(row["record"] + ".hea", row["patient"], labels)
-
-
-@source(classes=("N", "S", "V", "F", "Q"), task="multiclass", symbols=AAMI)
+@source(beats=BEATS)
 def mitdb(raw: Path) -> Iterator[Recording]:
     """MIT-BIH Arrhythmia Database 1.0.0: two-lead Holter recordings of half an hour, every beat annotated.
 
@@ -92,3 +172,282 @@ def mitdb(raw: Path) -> Iterator[Recording]:
     for header in sorted(raw.glob("*.hea")):
         patient = SAME_PERSON.get(header.stem, header.stem)
         yield Recording(header.name, patient, fold=groups.get(header.stem), annotations="atr")
+
+
+@source(beats=BEATS)
+def svdb(raw: Path) -> Iterator[Recording]:
+    """MIT-BIH Supraventricular Arrhythmia Database 1.0.0: two-lead Holter recordings of half an hour.
+
+    Leads are called ECG1 and ECG2; which they are is not known. No patient table is published.
+    """
+    for header in sorted(raw.glob("*.hea")):
+        yield Recording(header.name, header.stem, annotations="atr")
+
+
+@source(
+    beats=Target(("N", "S", "V", "Q"), "multiclass", {name: name for name in "NSVQ"}, "beats"),
+    rhythms=Target(
+        ("N", "AFIB", "AFL"), "multiclass", {"(N": "N", "(AFIB": "AFIB", "(AFL": "AFL"}, "rhythms", unknown="counted"
+    ),
+)
+def icentia11k(raw: Path) -> Iterator[Recording]:
+    """Icentia11k 1.0: single-lead patches, up to 50 segments of 70 minutes a patient, beats and rhythms annotated.
+
+    Tan et al. 2019. Q is what no class was given to.
+    """
+    for header in sorted(raw.rglob("p*_s*.hea")):
+        yield Recording(header.relative_to(raw).as_posix(), header.parent.name, annotations="atr")
+
+
+# ------------------------------------------------------------------------------------------------ PTB-XL, PTB
+
+
+@source(
+    superdiagnostic=target_of("scp", "superdiagnostic", ("NORM", "MI", "STTC", "CD", "HYP")),
+    subdiagnostic=target_of("scp", "subdiagnostic"),
+    diagnostic=Target(
+        tuple(sorted(code for code, group in codes("scp", "superdiagnostic").items() if group)),
+        of={code: code if group else "" for code, group in codes("scp", "superdiagnostic").items()},
+    ),
+    form=target_of("scp", "form"),
+    rhythm=target_of("scp", "rhythm"),
+    all=Target(tuple(sorted(codes("scp", "form"))), of={code: code for code in codes("scp", "form")}),
+)
+def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
+    """PTB-XL 1.0.x: 12 leads, 10 s; statements of the SCP-ECG standard, folds by patient.
+
+    As in the benchmark of Strodthoff et al. 2020: a statement counts whatever its likelihood (0 is unknown, not
+    absent), and a recording without any statement of the target is left out. `rate`: the version to read, 100 or 500.
+    """
+    path = raw / "ptbxl_database.csv"
+    column = {100: "filename_lr", 500: "filename_hr"}.get(rate)
+    if column is None:
+        raise Stop(f"data.arguments: rate = {rate!r}: PTB-XL comes at 100 and at 500 Hz")
+    found = table(path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", column))
+    yield from once(path, found, "ecg_id")
+    columns = (found[name].tolist() for name in (column, "patient_id", "scp_codes", "strat_fold"))
+    for name, patient, statements, fold in zip(*columns, strict=True):
+        # a Python dictionary in a cell: the codes are its quoted words
+        labels = tuple(re.findall(r"'([^']+)'", statements))
+        yield Recording(f"{name}.hea", patient.removesuffix(".0"), labels, fold.removesuffix(".0"))
+
+
+PTB_DIAGNOSES = {
+    "myocardial infarction": "MI",
+    "healthy control": "healthy",
+    "cardiomyopathy": "cardiomyopathy",
+    "heart failure": "cardiomyopathy",
+    "bundle branch block": "BBB",
+    "dysrhythmia": "dysrhythmia",
+    "hypertrophy": "hypertrophy",
+    "myocardial hypertrophy": "hypertrophy",
+    "valvular heart disease": "valvular",
+    "myocarditis": "myocarditis",
+    "miscellaneous": "miscellaneous",
+    "stable angina": "miscellaneous",
+    "unstable angina": "miscellaneous",
+    "palpitation": "miscellaneous",
+    "n/a": "",
+}
+
+
+@source(
+    infarction=Target(
+        ("healthy", "MI"), "multiclass", {k: v if v in ("healthy", "MI") else "" for k, v in PTB_DIAGNOSES.items()}
+    ),
+    diagnosis=Target(tuple(dict.fromkeys(v for v in PTB_DIAGNOSES.values() if v)), "multiclass", PTB_DIAGNOSES),
+)
+def ptbdb(raw: Path) -> Iterator[Recording]:
+    """PTB Diagnostic ECG Database 1.0.0: 15 leads at 1000 Hz, about two minutes; the diagnosis is in the header."""
+    for header in sorted(raw.glob("patient*/s*.hea")):
+        reason = comments(header).get("reason for admission", "n/a").lower()
+        label = re.sub(r"\s*\(.*", "", reason)  # heart failure (NYHA 2)
+        yield Recording(header.relative_to(raw).as_posix(), header.parent.name, (label,))
+
+
+# ------------------------------------------------------------------------------------------------ CODE
+
+CODE_CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST is sinus tachycardia; the tables order them differently
+
+
+@source(CODE_CLASSES)
+def code15(raw: Path) -> Iterator[Recording | Problem]:
+    """CODE-15%: 345,779 exams of 12 leads at 400 Hz in HDF5 parts, six abnormalities, normal if none (Ribeiro 2021).
+
+    Exams are found by their id; rows that the table does not name are listed, but for the empty ones that end a part.
+    """
+    import h5py
+
+    path = raw / "exams.csv"
+    found = table(path, ("exam_id", "patient_id", "trace_file", *CODE_CLASSES))
+    yield from once(path, found, "exam_id")
+    flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
+    labels = [tuple(n for n in CODE_CLASSES if flags[n][i]) for i in range(len(found))]
+    exams = dict(zip(found["exam_id"], zip(found["patient_id"], labels, found["trace_file"], strict=True), strict=True))
+    for name in sorted(set(found["trace_file"])):
+        try:
+            with h5py.File(raw / name, "r") as file:
+                ids = [str(int(number)) for number in file["exam_id"][()]]
+        except (OSError, KeyError) as error:
+            n = int((found["trace_file"] == name).sum())
+            yield Problem(name, f"{raw / name}: cannot be read, and with it {n} exams: {error}")
+            continue
+        for row, exam in enumerate(ids):
+            if exam in exams and exams[exam][2] == name:
+                patient, own, _ = exams.pop(exam)
+                yield Recording(f"{name}#{row}", patient, own)
+            elif exam != "0":
+                yield Problem(f"{name}#{row}", f"{path}: has no row for exam {exam} of {name}")
+        for exam in [exam for exam, (_, _, part) in exams.items() if part == name]:
+            yield Problem(exam, f"{raw / name}: has no exam {exam}, which {path} names")
+
+
+@source(CODE_CLASSES)
+def codetest(raw: Path) -> Iterator[Recording]:
+    """CODE-test: 827 exams of other patients with the labels of a committee, for testing only: one fold, `test`."""
+    found = table(raw / "annotations" / "gold_standard.csv", CODE_CLASSES)
+    flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
+    for row in range(len(found)):
+        labels = tuple(name for name in CODE_CLASSES if flags[name][row])
+        yield Recording(f"ecg_tracings.hdf5#{row}", f"row {row}", labels, "test")
+
+
+# ------------------------------------------------------------------------------------------------ challenges
+
+
+CPSC_CLASSES = ("Normal", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
+
+
+@source(labels=Target(CPSC_CLASSES, of={str(i + 1): name for i, name in enumerate(CPSC_CLASSES)}))
+def cpsc2018(raw: Path) -> Iterator[Recording | Problem]:
+    """CPSC 2018: 12 leads at 500 Hz, 6 to 60 s, up to three of nine classes; MATLAB structs or WFDB."""
+    paths = by_stem(raw, ".mat", ".hea")
+    reference = next(iter(sorted(raw.rglob("REFERENCE.csv"))), raw / "REFERENCE.csv")
+    columns = ("Recording", "First_label", "Second_label", "Third_label")
+    found = table(reference, columns)
+    yield from once(reference, found, "Recording")
+    for name, *labels in zip(*(found[column].tolist() for column in columns), strict=True):
+        given = tuple(label.strip() for label in labels if label.strip())
+        yield Recording(paths.get(name, f"{name}.mat"), name, given)
+
+
+@source(("N", "A", "O", "~"), "multiclass")
+def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
+    """PhysioNet/CinC Challenge 2017: one lead at 300 Hz, 9 to 61 s; normal, AF, other rhythm, too noisy.
+
+    Labels of version 3 where they are there. No patient table is published.
+    """
+    paths = by_stem(raw, ".hea")
+    choices = [raw / "REFERENCE-v3.csv", raw / "REFERENCE.csv", raw / "training2017" / "REFERENCE.csv"]
+    reference = next((path for path in choices if path.exists()), choices[1])
+    found = table(reference, ("record", "label"), names=["record", "label"], header=None)
+    yield from once(reference, found, "record")
+    for name, label in zip(found["record"].tolist(), found["label"].tolist(), strict=True):
+        yield Recording(paths.get(name, f"{name}.hea"), name, (label.strip(),))
+
+
+def dx_target(year: str) -> Target:
+    """Scored classes of a challenge: SNOMED CT codes, their abbreviations, and the words of the earliest headers."""
+    by_code, column = codes("snomed", f"cinc{year}"), f"cinc{year}"
+    by_name = {name: by_code[code] for code, name in codes("snomed", "name").items()}
+    of = {**by_name, **codes("cpsc", column), **by_code}
+    return Target(tuple(sorted(set(of.values()) - {""})), of=of, without="kept")
+
+
+def _dx(raw: Path, year: str) -> Iterator[Recording]:
+    for header in sorted(raw.rglob("*.hea")):
+        given = comments(header).get("dx", "")
+        labels = tuple(word.strip() for word in given.split(",") if word.strip())
+        # the samples deny the gains of 2020's headers: a unit is 1 uV, as the release of 2021 has it
+        scale = 1000.0 if year == "2020" else None
+        yield Recording(header.relative_to(raw).as_posix(), header.stem, labels, units_per_mv=scale)
+
+
+@source(scored=dx_target("2020"))
+def cinc2020(raw: Path) -> Iterator[Recording]:
+    """PhysioNet/CinC Challenge 2020: several databases of 12 leads, SNOMED CT codes in the headers, no patients."""
+    yield from _dx(raw, "2020")
+
+
+@source(scored=dx_target("2021"))
+def cinc2021(raw: Path) -> Iterator[Recording]:
+    """PhysioNet/CinC Challenge 2021: several databases of 12 leads, SNOMED CT codes in the headers, no patients."""
+    yield from _dx(raw, "2021")
+
+
+# ------------------------------------------------------------------------------------------------ others
+
+
+@source(
+    findings=target_of("mimic", "findings", unknown="counted"),
+    unlabelled=Target((), of={}, without="kept", unknown="counted"),
+)
+def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
+    """MIMIC-IV-ECG 1.0: 800,000 recordings of 12 leads at 500 Hz, 10 s, with the machine's statements.
+
+    Statements that codes.csv does not list are counted, not used; recordings whose statements give no class are left
+    out, or kept with the target `unlabelled`, which has none.
+    """
+    path = raw / "record_list.csv"
+    found = table(path, ("subject_id", "study_id", "path"))
+    yield from once(path, found, "study_id")
+    columns = [f"report_{number}" for number in range(18)]
+    measured = table(raw / "machine_measurements.csv", ("study_id", *columns), usecols=["study_id", *columns])
+    reports = dict(zip(measured["study_id"], zip(*(measured[c] for c in columns), strict=True), strict=True))
+    for subject, study, place in zip(found["subject_id"], found["study_id"], found["path"], strict=True):
+        statements = tuple(s.strip().rstrip(".").lower() for s in reports.get(study, ()) if s.strip())
+        yield Recording(f"{place}.hea", subject, statements)
+
+
+@source(labels=Target(()))
+def folder(raw: Path, default_label: str = "") -> Iterator[Recording | Problem]:
+    """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
+
+    A record may be named with either slash, without its suffix or its folder; `dataset` is a folder that it lies under,
+    or empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used if there.
+    Without the table every recording gets `default_label`, if that is named.
+    """
+    path = raw / "unified_label_mapping.csv"
+    paths = [p.relative_to(raw).as_posix() for s in (".hea", ".csv", ".mat") for p in sorted(raw.rglob(f"*{s}"))]
+    headers = {p[:-4] for p in paths if p.endswith(".hea")}
+    paths = sorted(p for p in paths if p != path.name and (p.endswith(".hea") or p[:-4] not in headers))
+    if not path.exists():
+        if not default_label:
+            raise Stop(f'{path}: not there; or name one label for all: --data.arguments \'{{"default_label": "X"}}\'')
+        yield from (Recording(p, p[:-4], (default_label,)) for p in paths)
+        return
+    found = table(path, ("record", "label"))
+    tails: dict[str, list[str]] = {}  # every end of every path, with and without its suffix
+    for p in paths:
+        parts = p.lower().split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for name in {tail, tail[:-4]}:
+                tails.setdefault(name, []).append(p)
+    named: dict[str, list[Any]] = {}
+    for number, row in enumerate(found.to_dict("records")):
+        name = row["record"].strip().replace("\\", "/").strip("/").removesuffix(".dat").lower()
+        below = row.get("dataset", "").strip().replace("\\", "/").strip("/").lower()
+        matches = [p for p in tails.get(name, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
+        matches = matches or tails.get(f"{below}/{name}", [])
+        if len(matches) != 1:
+            why = f"could be {', '.join(matches[:3])}" if matches else "is not there"
+            yield Problem(row["record"], f"{path}, row {number + 2}: {row['record']} {why}")
+            continue
+        named.setdefault(matches[0], []).append(row)
+    for p in paths:
+        if p not in named:
+            yield Problem(p, f"{path}: has no row for {p}")
+            continue
+        rows = named[p]
+        labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))
+        yield Recording(p, rows[0].get("patient") or p[:-4], labels, rows[0].get("fold") or None)
+
+
+@source(CODE_CLASSES)
+def demo(raw: Path) -> Iterator[Recording]:
+    """The simulated recordings of simulate.py; a recording with none of the classes is normal."""
+    with (raw / "records.csv").open(newline="", encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            labels = tuple(name for name in CODE_CLASSES if int(row[name]))
+            yield Recording(row["record"] + ".hea", row["patient"], labels)

@@ -184,6 +184,7 @@ n_samples : int, or None where neither the header nor a signal file tells
 leads : tuple of L names
 units : tuple of L units: "mV" for voltages, otherwise the header's own
 calibrated : tuple of L bool, False where the header gives no gain
+gains : list of L float, ADC units per unit, as `units` has it
 formats : list of int, the storage formats, ascending
 files : list of str, the files with the signals, relative to the header's folder
 comments : list of str, the header's comment lines without "#"
@@ -197,6 +198,7 @@ name : str
       .def_property_readonly("leads", [](const RecordInfo& info) { return names_tuple(info.leads); })
       .def_property_readonly("units", [](const RecordInfo& info) { return names_tuple(info.units); })
       .def_property_readonly("calibrated", [](const RecordInfo& info) { return bool_tuple(info.calibrated); })
+      .def_readonly("gains", &RecordInfo::gains)
       .def_readonly("formats", &RecordInfo::formats)
       .def_readonly("files", &RecordInfo::files)
       .def_readonly("comments", &RecordInfo::comments)

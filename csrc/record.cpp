@@ -25,6 +25,7 @@ std::string quoted(const std::vector<std::string>& names) {
 struct Leads {
   std::vector<std::string> names, units;
   std::vector<char> calibrated, described;
+  std::vector<double> gains;
 };
 
 Leads leads_of(const Header& header) {
@@ -33,6 +34,7 @@ Leads leads_of(const Header& header) {
     leads.names.push_back(signal.lead);
     leads.units.push_back(signal.units);
     leads.calibrated.push_back(signal.calibrated);
+    leads.gains.push_back(signal.adc_gain / signal.to_mv);
     leads.described.push_back(signal.has_description);
   }
   return leads;
@@ -268,6 +270,7 @@ RecordInfo read_header(const std::string& path) {
   info.leads = source.leads().names;
   info.units = source.leads().units;
   info.calibrated = source.leads().calibrated;
+  info.gains = source.leads().gains;
   info.comments = header.comments;
   info.start_time = header.start_time;
   info.n_samples = header.n_samples;

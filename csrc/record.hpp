@@ -38,6 +38,7 @@ struct RecordInfo {
   std::ptrdiff_t n_samples = -1;  // -1: neither the header nor a signal file tells
   std::vector<std::string> leads, units;
   std::vector<char> calibrated;
+  std::vector<double> gains;       // ADC units per unit
   std::vector<int> formats;        // ascending, each once
   std::vector<std::string> files;  // with the signals, relative to the header's folder, each once
   std::vector<std::string> comments;
