@@ -111,8 +111,8 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
             info = readers.info(path, recording.units_per_mv)
             size = info.n_bytes
             if target.rows == "recordings":
-                y, strange = labels(recording.labels)
-                unknown.update(strange)
+                unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
+                y = labels(recording.labels)
                 items.append(Item(recording, rows_of(info.n_samples, info.fs), size, info.native, y))
                 continue
             size += path.with_suffix(f".{recording.annotations}").stat().st_size
@@ -125,8 +125,11 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
                 items.append(Item(recording, n, size, info.native, y))
         except (OSError, ValueError) as error:
             failures.append(Failure(recording.locator, "index", config.one_line(error)))
-    said = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in unknown.most_common()]
-    return Index(items, target, failures, said)
+    warnings = []
+    if target.unknown == "counted":  # otherwise each is a failure
+        counts = unknown.most_common()
+        warnings = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counts]
+    return Index(items, target, failures, warnings)
 
 
 def _target(source: Source, settings: Settings) -> Target:
@@ -240,8 +243,8 @@ def _detected(
     return r_peaks, nearest[found], found
 
 
-def one_hot(labels: tuple[str, ...], target: Target) -> tuple[NDArray[np.uint8], list[str]]:
-    """(1, K), 1 for each class that the labels give, and the labels that nobody knows."""
+def one_hot(labels: tuple[str, ...], target: Target) -> NDArray[np.uint8]:
+    """(1, K), 1 for each class that the labels give."""
     of = {name: name for name in target.classes} if target.of is None else target.of
     unknown = [label for label in labels if label not in of]
     if unknown and target.unknown == "left out":
@@ -251,7 +254,7 @@ def one_hot(labels: tuple[str, ...], target: Target) -> tuple[NDArray[np.uint8],
         raise ValueError(f"none of the classes {_some(target.classes)}: its labels are {', '.join(labels) or 'empty'}")
     if len(given) > 1 and target.task == "multiclass":
         raise ValueError(f"has several classes, {', '.join(sorted(given))}, where one is wanted")
-    return np.array([[name in given for name in target.classes]], dtype=np.uint8), unknown
+    return np.array([[name in given for name in target.classes]], dtype=np.uint8)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -265,8 +268,8 @@ def n_rows(items: Iterable[Item]) -> int:
 
 def label_rows(items: Sequence[Item]) -> NDArray[np.uint8]:
     """(N, K) labels of all rows."""
-    labels = np.concatenate([item.labels for item in items])
-    return labels if items[0].beats else np.repeat(labels, [item.n_rows for item in items], axis=0)
+    each = [n for item in items for n in ([item.n_rows] if len(item.labels) == 1 else [1] * len(item.labels))]
+    return np.repeat(np.concatenate([item.labels for item in items]), each, axis=0)
 
 
 # ------------------------------------------------------------------------------------------------ folds
@@ -423,16 +426,21 @@ def write_part(path: Path, part: Part, batches: Iterable[Batch], signals: NDArra
     kept = np.concatenate(place)
     wanted = part.wanted[kept]
     signals = signals[: len(kept)]
+    columns = known_columns(part)
     temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w") as file:
-        file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
-        for name, arrays in added.items():
-            file.create_dataset(name, data=np.concatenate(arrays)[wanted], track_times=False)
-        for name, values in known_columns(part).items():
-            file.create_dataset(name, data=values[kept[wanted]], track_times=False)
-        file.attrs["stamp"] = stamp
-        file.attrs["failures"] = json.dumps(failures)
-        file.attrs["warnings"] = json.dumps(warnings)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
+            for name, arrays in added.items():
+                file.create_dataset(name, data=np.concatenate(arrays)[wanted], track_times=False)
+            for name, values in columns.items():
+                file.create_dataset(name, data=values[kept[wanted]], track_times=False)
+            file.attrs["stamp"] = stamp
+            file.attrs["failures"] = json.dumps(failures)
+            file.attrs["warnings"] = json.dumps(warnings)
+    except OSError:  # such as a full disk
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 

@@ -1,0 +1,662 @@
+"""Every dataset in the layout in which its owner publishes it, small and made up: what comes of it, what is refused."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import h5py
+import numpy as np
+import pytest
+import wfdb
+from conftest import REPOSITORY, write_record
+
+import data
+import pqrst
+import preprocess
+import readers
+import sources
+from config import Stop
+
+TWELVE = readers.TWELVE_LEADS
+
+
+def twelve(rng, n, leads=TWELVE):
+    """(L, n) mV whose limb leads agree with one another, with a beat a second."""
+    t = np.arange(n)
+    one, two = (0.02 * rng.standard_normal(n) + a * (t % 100 == 50) for a in (0.7, 1.1))
+    known = {"I": one, "II": two, "III": two - one, "AVR": -(one + two) / 2, "AVL": one - two / 2, "AVF": two - one / 2}
+    return np.stack([known.get(lead.upper(), 0.9 * two + 0.01 * rng.standard_normal(n)) for lead in leads])
+
+
+def run(name, raw, folder, *words):
+    preprocess.main(["--dataset", name, "--data.raw", str(raw), "--data.dir", str(folder), *words])
+    return data.Prepared(folder)
+
+
+def labels_of(dataset):
+    """Record -> the classes of its first row."""
+    names = np.array(dataset.classes)
+    return {r.decode(): tuple(names[y > 0]) for r, y in zip(dataset.record[::-1], dataset.labels[::-1], strict=True)}
+
+
+def failures(folder):
+    with (folder / "failures.csv").open(newline="") as file:
+        return {row["record"]: f"{row['stage']}: {row['reason']}" for row in csv.DictReader(file)}
+
+
+def write_table(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+# ---------------------------------------------------------------------------------------------- codes
+
+
+def test_the_tasks_of_ptbxl_have_the_published_number_of_classes():
+    sizes = {name: len(target.classes) for name, target in sources.SOURCES["ptbxl"].targets.items()}
+    assert sizes == {"superdiagnostic": 5, "subdiagnostic": 23, "diagnostic": 44, "form": 19, "rhythm": 12, "all": 71}
+
+
+def test_codes_equal_the_owners_tables(real_data):
+    with (real_data / "ptb-xl/scp_statements.csv").open(newline="") as file:
+        statements = {row[""]: row for row in csv.DictReader(file)}
+    for target, column in (("superdiagnostic", "diagnostic_class"), ("subdiagnostic", "diagnostic_subclass")):
+        of = {code: row[column] if row["diagnostic"] else "" for code, row in statements.items()}
+        assert sources.SOURCES["ptbxl"].targets[target].of == of
+    for target in ("form", "rhythm"):
+        of = {code: code if row[target] else "" for code, row in statements.items()}
+        assert sources.SOURCES["ptbxl"].targets[target].of == of
+    for year, column in (("2020", "SNOMED CT Code"), ("2021", "SNOMEDCTCode")):
+        target = sources.SOURCES[f"cinc{year}"].targets["scored"]
+        for kind in ("scored", "unscored"):
+            with (real_data / f"cinc{year}/dx_mapping_{kind}.csv").open(newline="") as file:
+                codes = [row[column] for row in csv.DictReader(file)]
+            assert all(bool(target.of[code]) == (kind == "scored") for code in codes)
+        with (real_data / f"cinc{year}/weights.csv").open(newline="") as file:
+            groups = [set(group.split("|")) for group in next(csv.reader(file))[1:]]
+        for group in groups:
+            assert len({target.of[code] for code in group}) == 1
+    assert len(target.classes) == len(groups)
+
+
+def test_equivalent_codes_are_one_class():
+    of = sources.SOURCES["cinc2021"].targets["scored"].of
+    for pair in (
+        ("733534002", "164909002"),
+        ("713427006", "59118001"),
+        ("284470004", "63593006"),
+        ("427172004", "17338001"),
+    ):
+        assert of[pair[0]] == of[pair[1]] != ""
+    assert of["Normal"] == of["426783006"] == "NSR"
+    assert of["429622005"] == ""  # known, and not scored
+
+
+# ---------------------------------------------------------------------------------------------- PTB-XL
+
+
+@pytest.fixture
+def ptbxl(tmp_path, rng):
+    """Five recordings at both rates; the fifth is named and absent."""
+    raw = tmp_path / "ptb-xl"
+    rows = [["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
+    statements = [
+        "{'NORM': 100.0, 'SR': 0.0}",
+        "{'IMI': 15.0, 'ASMI': 0.0, 'LVH': 50.0, 'STACH': 0.0}",
+        "{'AFIB': 0.0, 'ABQRS': 0.0}",
+        "{'CLBBB': 100.0, 'NDT': 0.0}",
+        "{'NORM': 80.0}",
+    ]
+    for number, codes in enumerate(statements, 1):
+        places = [f"records{rate}/00000/{number:05d}_{kind}" for rate, kind in ((100, "lr"), (500, "hr"))]
+        rows.append([number, f"{100 + number}.0", 'text, with "quotes"\nand lines', codes, number, *places])
+        for rate, place in zip((100, 500), places, strict=True):
+            if number < 5:
+                (raw / place).parent.mkdir(parents=True, exist_ok=True)
+                leads = [lead.upper() for lead in TWELVE]
+                write_record((raw / place).parent, place.split("/")[-1], twelve(rng, 10 * rate, leads), rate, leads)
+    write_table(raw / "ptbxl_database.csv", rows)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("superdiagnostic", {1: ("NORM",), 2: ("MI", "HYP"), 4: ("STTC", "CD")}),
+        ("subdiagnostic", {1: ("NORM",), 2: ("AMI", "IMI", "LVH"), 4: ("CLBBB", "STTC")}),
+        ("diagnostic", {1: ("NORM",), 2: ("ASMI", "IMI", "LVH"), 4: ("CLBBB", "NDT")}),
+        ("form", {3: ("ABQRS",), 4: ("NDT",)}),
+        ("rhythm", {1: ("SR",), 2: ("STACH",), 3: ("AFIB",)}),
+        ("all", {1: ("NORM", "SR"), 2: ("ASMI", "IMI", "LVH", "STACH"), 3: ("ABQRS", "AFIB"), 4: ("CLBBB", "NDT")}),
+    ],
+)
+def test_ptbxl_aggregates_as_the_benchmark(ptbxl, tmp_path, target, expected):
+    words = ["--data.target", target, "--recipe.scale.over", "lead"]
+    dataset = run("ptbxl", ptbxl, tmp_path / "out", *words)
+    named = {f"records100/00000/{number:05d}_lr.hea": names for number, names in expected.items()}
+    assert labels_of(dataset) == named
+    assert dict(zip(dataset.record.astype(str), dataset.fold.astype(str))) == {r: str(int(r[-11:-7])) for r in named}
+    listed = failures(tmp_path / "out")
+    assert len(listed) == 5 - len(expected)
+    assert "no such header" in listed["records100/00000/00005_lr.hea"]
+
+
+def test_ptbxl_at_500_hz_is_the_other_file(ptbxl, tmp_path):
+    words = ["--recipe.fs", "500", "--recipe.scale.over", "lead", "--data.arguments", '{"rate": 500}']
+    dataset = run("ptbxl", ptbxl, tmp_path / "out", *words)
+    assert dataset.signals(np.arange(1)).shape == (1, 12, 5000)
+    assert set(dataset.record.astype(str)) == {f"records500/00000/{n:05d}_hr.hea" for n in (1, 2, 4)}
+
+
+def test_a_row_that_comes_twice_counts_once(ptbxl, tmp_path):
+    path = ptbxl / "ptbxl_database.csv"
+    lines = path.read_text()
+    path.write_text(lines + "2,102.0,,\"{'NORM': 1.0}\",7,records100/00000/00002_lr,records500/00000/00002_hr\n")
+    dataset = run("ptbxl", ptbxl, tmp_path / "out")
+    assert labels_of(dataset)["records100/00000/00002_lr.hea"] == ("MI", "HYP")
+    assert "ptbxl_database.csv, row 7: names 2 again" in failures(tmp_path / "out")["2"]
+
+
+def test_a_statement_nobody_knows_is_listed_with_its_record(ptbxl, tmp_path):
+    path = ptbxl / "ptbxl_database.csv"
+    path.write_text(path.read_text().replace("'IMI'", "'XYZ'"))
+    dataset = run("ptbxl", ptbxl, tmp_path / "out")
+    assert "records100/00000/00002_lr.hea" not in labels_of(dataset)
+    assert "'XYZ' is not known" in failures(tmp_path / "out")["records100/00000/00002_lr.hea"]
+
+
+@pytest.mark.parametrize("column", ["scp_codes", "strat_fold", "filename_lr"])
+def test_a_missing_column_stops_with_the_file_and_its_name(ptbxl, tmp_path, column):
+    path = ptbxl / "ptbxl_database.csv"
+    path.write_text(path.read_text().replace(column, "other", 1))
+    with pytest.raises(Stop, match=rf"ptbxl_database\.csv: has no column {column}; it has ecg_id"):
+        run("ptbxl", ptbxl, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_real_part_of_ptbxl_equals_an_independent_count(real_data, tmp_path):
+    import ast
+
+    import pandas as pd
+
+    folder = real_data / "ptb-xl"
+    table = pd.read_csv(folder / "ptbxl_database.csv", index_col="ecg_id")
+    statements = pd.read_csv(folder / "scp_statements.csv", index_col=0)
+    codes = table.scp_codes.apply(ast.literal_eval)
+    diagnostic = statements[statements.diagnostic == 1]
+    of = {
+        "superdiagnostic": diagnostic.diagnostic_class.to_dict(),
+        "subdiagnostic": diagnostic.diagnostic_subclass.to_dict(),
+        "diagnostic": {code: code for code in diagnostic.index},
+        "form": {code: code for code in statements[statements.form == 1].index},
+        "rhythm": {code: code for code in statements[statements.rhythm == 1].index},
+        "all": {code: code for code in statements.index},
+    }
+    for target, mapping in of.items():
+        counted = Counter(name for each in codes for name in {mapping[code] for code in each if code in mapping})
+        dataset = run("ptbxl", folder, tmp_path / target, "--data.target", target)
+        assert +Counter(dict(zip(dataset.classes, map(int, dataset.labels.sum(axis=0, dtype=int))))) == counted
+        assert len(dataset) == sum(any(code in mapping for code in each) for each in codes)
+
+
+# ---------------------------------------------------------------------------------------------- CODE
+
+
+@pytest.fixture
+def code15(tmp_path, rng):
+    """Two parts; the table in another order than the files, with its columns in the owner's order."""
+    raw = tmp_path / "code15"
+    raw.mkdir()
+    parts = {"exams_part0.hdf5": [11, 12, 13, 0], "exams_part1.hdf5": [21, 22, 99]}
+    for name, ids in parts.items():
+        tracings = np.zeros((len(ids), 4096, 12), np.float32)
+        for row, exam in enumerate(ids):
+            if exam:
+                n = 2934 if exam == 12 else 4096
+                first = (4096 - n) // 2
+                tracings[row, first : first + n] = twelve(rng, n).T
+        with h5py.File(raw / name, "w") as file:
+            file["exam_id"] = np.array(ids)
+            file.create_dataset("tracings", data=tracings, compression="gzip")
+    rows = [["exam_id", "age", "1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "patient_id", "normal_ecg", "trace_file"]]
+    flags = {21: "ST", 13: "AF", 11: "", 22: "RBBB", 12: "1dAVb", 14: ""}
+    for exam, flag in flags.items():
+        part = "exams_part1.hdf5" if exam > 20 else "exams_part0.hdf5"
+        rows.append(
+            [exam, 50, *(str(name == flag) for name in rows[0][2:8]), 5 if exam in (11, 12) else exam, "", part]
+        )
+    write_table(raw / "exams.csv", rows)
+    return raw
+
+
+TWO = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1"]
+
+
+def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
+    dataset = run("code15", code15, tmp_path / "out", *TWO)
+    assert dataset.classes == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
+    assert labels_of(dataset) == {
+        "exams_part0.hdf5#0": (),
+        "exams_part0.hdf5#1": ("1dAVb",),
+        "exams_part0.hdf5#2": ("AF",),
+        "exams_part1.hdf5#0": ("ST",),
+        "exams_part1.hdf5#1": ("RBBB",),
+    }
+    patient = dict(zip(dataset.record.astype(str), dataset.patient.astype(str)))
+    assert patient["exams_part0.hdf5#0"] == patient["exams_part0.hdf5#1"] == "5"
+    assert len(set(dataset.fold[:2])) == 1
+    listed = failures(tmp_path / "out")
+    assert set(listed) == {
+        "14",
+        "exams_part1.hdf5#2",
+    }  # named and absent; there and not named; the empty row is neither
+    assert "no exam 14" in listed["14"]
+
+
+def test_the_padding_of_code15_is_recognised(code15, tmp_path):
+    dataset = run("code15", code15, tmp_path / "out", *TWO)
+    assert (dataset.valid[1] == [0, 2934]).all()
+    assert (dataset.valid[0] == [0, 4096]).all()
+    with h5py.File(code15 / "exams_part0.hdf5") as file:
+        expected = file["tracings"][1, 581:3515].T
+    rows = dataset.signals(np.array([1]))[0]
+    np.testing.assert_array_equal(rows[:, :2934], expected.astype(np.float16))
+    assert not rows[:, 2934:].any()
+    with pytest.raises(ValueError, match="#3: is empty"):
+        readers.read(f"{code15}/exams_part0.hdf5#3")
+    with pytest.raises(ValueError, match="no row 4"):
+        readers.info(f"{code15}/exams_part0.hdf5#4")
+
+
+def test_a_part_cut_short_is_listed_and_the_others_are_made(code15, tmp_path):
+    path = code15 / "exams_part0.hdf5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    dataset = run("code15", code15, tmp_path / "out", *TWO)
+    assert set(labels_of(dataset)) == {"exams_part1.hdf5#0", "exams_part1.hdf5#1"}
+    assert "and with it 4 exams" in failures(tmp_path / "out")["exams_part0.hdf5"]
+
+
+def test_codetest_has_its_own_order_of_labels_and_one_fold(tmp_path, rng):
+    raw = tmp_path / "raw"
+    write_table(raw / "annotations/gold_standard.csv", [sources.CODE_CLASSES, [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]])
+    with h5py.File(raw / "ecg_tracings.hdf5", "w") as file:
+        file["tracings"] = np.stack([twelve(rng, 4096).T for _ in range(2)]).astype(np.float32)
+    dataset = run("codetest", raw, tmp_path / "out")
+    assert labels_of(dataset) == {"ecg_tracings.hdf5#0": ("AF",), "ecg_tracings.hdf5#1": ("ST",)}
+    assert set(dataset.fold) == {b"test"}
+
+
+# ---------------------------------------------------------------------------------------------- challenges
+
+
+def write_mat(folder, name, signal, gain="1000/mV", comments=(), fs=500, extension="", leads=TWELVE):
+    """A recording as the challenges publish it: int16 in MATLAB 4 behind 24 bytes, and its header."""
+    from scipy.io import savemat
+
+    folder.mkdir(parents=True, exist_ok=True)
+    units = np.round(signal * 1000).astype(np.int16)
+    savemat(folder / f"{name}.mat", {"val": units}, format="4")
+    lines = [f"{name}{extension} {len(units)} {fs} {units.shape[1]}"]
+    lines += [
+        f"{name}.mat 16+24 {gain} 16 0 {x[0]} {int(x.sum(dtype=np.int64)) & 0xFFFF} 0 {lead}"
+        for lead, x in zip(leads, units, strict=True)
+    ]
+    (folder / f"{name}.hea").write_text("\n".join([*lines, *comments]) + "\n")
+
+
+def test_cinc2021_and_2020_headers_words_and_gains(tmp_path, rng):
+    x = twelve(rng, 5000)
+    raw = tmp_path / "raw"
+    write_mat(raw / "training/georgia/g1", "E00001", x, "1000.0(0)/mV", ["# Age: 84", "# Dx: 164889003,429622005"])
+    write_mat(raw / "training/ptb-xl/g1", "HR00001", x, "1000.0(0)/mv", ["# Age: NaN", "# Dx: 284470004,63593006"])
+    write_mat(raw / "training/ningbo/g1", "JS00001", x, "1000.0(0)/mV", ["# Dx: "])
+    write_mat(raw / "training/ningbo/g1", "JS00002", x, "1000.0(0)/mV", ["# Dx: 429622005"])
+    write_mat(raw / "training/ningbo/g1", "JS00003", x, "1000.0(0)/mV", ["# Dx: 1,164889003"])
+    dataset = run("cinc2021", raw, tmp_path / "2021", *TWO, "--recipe.fs", "500")
+    assert labels_of(dataset) == {
+        "training/georgia/g1/E00001.hea": ("AF",),
+        "training/ptb-xl/g1/HR00001.hea": ("PAC|SVPB",),
+        "training/ningbo/g1/JS00002.hea": (),  # a diagnosis that is not scored
+    }
+    listed = failures(tmp_path / "2021")
+    assert "empty" in listed["training/ningbo/g1/JS00001.hea"]  # no diagnosis is not a normal one
+    assert "'1' is not known" in listed["training/ningbo/g1/JS00003.hea"]
+
+    raw = tmp_path / "raw2020"
+    write_mat(raw, "A0001", x, "1000/mV", ["#Age: 74", "#Dx: I-AVB"])
+    write_mat(raw, "E00001", x, "4880/mV", ["#Dx: Normal"], extension=".mat")
+    write_mat(raw, "HR00001", x, "200/mV", ["#Dx: 426783006,59118001"])
+    words = ["--recipe.fs", "500", "--recipe.scale.kind", "none", "--recipe.dtype", "float32"]
+    dataset = run("cinc2020", raw, tmp_path / "2020", *TWO, *words)
+    assert labels_of(dataset) == {"A0001.hea": ("IAVB",), "E00001.hea": ("NSR",), "HR00001.hea": ("CRBBB|RBBB", "NSR")}
+    rows = dataset.signals(np.arange(3))
+    np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)  # whatever the gain that the header claims
+    np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
+
+
+def test_cpsc2018_structs_and_headers_are_the_same_recording(tmp_path, rng):
+    from scipy.io import savemat
+
+    x = np.round(twelve(rng, 6 * 500), 3)
+    (tmp_path / "mat").mkdir()
+    savemat(tmp_path / "mat/A0001.mat", {"ECG": {"sex": "Male", "age": 74.0, "data": x}})
+    write_mat(tmp_path / "hea", "A0001", x)
+    a, b = readers.read(tmp_path / "mat/A0001.mat"), readers.read(tmp_path / "hea/A0001.hea")
+    assert (a.fs, a.leads) == (b.fs, b.leads) == (500, TWELVE)
+    np.testing.assert_allclose(a.signal, b.signal, atol=1e-6)
+    rows = [["Recording", "First_label", "Second_label", "Third_label"], ["A0001", 2, 5, ""], ["A0002", 1, "", ""]]
+    for kind in ("mat", "hea"):
+        write_table(tmp_path / kind / "REFERENCE.csv", rows)
+        words = [*TWO, "--data.split", "random_rows", "--recipe.fs", "500"]
+        dataset = run("cpsc2018", tmp_path / kind, tmp_path / f"out-{kind}", *words)
+        assert labels_of(dataset) == {f"A0001.{kind}": ("AF", "RBBB")}
+        assert (dataset.valid == [0, 3000]).all()
+        assert set(failures(tmp_path / f"out-{kind}")) == {"A0002.mat"}
+
+
+def test_cinc2017_takes_the_latest_labels(tmp_path, rng):
+    raw = tmp_path / "raw"
+    for name in ("A00001", "A00002", "A00003"):
+        write_mat(raw / "training2017", name, twelve(rng, 3000, ["ECG"]), fs=300, leads=["ECG"])
+    write_table(raw / "training2017/REFERENCE.csv", [["A00001", "N"], ["A00002", "A"], ["A00003", "O"]])
+    words = [*TWO, "--data.split", "random_rows"]
+    first = run("cinc2017", raw, tmp_path / "a", *words)
+    write_table(raw / "REFERENCE-v3.csv", [["A00001", "~"], ["A00002", "A"], ["A00003", "?"]])
+    later = run("cinc2017", raw, tmp_path / "b", *words)
+    names = [f"training2017/A0000{n}.hea" for n in (1, 2, 3)]
+    assert labels_of(first) == dict(zip(names, (("N",), ("A",), ("O",))))
+    assert labels_of(later) == dict(zip(names[:2], (("~",), ("A",))))
+    assert "'?' is not known" in failures(tmp_path / "b")[names[2]]
+
+
+# ---------------------------------------------------------------------------------------------- others
+
+
+def test_ptbdb_reads_the_diagnosis_from_the_header(tmp_path, rng):
+    raw = tmp_path / "raw"
+    reasons = ["Myocardial infarction", "Healthy control", "Heart failure (NYHA 2)", "n/a", "Plague"]
+    leads = [*(lead.lower() for lead in TWELVE), "vx", "vy", "vz"]
+    for number, reason in enumerate(reasons, 1):
+        (raw / f"patient00{number}").mkdir(parents=True)
+        comments = ["age: 81", "Diagnose:", f"Reason for admission: {reason}"]
+        folder, name = raw / f"patient00{number}", f"s000{number}lre"
+        write_record(folder, name, twelve(rng, 20_000, leads), 1000, leads, comments=comments)
+    words = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1", "--recipe.leads", '[["II"], ["vx"]]']
+    dataset = run("ptbdb", raw, tmp_path / "a", *words)
+    names = [f"patient00{n}/s000{n}lre.hea" for n in range(1, 6)]
+    assert labels_of(dataset) == {names[0]: ("MI",), names[1]: ("healthy",)}
+    assert len(dataset) == 4  # windows of 10 s
+    assert set(dataset.patient) == {b"patient001", b"patient002"}
+    assert "'plague' is not known" in failures(tmp_path / "a")[names[4]]
+    dataset = run("ptbdb", raw, tmp_path / "b", *words, "--data.target", "diagnosis")
+    assert labels_of(dataset)[names[2]] == ("cardiomyopathy",)
+    assert len(dataset.classes) == 9
+
+
+@pytest.fixture
+def icentia(tmp_path, rng):
+    raw, fs = tmp_path / "raw", 250
+    for patient in ("p00000", "p00001"):
+        folder = raw / patient[:3] / patient
+        folder.mkdir(parents=True)
+        name, n = f"{patient}_s00", 100 * fs
+        write_record(folder, name, twelve(rng, n, ["ECG"]), fs, ["ECG"])
+        beats = np.arange(fs // 2, n, fs)
+        samples = [0, *beats, 40 * fs, 45 * fs, 80 * fs]
+        symbols = ["+", *("NSVQ"[i % 4] for i in range(len(beats))), "+", "+", "+"]
+        notes = ["(N", *[""] * len(beats), ")", "(AFIB", ")"]
+        order = np.argsort(samples, kind="stable")
+        wfdb.wrann(
+            name,
+            "atr",
+            np.array(samples)[order],
+            [symbols[i] for i in order],
+            aux_note=[notes[i] for i in order],
+            write_dir=str(folder),
+        )
+    return raw
+
+
+def test_icentia_has_beats_and_rhythms(icentia, tmp_path):
+    beats = run("icentia11k", icentia, tmp_path / "beats", *TWO)
+    assert beats.classes == ["N", "S", "V", "Q"]
+    assert beats.labels.sum(axis=0, dtype=int).tolist() == [50, 50, 50, 50]
+    assert set(beats.patient) == {b"p00000", b"p00001"}
+
+
+def test_icentia_windows_take_the_rhythm_that_fills_half_of_them(icentia, tmp_path):
+    words = ["--data.raw", str(icentia), "--data.dir", str(tmp_path / "out"), *TWO]
+    preprocess.main(["--dataset", "icentia11k-rhythms", *words])
+    dataset = data.Prepared(tmp_path / "out")
+    one = dataset.patient == b"p00000"
+    # 0-20 N, 20-40 N, 40-60: 15 s of AFIB, 60-80 AFIB, 80-100 none
+    assert np.array(dataset.classes)[dataset.labels[one].argmax(axis=1)].tolist() == ["N", "N", "AFIB", "AFIB"]
+    assert (dataset.start[one] / 250).tolist() == [0, 20, 40, 60]
+    record = readers.read(icentia / "p00/p00000/p00000_s00")
+    expected = pqrst.prepare(record, dataset.recipe).rows[:4]
+    np.testing.assert_array_equal(dataset.signals(np.flatnonzero(one)), expected)
+
+
+def test_mimic_maps_statements_and_counts_the_rest(tmp_path, rng, capsys):
+    raw = tmp_path / "raw"
+    order = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
+    records = [["subject_id", "study_id", "file_name", "ecg_time", "path"]]
+    measured = [["subject_id", "study_id", "cart_id", "ecg_time", *(f"report_{i}" for i in range(18)), "rr_interval"]]
+    reports = {
+        1: ["Sinus rhythm.", "Borderline ECG"],
+        2: ["Atrial fibrillation", "Martian waves"],
+        3: ["Martian waves"],
+    }
+    for study, statements in reports.items():
+        folder = raw / f"files/p1000/p1000000{study}/s{study}"
+        folder.mkdir(parents=True)
+        write_record(folder, str(study), twelve(rng, 5000, order), 500, order)
+        records.append([f"1000000{study}", study, study, "", f"files/p1000/p1000000{study}/s{study}/{study}"])
+        measured.append([f"1000000{study}", study, 1, "", *statements, *[""] * (18 - len(statements)), 659])
+    write_table(raw / "record_list.csv", records)
+    write_table(raw / "machine_measurements.csv", measured)
+    dataset = run("mimic_iv_ecg", raw, tmp_path / "a", *TWO)
+    found = {name.split("/")[-1]: classes for name, classes in labels_of(dataset).items()}
+    assert found == {"1.hea": ("SR",), "2.hea": ("AF",)}
+    log = json.loads((tmp_path / "a/prepare.log.json").read_text())
+    assert ["", "labels", "2 recordings say 'martian waves': unknown"] in log["warnings"]
+    aVL = dataset.recipe["leads"].index(["aVL"])
+    signal = pqrst.read(raw / "files/p1000/p10000001/s1/1").signal
+    row = pqrst.prepare(raw / "files/p1000/p10000001/s1/1", dataset.recipe).rows[0]
+    assert np.corrcoef(row[aVL, ::1].astype(float)[:1000], signal[5, ::5].astype(float))[0, 1] > 0.3
+    dataset = run("mimic_iv_ecg", raw, tmp_path / "b", *TWO, "--data.target", "unlabelled")
+    assert dataset.labels.shape == (3, 0)
+
+
+def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng, capsys):
+    raw = tmp_path / "raw"
+    for place in ("a/one", "a/two", "b/two", "b/deep/three"):
+        folder = raw / place.rsplit("/", 1)[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_record(folder, place.rsplit("/", 1)[1], twelve(rng, 5000), 500, TWELVE)
+    time = np.arange(1000) / 100
+    rows = np.column_stack([time, twelve(rng, 1000).T])
+    header = ",".join(["time", *(f"lead{i}" for i in range(1, 13))])
+    np.savetxt(raw / "b/four.csv", rows, delimiter=",", header=header, comments="", fmt="%.6f")
+    table = [
+        ["dataset", "record", "label", "patient"],
+        ["", "A\\one.hea", "x", "p1"],
+        ["", "a/one", "y", "p1"],
+        ["b", "two", "x", "p2"],
+        ["", "two", "x", "p3"],
+        ["", "three.dat", "y", "p4"],
+        ["", "four", "z", "p5"],
+        ["", "five", "z", "p6"],
+    ]
+    write_table(raw / "unified_label_mapping.csv", table)
+    dataset = run("folder", raw, tmp_path / "out", *TWO)
+    expected = {"a/one.hea": ("x", "y"), "b/two.hea": ("x",), "b/deep/three.hea": ("y",), "b/four.csv": ("z",)}
+    assert labels_of(dataset) == expected
+    assert dataset.classes == ["x", "y", "z"]
+    listed = failures(tmp_path / "out")
+    assert "row 5: two could be a/two.hea, b/two.hea" in listed["two"]
+    assert "row 8: five is not there" in listed["five"]
+    assert "has no row for a/two.hea" in listed["a/two.hea"]
+
+    (raw / "unified_label_mapping.csv").unlink()
+    with pytest.raises(Stop, match=r"unified_label_mapping\.csv: not there; or name one label"):
+        run("folder", raw, tmp_path / "none")
+    dataset = run("folder", raw, tmp_path / "one", *TWO, "--data.arguments", '{"default_label": "unknown"}')
+    assert dataset.classes == ["unknown"]
+    assert len(dataset) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lead1,lead2\n1,2\n", "needs a column `time`"),
+        ("time,I\n0,1\n0,2\n", "that rises"),
+        ("time,I\n0,x\n1,y\n", "not a table of numbers"),
+        ("time\n0\n1\n", "no columns beside"),
+        ("", "not a table"),
+    ],
+)
+def test_a_wrong_csv_is_refused_with_its_name(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(pqrst.FormatError, match=message) as caught:
+        readers.read(tmp_path / "a.csv")
+    assert "a.csv" in str(caught.value)
+
+
+def test_a_csv_and_a_record_of_the_same_signal_are_equal(tmp_path, rng):
+    x = np.round(twelve(rng, 2500), 3)
+    write_record(tmp_path, "a", x, 250, TWELVE)
+    rows = np.column_stack([np.arange(2500) / 250, x.T])
+    np.savetxt(tmp_path / "b.csv", rows, delimiter=",", header="time," + ",".join(TWELVE), comments="", fmt="%.4f")
+    a, b = readers.read(tmp_path / "a.hea"), readers.read(tmp_path / "b.csv")
+    assert (a.fs, a.leads) == (b.fs, b.leads)
+    np.testing.assert_allclose(a.signal, b.signal, atol=1e-6)
+
+
+def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
+    """The example of CONTRIBUTING, from another script."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("r1", "r2"):
+        write_record(raw, name, twelve(rng, 5000), 500, TWELVE)
+    write_table(raw / "index.csv", [["file", "patient", "label"], ["r1", "a", "normal"], ["r2", "b", "abnormal"]])
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    lines = text.split("## A new dataset")[1].split("## ")[0].splitlines()
+    start = next(i for i, line in enumerate(lines) if "@source(" in line)
+    code = "\n".join(
+        line[4:] for line in lines[start : next(i for i in range(start, len(lines)) if "# configs" in lines[i])]
+    )
+    assert len(code.strip().splitlines()) <= 20
+    yaml = next(i for i, line in enumerate(lines) if "data: {name: clinic}" in line)
+    (tmp_path / "clinic.yaml").write_text("\n".join(line[4:] for line in lines[yaml : yaml + 2]))
+    imports = "import csv, sys\nfrom collections.abc import Iterator\nfrom pathlib import Path\n"
+    imports += "from sources import Recording, source\nimport preprocess\n"
+    (tmp_path / "mine.py").write_text(f"{imports}{code}\npreprocess.main(sys.argv[1:])\n")
+    words = ["--config", "clinic.yaml", "--data.raw", "raw", *TWO]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "mine.py", *words], cwd=tmp_path, env=environment, check=True)
+    dataset = data.Prepared(tmp_path / "prepared/clinic")
+    assert labels_of(dataset) == {"r1.hea": ("normal",), "r2.hea": ("abnormal",)}
+
+
+# ---------------------------------------------------------------------------------------------- what is asked of all
+
+
+@pytest.mark.parametrize("name", [name for name in sources.SOURCES if name != "demo"])
+def test_an_empty_folder_stops_with_one_line(tmp_path, name):
+    with pytest.raises((Stop, FileNotFoundError)) as caught:
+        run(name, tmp_path, tmp_path / "out", *(["--data.split", "patients"]))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", list(sources.SOURCES))
+def test_every_dataset_has_its_settings(name):
+    assert (REPOSITORY / "configs" / f"{name}.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.target", "nothing"], "data.target = 'nothing': ptbxl has superdiagnostic, subdiagnostic"),
+        (["--data.arguments", '{"speed": 1}'], r"ptbxl has no speed \(rate\)"),
+        (["--data.arguments", '{"rate": 250}'], "rate = 250: PTB-XL comes at 100 and at 500 Hz"),
+        (["--recipe.window.kind", "beat", "--recipe.window.length_s", "1"], "tells superdiagnostic of rows of kind"),
+    ],
+)
+def test_what_a_dataset_does_not_have_is_refused_by_name(ptbxl, tmp_path, words, message):
+    with pytest.raises(Stop, match=message):
+        run("ptbxl", ptbxl, tmp_path / "out", *words)
+
+
+def test_a_fraction_is_drawn_alike_from_all_labels_and_the_same_every_time(demo_folder, tmp_path):
+    words = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1"]
+    whole = run("demo", demo_folder, tmp_path / "whole", *words)
+    part = run("demo", demo_folder, tmp_path / "part", *words, "--fraction", "0.25")
+    again = run("demo", demo_folder, tmp_path / "again", *words, "--fraction", "0.25")
+    assert part.record.tolist() == again.record.tolist()
+    assert set(part.record) < set(whole.record)
+    counts = Counter(labels_of(whole).values())
+    assert Counter(labels_of(part).values()) == {labels: -(-n // 4) for labels, n in counts.items()}
+    first = run("demo", demo_folder, tmp_path / "first", *words, "--limit", "7")
+    assert first.record.tolist() == whole.record.tolist()[:7]
+
+
+def test_a_dry_run_says_what_and_writes_nothing(ptbxl, tmp_path, capsys):
+    preprocess.main(["--dataset", "ptbxl", "--data.raw", str(ptbxl), "--data.dir", str(tmp_path / "out"), "--dry_run"])
+    said = capsys.readouterr().err
+    assert "3 recordings of 3 patients" in said
+    assert "nothing was written" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("n_processes", [2, 4])
+def test_processes_share_the_parts_and_end_in_the_same_bytes(demo_folder, tmp_path, n_processes):
+    """As on several machines that see one folder; parts of a few recordings each."""
+    script = "import preprocess, config; preprocess.PART_BYTES = 50_000; config.script(preprocess.main)"
+    words = ["--data.raw", str(demo_folder), "--data.folds", "5", "--recipe.scale.over", "dataset"]
+
+    def start(folder, **environment):
+        return subprocess.Popen(
+            [sys.executable, "-c", script, *words, "--data.dir", str(folder)],
+            env={**os.environ, **environment},
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    alone = start(tmp_path / "alone")
+    ranks = [
+        start(tmp_path / "shared", RANK=str(rank), WORLD_SIZE=str(n_processes), LOCAL_WORLD_SIZE=str(n_processes))
+        for rank in reversed(range(n_processes))
+    ]
+    said = [process.communicate(timeout=120) for process in (alone, *ranks)]
+    assert [process.returncode for process in (alone, *ranks)] == [0] * (n_processes + 1), said
+
+    def content(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "prepare.log.json"}
+
+    assert len(content(tmp_path / "alone")) > 2 * n_processes
+    assert content(tmp_path / "shared") == content(tmp_path / "alone")
+    assert not said[1][0]  # only the first process talks
+
+
+def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path, monkeypatch):
+    import errno
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "part-00000.tmp")
+
+    words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.File, "create_dataset", full)
+        with pytest.raises(OSError, match="No space left"):
+            preprocess.main(words)
+    assert not [path.name for path in (tmp_path / "out").iterdir()]
+    preprocess.main(words)
+    assert len(data.Prepared(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))
