@@ -135,7 +135,7 @@ class Data(Section):
     arguments: dict[str, Any] = {}
     """arguments of that function, e.g. '{"rate": 500}'"""
     raw: Path | None = None
-    """folder that holds what was downloaded; the demo makes its own"""
+    """folder that holds what was downloaded; raw/<name> where null, demo for the demo"""
     dir: Path | None = None
     """folder of the prepared dataset; prepared/<name> where null"""
     split: Literal["patients", "official", "dechazal", "random_rows"] = "patients"

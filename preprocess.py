@@ -2,6 +2,7 @@
 
     python preprocess.py                                                     # the demo set, simulated on the spot
     python preprocess.py --config configs/mitdb.yaml --data.raw ~/data/mitdb
+    python preprocess.py --dataset ptbxl --download                          # into raw/ptbxl, then the same
 
 Writes prepared/<name>/: parts (HDF5), dataset.json, failures.csv, prepare.log.json. A recording that cannot be
 prepared is listed in failures.csv and counted, and the run goes on. What is whole is never made twice.
@@ -112,7 +113,11 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
             size = info.n_bytes
             if target.rows == "recordings":
                 unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
-                y = labels(recording.labels)
+                try:
+                    y = labels(recording.labels)
+                except ValueError as error:
+                    failures.append(Failure(recording.locator, "labels", str(error)))
+                    continue
                 items.append(Item(recording, rows_of(info.n_samples, info.fs), size, info.native, y))
                 continue
             size += path.with_suffix(f".{recording.annotations}").stat().st_size
@@ -633,9 +638,11 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){hint}")
-    raw = settings.data.raw or (_demo(Path("demo")) if name == "demo" else None)
-    if raw is None:
-        raise Stop(f"data.raw: where are the recordings of {name}? Give --data.raw FOLDER")
+    raw = raw_folder(settings)
+    if name == "demo" and not settings.data.raw:
+        _demo(raw)
+    elif not raw.is_dir():
+        raise Stop(f"{raw}: no such folder; where are the recordings of {name}? Give --data.raw FOLDER, or --download")
     began = {"index": _now()}
     index = build_index(SOURCES[name], settings, raw)
     items, target = index.items, index.target
@@ -745,12 +752,17 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _demo(folder: Path) -> Path:
+def raw_folder(settings: Settings) -> Path:
+    """Where the recordings are, or are downloaded to."""
+    name = settings.data.name
+    return settings.data.raw or (Path("demo") if name == "demo" else Path("raw") / name)
+
+
+def _demo(folder: Path) -> None:
     if not (folder / "records.csv").exists():
         import simulate
 
         simulate.write_demo(folder)
-    return folder
 
 
 def _line(item: Item) -> str:
@@ -782,7 +794,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="preprocess.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--overwrite", action="store_true", help="replace a prepared dataset that differs")
     parser.add_argument("--dry_run", action="store_true", help="say what would be read and written, and write nothing")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the dataset into data.raw first, or what is missing"
+    )
     settings, arguments = config.load(parser, argv)
+    if arguments.download and rank_of()[0] == 0:
+        from download import download  # what it needs is slow to import
+
+        download(settings.data.name, raw_folder(settings))
     if rank_of()[0] == 0:
         config.print_overrides(settings)
     prepare(settings, arguments.overwrite, arguments.dry_run)

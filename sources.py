@@ -305,11 +305,12 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
 @source(CODE_CLASSES)
 def codetest(raw: Path) -> Iterator[Recording]:
     """CODE-test: 827 exams of other patients with the labels of a committee, for testing only: one fold, `test`."""
-    found = table(raw / "annotations" / "gold_standard.csv", CODE_CLASSES)
+    below = "data/" if (raw / "data" / "annotations").is_dir() else ""  # as its archive unpacks
+    found = table(raw / below / "annotations" / "gold_standard.csv", CODE_CLASSES)
     flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
     for row in range(len(found)):
         labels = tuple(name for name in CODE_CLASSES if flags[name][row])
-        yield Recording(f"ecg_tracings.hdf5#{row}", f"row {row}", labels, "test")
+        yield Recording(f"{below}ecg_tracings.hdf5#{row}", f"row {row}", labels, "test")
 
 
 # ------------------------------------------------------------------------------------------------ challenges

@@ -1,0 +1,170 @@
+"""Every dataset through preprocess.py: records a second, failures by reason, and two large ones that are simulated.
+
+    python benchmarks/sources.py FOLDER         # mitdb/, ptb-xl/, ... as their owners publish them
+    python benchmarks/sources.py --simulated 20000
+
+Without FOLDER it takes the variable ECG_TEST_DATA. Simulated are CODE-15% (HDF5 parts of 2,000 exams under gzip) and
+MIMIC-IV-ECG (headers that share 500 signal files). Needs Linux and about 4 GB of disk for a while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import simulate
+from benchmarks import machine
+from benchmarks.preprocess import REPOSITORY, peak_memory
+
+Array = npt.NDArray[Any]
+FOLDERS = {  # below FOLDER; the number of folds, as some are few records
+    "mitdb": ("mitdb", 5),
+    "svdb": ("svdb", 5),
+    "ptbxl": ("ptb-xl-2k", 10),
+    "cinc2017": ("cinc2017/training2017", 10),
+    "cinc2020": ("cinc2020", 2),
+    "cinc2021": ("cinc2021", 2),
+    "cpsc2018": ("cpsc2018", 2),
+    "code15": ("code-15/hdf5", 2),
+}
+N_SHAPES = 500  # distinct simulated signals
+PART = 2_000  # exams of an HDF5 part
+
+
+class Run(NamedTuple):
+    seconds: float  # of the whole process
+    peak: float  # bytes of resident memory
+    log: dict[str, Any]
+    dataset: dict[str, Any]
+
+
+def run(name: str, raw: Path, out: Path, *words: str) -> Run | str:
+    """One run of preprocess.py in a process of its own, or the line with which it stopped."""
+    command = [sys.executable, str(REPOSITORY / "preprocess.py"), "--dataset", name]
+    command += ["--data.raw", str(raw), "--data.dir", str(out), *words]
+    started, peak = time.perf_counter(), 0.0
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        while process.poll() is None:
+            peak = max(peak, peak_memory(process.pid))
+            time.sleep(0.02)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            said.seek(0)
+            return said.read().strip().splitlines()[-1]
+    log, dataset = (json.loads((out / f"{file}.json").read_text()) for file in ("prepare.log", "dataset"))
+    return Run(seconds, peak, log, dataset)
+
+
+def print_run(name: str, found: Run | str) -> None:
+    if isinstance(found, str):
+        print(f"{name:14} {found}")
+        return
+    numbers, classes = found.dataset, found.dataset["classes_after"]
+    shown = ", ".join(f"{key} {count:,}" for key, count in classes.items() if count)
+    problems = ", ".join(f"{count:,} {stage}" for stage, count in numbers["failures"].items()) or "none"
+    rate = numbers["records"] / found.seconds
+    print(
+        f"{name:14}{numbers['records']:>9,}{numbers['rows']:>10,}{found.seconds:>8.1f}{rate:>10,.0f}"
+        f"{found.peak / 1e6:>9.0f}  failures: {problems}\n{'':14} {shown}",
+        flush=True,
+    )
+
+
+def shapes() -> list[Array]:
+    """(12, 4096) mV at 400 Hz, simulated."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(N_SHAPES):
+        patient = simulate.simulate_patient(rng)
+        found.append(simulate.simulate_record(rng, patient, (), 4096 / 400, 400.0)[0].astype(np.float32))
+    return found
+
+
+def write_code15(folder: Path, n_exams: int, signals: list[Array]) -> None:
+    """The layout of CODE-15%: exams.csv and parts; every fourth exam of 7 s in the middle of zeros."""
+    rng = np.random.default_rng(1)
+    classes = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
+    folder.mkdir()
+    with (folder / "exams.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["exam_id", "age", "is_male", *classes, "patient_id", "trace_file"])
+        for number in range(n_exams):
+            flags = rng.random(6) < 0.05
+            table.writerow([number + 1, 50, True, *flags, number // 2, f"exams_part{number // PART}.hdf5"])
+    for start in range(0, n_exams, PART):
+        ids = np.arange(start, min(start + PART, n_exams)) + 1
+        with h5py.File(folder / f"exams_part{start // PART}.hdf5", "w") as out:
+            out["exam_id"] = np.append(ids, 0)
+            shape = (len(ids) + 1, 4096, 12)
+            tracings = out.create_dataset("tracings", shape, "f4", chunks=(1, 4096, 12), compression=1)
+            for row, exam in enumerate(ids):
+                x = signals[exam % len(signals)].T.copy()
+                if exam % 4 == 0:
+                    x[:648] = x[-648:] = 0
+                tracings[row] = x
+
+
+def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
+    """The layout of MIMIC-IV-ECG: tables and headers, which share the first signal files."""
+    folder.mkdir()
+    order = [simulate.LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "aVL", *simulate.LEADS[6:])]
+    records = [["subject_id", "study_id", "file_name", "ecg_time", "path"]]
+    measured = [["subject_id", "study_id", *(f"report_{i}" for i in range(18))]]
+    for number in range(n_records):
+        subject, study = 10_000_000 + number // 2, 40_000_000 + number
+        place = f"files/p{subject // 10_000}/p{subject}/s{study}"
+        records.append([str(subject), str(study), str(study), "", f"{place}/{study}"])
+        measured.append([str(subject), str(study), ("Sinus rhythm", "Atrial fibrillation")[number % 2], *[""] * 17])
+        (folder / place).mkdir(parents=True)
+        lines = [f"{study} 12 500 5000"]
+        lines += [f"{study}.dat 16 200/mV 16 0 0 0 0 {simulate.LEADS[lead]}" for lead in order]
+        (folder / place / f"{study}.hea").write_text("\n".join(lines) + "\n")
+        data = folder / f"{number % len(signals)}.dat"
+        if not data.exists():
+            x = signals[number % len(signals)][order]
+            x = np.stack([np.interp(np.arange(5000) * 0.8, np.arange(4096), lead) for lead in x])
+            np.round(200 * x.T).astype("<i2").tofile(data)
+        (folder / place / f"{study}.dat").hardlink_to(data)
+    for name, rows in (("record_list.csv", records), ("machine_measurements.csv", measured)):
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=os.environ.get("ECG_TEST_DATA"))
+    parser.add_argument("--simulated", type=int, default=20_000, metavar="N", help="records of each; 0: none")
+    options = parser.parse_args()
+    print(machine.describe())
+    print(f"{'':14}{'records':>9}{'rows':>10}{'s':>8}{'records/s':>10}{'peak MB':>9}")
+    with tempfile.TemporaryDirectory() as name:
+        if options.folder:
+            for dataset, (below, folds) in FOLDERS.items():
+                raw = Path(options.folder) / below
+                if raw.exists():
+                    print_run(dataset, run(dataset, raw, Path(name, dataset), "--data.folds", str(folds)))
+        if options.simulated:
+            signals = shapes()
+            for dataset, write in (("code15", write_code15), ("mimic_iv_ecg", write_mimic)):
+                raw = Path(name, f"{dataset}-raw")
+                write(raw, options.simulated, signals)
+                print_run(dataset, run(dataset, raw, Path(name, f"{dataset}-out")))
+
+
+if __name__ == "__main__":
+    main()
