@@ -581,6 +581,11 @@ def summary_of(dataset: dict[str, Any]) -> str:
         f"{'prepared':{width}}{dataset['rows']:>10,}{dataset['patients']:>10,}"
         + "".join(f"{after[c]:>9,}" for c in classes)
     )
+    for what in ("failures", "warnings"):
+        if dataset[what]:
+            lines.append(
+                f"{what} by stage: " + ", ".join(f"{count:,} {stage}" for stage, count in dataset[what].items())
+            )
     return "\n".join(lines)
 
 

@@ -129,6 +129,27 @@ def test_dechazal_keeps_ds2_apart(tmp_path, mitdb_like):
     assert dataset.meta["leak"] is None, "neither 201 nor 202 is there"
 
 
+def test_201_and_202_are_one_person(tmp_path, mitdb_like, capsys):
+    """De Chazal's split puts them on both sides, which is said; a split by patient keeps them together."""
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    for old, new in (("101", "201"), ("106", "202")):
+        for path in list(raw.glob(f"{old}.*")):
+            text = path.read_bytes()
+            path.with_name(path.name.replace(old, new)).write_bytes(text.replace(old.encode(), new.encode()))
+    dataset = run(tmp_path, raw, "--data.split", "dechazal")
+    sides = {record.decode(): fold.decode() for record, fold in zip(dataset.record, dataset.fold)}
+    assert sides["202.hea"] == "DS2" != sides["201.hea"]
+    assert set(dataset.patient[np.isin(dataset.record, [b"201.hea", b"202.hea"])]) == {b"201"}
+    assert "201 (DS1) and 202 (DS2) come from one person" in dataset.meta["leak"]
+    assert "LEAK: records 201" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "prepared")
+    dataset = run(tmp_path, raw)
+    sides = {record.decode(): fold.decode() for record, fold in zip(dataset.record, dataset.fold)}
+    assert sides["201.hea"] == sides["202.hea"]
+    assert dataset.meta["leak"] is None
+
+
 def test_a_patient_in_two_splits_stops_the_load(tmp_path, mitdb_like):
     run(tmp_path, mitdb_like)
     for path in (tmp_path / "prepared").glob("part-*.h5"):
