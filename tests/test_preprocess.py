@@ -341,7 +341,7 @@ def test_detected_peaks_can_be_the_centres(tmp_path, mitdb_like):
     ("words", "message"),
     [
         (["--data.name", "mitbd"], r"no such dataset.*did you mean mitdb\?"),
-        (["--data.raw", "/nowhere"], "/nowhere: no recordings of mitdb"),
+        (["--data.raw", "/nowhere"], "/nowhere: no such folder"),
         (["--data.folds", "50"], "only 7 patients"),
         (["--recipe.bandpass.high_hz", "400"], "no rows could be prepared.*high_hz"),
     ],
