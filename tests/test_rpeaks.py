@@ -459,6 +459,18 @@ def test_cpsc2019_is_found(real_data):
     assert score.precision > 0.96, score
 
 
+@pytest.mark.parametrize("fs", [100, 200, 250, 500, 720, 1000])
+def test_no_rate_delays_a_beat(real_data, fs):
+    """The marks lie on the R peaks at 360 Hz; resampled, the peaks stay there to a sample of either rate."""
+    for name in ("101", "119"):
+        record = wfdb.rdrecord(str(real_data / "mitdb" / name), sampto=200_000)
+        annotations = wfdb.rdann(str(real_data / "mitdb" / name), "atr", sampto=200_000)
+        peaks = pqrst.rpeaks(pqrst.resample(np.ascontiguousarray(record.p_signal[:, 0]), 360, fs), fs)
+        score = score_beats(np.round(beat_samples(annotations) * fs / 360), peaks, fs)
+        assert abs(score.median_error_s) <= max(1 / fs, 1 / 360), score
+        assert score.median_distance_s <= 0.004, score
+
+
 def test_real_records_give_the_same_beats_in_any_chunks(real_data, rng):
     for name in ("104", "207"):
         x = np.ascontiguousarray(wfdb.rdrecord(str(real_data / "mitdb" / name), sampto=120_000).p_signal.T)
