@@ -1,8 +1,10 @@
-"""The figures of a report: confusion, ROC and precision-recall curves, F1 per class, calibration, training curves.
+"""The figures of a report: confusion, ROC and precision-recall curves, F1 per class, calibration, training curves;
+and those of a prepared dataset: its classes and some of its rows.
 
     save_confusion(report, "report/confusion.png")          # report: what metrics.scores_of returned
     save_roc(targets, scores, classes, "report/roc.png")    # (N, K) each
     save_curves("runs/demo/metrics.csv", "runs/demo/curves.png")
+    save_samples(data.Prepared(Path("prepared/demo")), "samples.png")
 
 Each draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
 The suffix of the path chooses the format. Files are written aside and renamed, so that none is ever half written.
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
@@ -24,6 +27,8 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
+
+from data import Prepared
 
 Array = npt.NDArray[Any]
 MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
@@ -213,6 +218,139 @@ def save_prediction(signal: Array, fs: float, leads: Sequence[str], result: dict
         f"{_plain([Path(result['record']).name])[0]}: {found or 'no finding'} (not a medical device)", fontsize=10
     )
     _save(figure, path)
+
+
+def save_class_balance(dataset: Prepared, path: str | Path) -> None:
+    """Rows of each class of a prepared dataset (left, on a log scale), and how the folds share them (right).
+
+    The bar of all rows above shows the shares that a fair deal gives each class. Multilabel: rows that have no class
+    are counted as one more, and a row counts in each class it has.
+    """
+    names = sorted(np.unique(dataset.fold), key=lambda name: (len(name), name))
+    labels, classes = np.asarray(dataset.labels, dtype=np.int64), list(dataset.classes)
+    columns = [np.ones((len(labels), 1), np.int64), labels]  # (N, 1 + K) or (N, K + 2)
+    if dataset.task == "multilabel":
+        columns.append(labels.sum(axis=1, keepdims=True) == 0)
+        classes.append("none of them")
+    marks = np.concatenate(columns, axis=1)
+    counts = np.stack([marks[dataset.fold == name].sum(axis=0) for name in names])  # (folds, bars)
+    totals = counts.sum(axis=0)
+    bars = np.concatenate([[-0.5], np.arange(1, len(totals))])  # the bar of all rows stands apart
+
+    figure = Figure(figsize=(10, max(2.8, 1.3 + 0.2 * len(bars))), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.2))
+    left.barh(bars, totals, color=["0.4"] + ["tab:blue"] * (len(bars) - 1), height=0.8)
+    for place, total in zip(bars, totals, strict=True):
+        left.text(max(total, 0.8), place, f" {total:,}", va="center", fontsize=7)
+    left.set_xscale("log")
+    left.set_xlim(0.8, 6 * max(totals.max(), 1))  # room for the numbers
+    left.set_xlabel("rows")
+    left.tick_params(axis="x", labelsize=8)
+    left.set_yticks(bars, _plain(["all rows", *classes]), fontsize=7)
+    left.set_ylim(len(bars) - 0.4, -1.1)  # first class on top
+
+    shares = counts / np.maximum(totals, 1)
+    begin = np.cumsum(shares, axis=0) - shares
+    for number, name in enumerate(names):
+        # neighbours differ in lightness, so that ten folds can be told apart
+        color = colormaps["tab20"](number % 20)
+        right.barh(bars, shares[number], left=begin[number], color=color, height=0.8, label=name.decode())
+    for edge in begin[1:, 0]:
+        right.axvline(edge, color="black", linewidth=0.5, linestyle=":")
+    right.set_xlim(0, 1)
+    right.tick_params(axis="x", labelsize=8)
+    right.set_xlabel("share of each fold; dotted: its share of all rows")
+    if len(names) <= MAX_CURVES:
+        figure.legend(loc="outside right upper", fontsize=7, title="fold", title_fontsize=7)
+    _save(figure, path)
+
+
+# By the scale of a prepared row: what its numbers are, the length of a bar that shows them, and its name.
+SAMPLE_UNITS = {"zscore": ("SD", 5.0, "5 SD"), "minmax": ("0 to 1", 1.0, "0 to 1"), "none": ("mV", 1.0, "1 mV")}
+SAMPLE_COLUMNS = 3
+
+
+def save_samples(dataset: Prepared, path: str | Path, n_rows: int = 12, seed: int = 0) -> None:
+    """A page of rows of a prepared dataset as the network gets them, each with record, fold and labels.
+
+    Rows are drawn by `seed`, one class after the other (the most frequent if they are more than n_rows; of a
+    multilabel dataset, rows of no class too), from as many records as there are. Grey: outside the record, padding.
+    """
+    rows = _choose(dataset, n_rows, seed)
+    fs, leads = dataset.recipe["fs"], [slot[0] for slot in dataset.recipe["leads"]]
+    window, n_samples = dataset.recipe["window"], dataset.meta["row_samples"]
+    of_beat = window["kind"] == "beat"
+    unit, bar, bar_name = SAMPLE_UNITS[dataset.recipe["scale"]["kind"]]
+    before = 0.0  # s ahead of time 0, the R peak
+    if of_beat:
+        before = n_samples // 2 / fs if window.get("before_s") is None else window["before_s"]
+    lines = -(-len(rows) // SAMPLE_COLUMNS)
+    height = 1.9 if len(leads) == 1 else 1.1 + 0.27 * max(len(leads), 3)
+    figure = Figure(figsize=(5.4 * SAMPLE_COLUMNS, height * lines + 0.7), layout="constrained")
+    panels = figure.subplots(lines, SAMPLE_COLUMNS, squeeze=False, sharex=True).ravel()
+    for axes, row, signal in zip(panels, rows, dataset.signals(rows).astype(np.float64), strict=False):  # (L, T)
+        _draw_row(axes, signal, fs, before, leads, dataset.lead_mask[row], dataset.valid[row], bar)
+        labels = [name for name, there in zip(dataset.classes, dataset.labels[row], strict=True) if there]
+        names = _plain([Path(dataset.record[row].decode()).name, ", ".join(labels) or "no class"])
+        axes.set_title(f"{names[0]}, fold {dataset.fold[row].decode()}: {names[1]}", fontsize=9)
+        axes.tick_params(labelsize=7, labelbottom=True)
+    for axes in panels[len(rows) :]:
+        axes.remove()
+    figure.supxlabel("time from the R peak (s)" if of_beat else "time (s)", fontsize=9)
+    figure.supylabel(f"{_plain(leads)[0]} ({unit})" if len(leads) == 1 else f"leads; red bar: {bar_name}", fontsize=9)
+    _save(figure, path)
+
+
+def _draw_row(
+    axes: Any, signal: Array, fs: float, before: float, leads: Sequence[str], mask: Array, valid: Array, bar: float
+) -> None:
+    """Leads of one row (L, T) under each other, one with its own axis; a lead that the record lacks is grey."""
+    first, last = valid
+    time_s = np.arange(signal.shape[1]) / fs - before
+    inside = signal[:, first:last]
+    middle = np.median(inside, axis=1, keepdims=True) if len(leads) > 1 and last > first else np.zeros((len(signal), 1))
+    # most of each lead fits between its neighbours; a lone spike may cross them
+    spread = np.ptp(np.quantile(inside, [0.005, 0.995], axis=1), axis=0).max() if last > first else 0.0
+    step = 0.9 * max(float(spread), 1e-3) if len(leads) > 1 else 0.0
+    places = -step * np.arange(len(leads))
+    lines = signal - middle + places[:, None]
+    for line, there in zip(lines, mask, strict=True):
+        axes.plot(time_s, line, color="black" if there else "0.7", linewidth=0.6)
+    for begin, end in ((0, first), (last, signal.shape[1])):
+        if end > begin:
+            axes.axvspan(begin / fs - before, end / fs - before, color="0.9", zorder=0)
+    axes.set_xlim(-before, signal.shape[1] / fs - before)
+    axes.grid(axis="x", alpha=0.3)
+    if len(leads) > 1:
+        axes.set_yticks(places, _plain(leads))
+        low, high = lines[-1].min() - 0.1 * step, lines[0].max() + 0.1 * step
+        axes.set_ylim(max(low, places[-1] - 1.5 * step), min(high, 1.5 * step))
+        right, centre = 0.992, places.mean()
+        axes.plot(
+            [right, right], [centre - bar / 2, centre + bar / 2], color="tab:red", linewidth=2,
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+
+
+def _choose(dataset: Prepared, n_rows: int, seed: int) -> Array:
+    """Rows of one class after the other in turn, each from a record that is not there yet, if there is one."""
+    labels = np.asarray(dataset.labels, dtype=bool)
+    groups = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1)  # (N, K + 1), the last: no class
+    by_size = np.argsort(-groups.sum(axis=0), kind="stable")[:n_rows]
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    queues = {k: list(order[groups[order, k]]) for k in sorted(by_size)}  # classes in their own order
+    chosen: list[int] = []
+    records: set[bytes] = set()
+    while len(chosen) < n_rows and any(queues.values()):
+        for queue in queues.values():
+            left = [row for row in queue if row not in chosen]
+            if left and len(chosen) < n_rows:
+                row = next((row for row in left if dataset.record[row] not in records), left[0])
+                chosen.append(int(row))
+                records.add(dataset.record[row])
+            queue[:] = left
+    return np.array(chosen, dtype=np.int64)
 
 
 def _one_against_all(

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,3 +123,110 @@ def test_drawing_does_not_load_pyplot(tmp_path):
     folder = Path(plots.__file__).parent
     subprocess.run([sys.executable, "-c", "; ".join(lines)], cwd=folder, check=True)
     assert_drawn(tmp_path / "roc.png")
+
+
+# ------------------------------------------------------------------------------------------------ a prepared dataset
+
+
+def prepared(rng, n_rows, n_leads, n_classes, kind="record", task="multilabel", n_folds=5, scale="zscore"):
+    """What the figures take of data.Prepared, from memory: float16 rows of 5 s or of a beat, the first half padded."""
+    n_samples = 500 if kind == "record" else 187
+    fs = 100.0 if kind == "record" else 360.0
+    rows = np.sin(np.arange(n_samples) / 5 + rng.random((n_rows, n_leads, 1))).astype(np.float16)
+    valid = np.tile([0, n_samples], (n_rows, 1))
+    valid[: n_rows // 2, 1] = 150
+    targets, _, classes = example(rng, n_rows, n_classes, task)
+    if task == "multilabel":
+        targets[: n_rows // 4] = 0
+    recipe = {"fs": fs, "leads": [[f"lead {k}", "II"] for k in range(n_leads)]}
+    recipe |= {"window": {"kind": kind, "before_s": None}, "scale": {"kind": scale}}
+    return SimpleNamespace(
+        recipe=recipe,
+        meta={"row_samples": n_samples},
+        task=task,
+        classes=classes,
+        labels=targets,
+        record=np.array([f"folder/{row // 4:03d}.hea" for row in range(n_rows)], "S"),
+        fold=np.array([row % n_folds for row in range(n_rows)], "S"),
+        valid=valid,
+        lead_mask=(rng.random((n_rows, n_leads)) < 0.8).astype(np.uint8),
+        signals=lambda chosen: rows[chosen],
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("n_classes", [2, 71])
+def test_the_balance_of_classes_is_drawn(rng, tmp_path, task, n_classes):
+    plots.save_class_balance(prepared(rng, 400, 1, n_classes, task=task, n_folds=12), tmp_path / "balance.png")
+    assert_drawn(tmp_path / "balance.png")
+
+
+def test_the_balance_counts_rows_of_each_class_and_of_none(rng, tmp_path, monkeypatch):
+    dataset = prepared(rng, 40, 1, 3)
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.save_class_balance(dataset, tmp_path / "balance.png")
+    left, right = figures[0].axes
+    without = int((dataset.labels.sum(axis=1) == 0).sum())
+    assert without >= 10
+    assert [bar.get_width() for bar in left.patches] == [40, *dataset.labels.sum(axis=0), without]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["all rows", *dataset.classes, "none of them"]
+    fold_0 = [bar.get_width() for bar in right.patches[:5]]
+    assert fold_0[0] == 8 / 40
+    np.testing.assert_allclose(fold_0[1:4], dataset.labels[::5].sum(axis=0) / dataset.labels.sum(axis=0))
+
+
+def test_a_class_and_a_fold_without_rows_are_drawn_without_a_warning(rng, tmp_path):
+    dataset = prepared(rng, 5, 1, 3, task="multiclass")
+    dataset.labels = np.tile(np.array([0, 1, 0], np.uint8), (5, 1))
+    plots.save_class_balance(dataset, tmp_path / "balance.png")
+    assert_drawn(tmp_path / "balance.png")
+
+
+@pytest.mark.parametrize("n_leads", [1, 2, 12])
+@pytest.mark.parametrize("kind", ["record", "beat"])
+def test_samples_are_drawn_for_any_number_of_leads(rng, tmp_path, kind, n_leads):
+    dataset = prepared(rng, 40, n_leads, 3, kind, scale="minmax" if kind == "beat" else "none")
+    plots.save_samples(dataset, tmp_path / "samples.png")
+    assert_drawn(tmp_path / "samples.png")
+
+
+def test_one_still_sample_is_drawn_without_a_warning(rng, tmp_path):
+    dataset = prepared(rng, 1, 2, 3)
+    dataset.signals = lambda rows: np.zeros((1, 2, 500), np.float16)
+    plots.save_samples(dataset, tmp_path / "samples.png")
+    assert_drawn(tmp_path / "samples.png")
+
+
+def test_samples_say_what_they_are_and_shade_the_padding(rng, tmp_path, monkeypatch):
+    dataset = prepared(rng, 40, 2, 3)
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.save_samples(dataset, tmp_path / "samples.png", n_rows=6, seed=3)
+    rows = plots._choose(dataset, 6, 3)
+    assert len(figures[0].axes) == 6
+    for axes, row in zip(figures[0].axes, rows):
+        names = [name for name, there in zip(dataset.classes, dataset.labels[row]) if there]
+        title = f"{row // 4:03d}.hea, fold {row % 5}: {', '.join(names) or 'no class'}"
+        assert axes.get_title() == title
+        assert [patch.get_x() for patch in axes.patches] == ([1.5] if row < 20 else [])
+        time_s = axes.lines[0].get_xdata()
+        assert time_s[0] == 0 and time_s[-1] == pytest.approx(4.99)
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["lead 0", "lead 1"]
+
+
+def test_samples_take_the_classes_in_turn_each_row_once_and_follow_their_seed(rng):
+    dataset = prepared(rng, 400, 1, 5, task="multiclass")
+    rows = plots._choose(dataset, 12, 0)
+    assert sorted(np.bincount(dataset.labels[rows].argmax(axis=1))) == [2, 2, 2, 3, 3]
+    assert len(set(dataset.record[rows])) == 12, "there are 100 records to take them from"
+    np.testing.assert_array_equal(rows, plots._choose(dataset, 12, 0))
+    assert set(rows) != set(plots._choose(dataset, 12, 1))
+    few = prepared(rng, 3, 1, 5, task="multiclass")
+    assert sorted(plots._choose(few, 12, 0)) == [0, 1, 2]
+
+
+def test_of_many_classes_the_most_frequent_are_shown(rng):
+    dataset = prepared(rng, 100, 1, 4, task="multiclass")
+    dataset.labels = np.eye(4, dtype=np.uint8)[np.repeat([0, 1, 2, 3], [5, 40, 5, 50])]
+    assert sorted(dataset.labels[plots._choose(dataset, 2, 0)].argmax(axis=1)) == [1, 3]
