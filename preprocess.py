@@ -3,6 +3,7 @@
     python preprocess.py                                                     # the demo set, simulated on the spot
     python preprocess.py --config configs/mitdb.yaml --data.raw ~/data/mitdb
     python preprocess.py --dataset ptbxl --download                          # into raw/ptbxl, then the same
+    python preprocess.py --inspect prepared/ptbxl                            # its counts again, and pictures
 
 Writes prepared/<name>/: parts (HDF5), dataset.json, failures.csv, prepare.log.json. A recording that cannot be
 prepared is listed in failures.csv and counted, and the run goes on. What is whole is never made twice.
@@ -497,21 +498,47 @@ def _write(path: Path, write: Any) -> None:
     temporary.replace(path)
 
 
+def inspect(folder: Path) -> None:
+    """Print what a prepared dataset holds, and draw it: class balance and a page of sample signals."""
+    import plots
+    from data import Prepared
+
+    dataset = Prepared(folder)
+    print(summary_of(dataset.meta))
+    plots.save_class_balance(dataset, folder / "classes.png")
+    plots.save_samples(dataset, folder / "samples.png")
+    print(f"drawn: {folder / 'classes.png'}, {folder / 'samples.png'}")
+
+
+def check_leaks(folder: Path) -> None:
+    """Name the recordings of a prepared dataset that are copies of another patient's, or of one in another fold."""
+    import leaks
+    from data import Prepared
+
+    print(leaks.report(leaks.duplicates(Prepared(folder))))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="preprocess.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--overwrite", action="store_true", help="replace a prepared dataset that differs")
     parser.add_argument("--dry_run", action="store_true", help="say what would be read and written, and write nothing")
-    parser.add_argument(
-        "--download", action="store_true", help="fetch the dataset into data.raw first, or what is missing"
-    )
+    parser.add_argument("--download", action="store_true", help="first fetch what is missing into data.raw")
+    parser.add_argument("--check_leaks", action="store_true", help="then look for copies of signals across the folds")
+    parser.add_argument("--inspect", type=Path, metavar="DIR", help="only print and draw a prepared dataset")
     settings, arguments = config.load(parser, argv)
-    if arguments.download and rank_of()[0] == 0:
+    if arguments.inspect:
+        inspect(arguments.inspect)
+        return
+    rank = rank_of()[0]
+    if arguments.download and rank == 0:
         from download import download  # what it needs is slow to import
 
         download(settings.data.name, raw_folder(settings))
-    if rank_of()[0] == 0:
+    if rank == 0:
         config.print_overrides(settings)
-    prepare(settings, arguments.overwrite, arguments.dry_run)
+    folder = prepare(settings, arguments.overwrite, arguments.dry_run)
+    if arguments.check_leaks and rank == 0 and not arguments.dry_run:
+        check_leaks(folder)
 
 
 if __name__ == "__main__":

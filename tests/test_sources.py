@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -613,6 +614,36 @@ def test_a_dry_run_says_what_and_writes_nothing(ptbxl, tmp_path, capsys):
     assert "3 recordings of 3 patients" in said
     assert "nothing was written" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_inspect_prints_the_table_again_and_draws(demo_folder, tmp_path, capsys):
+    words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
+    preprocess.main(words)
+    table = capsys.readouterr().out.split("\n89 rows")[0].split("\n")
+    preprocess.main(["--inspect", str(tmp_path / "out")])
+    assert capsys.readouterr().out.split("\n")[: len(table) - 1] == table[:-1]
+    for name in ("classes.png", "samples.png"):
+        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(Stop, match="no prepared dataset"):
+        preprocess.main(["--inspect", str(tmp_path)])
+
+
+def test_copies_across_folds_are_named(demo_folder, tmp_path, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(demo_folder, raw)
+    with (raw / "records.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    name = rows[1][0]
+    for path in list(raw.glob(f"{name}.*")):
+        content = path.read_bytes()
+        content = content.replace(name.encode(), b"copy") if path.suffix == ".hea" else content
+        path.with_name(f"copy{path.suffix}").write_bytes(content)
+    write_table(raw / "records.csv", [*rows, ["copy", "somebody else", *rows[1][2:]]])
+    words = ["--dataset", "demo", "--data.raw", str(raw), "--data.dir", str(tmp_path / "out"), "--check_leaks"]
+    preprocess.main(words)
+    said = capsys.readouterr().out
+    assert f"{name}.hea" in said and "copy.hea" in said
+    assert said.count(".hea") == 2
 
 
 @pytest.mark.parametrize("n_processes", [2, 4])
