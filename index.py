@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -147,15 +146,10 @@ def _recordings(source: Source, settings: Settings, raw: Path) -> tuple[list[Rec
 
 
 def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[Recording]:
-    """A part of the recordings, in their order; of those with the same labels the same part, rounded up."""
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for number, recording in enumerate(recordings):
-        alike.setdefault(recording.labels, []).append(number)
-    chosen: list[int] = []
-    for numbers in alike.values():
-        numbers.sort(key=lambda number: _hash(seed, recordings[number].locator))
-        chosen += numbers[: math.ceil(fraction * len(numbers))]
-    return [recordings[number] for number in sorted(chosen)]
+    """A part of the recordings, in their order: evenly from all, sorted by labels and then at random."""
+    order = sorted(range(len(recordings)), key=lambda n: (recordings[n].labels, _hash(seed, recordings[n].locator)))
+    steps = np.ceil(np.arange(len(order) + 1) * fraction)  # the first is always taken
+    return [recordings[number] for number in sorted(order[n] for n in np.flatnonzero(np.diff(steps)))]
 
 
 def _rhythms_of(
