@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
 SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -Werror \
 	-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py corpus.py)
+TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py check.py corpus.py)
 FUZZ_SECONDS ?= 600
 
 .PHONY: install test sanitize fuzz clang baseline lint format type stubs bench demo clean

@@ -958,6 +958,7 @@ warnings : list of (record, stage, reason), what is, with something to say about
 Read (mV) -> slots by name -> bridge gaps -> band-pass, notch at the record's own rate -> resample -> cut -> scale over
 the row's valid samples -> padding to 0 -> cast. In float64, rounded once to float32 and from there to float16. Equals
 the public kernels composed on float64 arrays. Never gives NaN. A lead that does not change within a row is zeros there.
+Limb leads that contradict each other (swapped, inverted, of another gain) and amplitudes that no ECG has are warnings.
 
 Parameters
 ----------

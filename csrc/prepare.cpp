@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "check.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
 #include "resample.hpp"
@@ -258,6 +259,7 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
              std::ptrdiff_t record_index, std::byte* table, std::ptrdiff_t most) {
   Rows rows;
   for (const auto& text : record.warnings) rows.warnings.push_back({record_index, "read", text});
+  for (auto& doubt : plausibility(record)) rows.warnings.push_back({record_index, doubt.stage, doubt.reason});
   if (recipe.kind == Recipe::Kind::beat) {
     const auto window =
         static_cast<std::int64_t>(std::ceil(static_cast<double>(recipe.length) * record.fs / recipe.fs));

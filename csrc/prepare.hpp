@@ -25,7 +25,7 @@ struct Input {
 
 struct Problem {
   std::ptrdiff_t record;
-  std::string stage;  // read | leads | filter | rows
+  std::string stage;  // read | leads | amplitude | filter | rows
   std::string reason;
 };
 
