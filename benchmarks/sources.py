@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import pqrst
 import simulate
 from benchmarks import machine
 from benchmarks.preprocess import REPOSITORY, peak_memory
@@ -85,11 +86,11 @@ def print_run(name: str, found: Run | str) -> None:
     )
 
 
-def shapes() -> list[Array]:
-    """(12, 4096) mV at 400 Hz, simulated."""
+def shapes(n: int) -> list[Array]:
+    """Each (12, 4096) mV at 400 Hz, simulated."""
     rng = np.random.default_rng(0)
     found = []
-    for _ in range(N_SHAPES):
+    for _ in range(n):
         patient = simulate.simulate_patient(rng)
         found.append(simulate.simulate_record(rng, patient, (), 4096 / 400, 400.0)[0].astype(np.float32))
     return found
@@ -145,6 +146,24 @@ def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
             csv.writer(file).writerows(rows)
 
 
+def print_rates(folder: Path) -> None:
+    """PTB-XL at 500 Hz, resampled to 100 Hz by pqrst, against the owner's version at 100 Hz."""
+    distances, correlations = [], []
+    for path in sorted((folder / "records500").rglob("*.hea")):
+        twin = Path(str(path).replace("records500", "records100").replace("_hr", "_lr"))
+        if twin.exists():
+            ours = pqrst.resample(pqrst.read(path).signal.astype(float), 500, 100)
+            theirs = pqrst.read(twin).signal
+            distances.append(float(np.sqrt(((ours - theirs) ** 2).mean())))
+            correlations += [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(ours, theirs, strict=True)]
+    if distances:
+        print(
+            f"PTB-XL at 100 Hz, pqrst.resample of 500 Hz against the owner's, {len(distances)} records: RMS difference "
+            f"{1000 * np.median(distances):.1f} uV (median), correlation of a lead {np.median(correlations):.4f} "
+            f"(median), {min(correlations):.3f} (least)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=os.environ.get("ECG_TEST_DATA"))
@@ -158,8 +177,9 @@ def main() -> None:
                 raw = Path(options.folder) / below
                 if raw.exists():
                     print_run(dataset, run(dataset, raw, Path(name, dataset), "--data.folds", str(folds)))
+            print_rates(Path(options.folder) / "ptb-xl")
         if options.simulated:
-            signals = shapes()
+            signals = shapes(min(N_SHAPES, options.simulated))
             for dataset, write in (("code15", write_code15), ("mimic_iv_ecg", write_mimic)):
                 raw = Path(name, f"{dataset}-raw")
                 write(raw, options.simulated, signals)
