@@ -529,8 +529,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.inspect:
         inspect(arguments.inspect)
         return
-    rank = rank_of()[0]
-    if arguments.download and rank == 0:
+    rank, n_ranks = rank_of()
+    if arguments.download:
+        if n_ranks > 1:
+            raise Stop("--download: is for one process; share the parts among several when all is there")
         from download import download  # what it needs is slow to import
 
         download(settings.data.name, raw_folder(settings))

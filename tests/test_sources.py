@@ -679,6 +679,29 @@ def test_processes_share_the_parts_and_end_in_the_same_bytes(demo_folder, tmp_pa
     assert not said[1][0]  # only the first process talks
 
 
+def test_a_download_is_for_one_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Stop, match="--download: is for one process"):
+        preprocess.main(["--dataset", "mitdb", "--download", "--data.raw", str(tmp_path)])
+
+
+def test_a_download_ends_where_the_recordings_are_sought(monkeypatch, tmp_path, mitdb_like):
+    """The server is left out: what is fetched is a copy."""
+    import download
+
+    asked = []
+
+    def fetch(name, folder):
+        asked.append((name, folder))
+        shutil.copytree(mitdb_like, folder)
+
+    monkeypatch.setattr(download, "download", fetch)
+    monkeypatch.chdir(tmp_path)
+    preprocess.main(["--dataset", "mitdb", "--download", "--data.dir", "out"])
+    assert [(name, str(folder)) for name, folder in asked] == [("mitdb", "raw/mitdb")]
+    assert len(data.Prepared(tmp_path / "out")) > 100
+
+
 def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path, monkeypatch):
     import errno
 
