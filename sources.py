@@ -111,12 +111,15 @@ def table(path: Path, columns: tuple[str, ...], **how: Any) -> pd.DataFrame:
     return found
 
 
-def once(path: Path, found: pd.DataFrame, key: str) -> Iterator[Problem]:
-    """A line for each row that names a recording again; those rows are dropped from the table, the first stays."""
+def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[Problem]]:
+    """The table without the rows that name a recording again, and a line for each of those; the first one counts."""
     again = found[key].duplicated()
-    for row, name in found.loc[again, key].items():
-        yield Problem(str(name), f"{path}, row {int(str(row)) + 2}: names {name} again; the first counts")  # header: 1
-    found.drop(index=found.index[again], inplace=True)
+    names = found.loc[again, key].items()
+    problems = [
+        Problem(str(name), f"{path}, row {int(str(row)) + 2}: names {name} again; the first counts")  # the header is 1
+        for row, name in names
+    ]
+    return found[~again], problems
 
 
 def true(column: pd.Series[str]) -> pd.Series[bool]:
@@ -224,7 +227,8 @@ def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
     if column is None:
         raise Stop(f"data.arguments: rate = {rate!r}: PTB-XL comes at 100 and at 500 Hz")
     found = table(path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", column))
-    yield from once(path, found, "ecg_id")
+    found, again = once(path, found, "ecg_id")
+    yield from again
     columns = (found[name].tolist() for name in (column, "patient_id", "scp_codes", "strat_fold"))
     for name, patient, statements, fold in zip(*columns, strict=True):
         # a Python dictionary in a cell: the codes are its quoted words
@@ -280,7 +284,8 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
 
     path = raw / "exams.csv"
     found = table(path, ("exam_id", "patient_id", "trace_file", *CODE_CLASSES))
-    yield from once(path, found, "exam_id")
+    found, again = once(path, found, "exam_id")
+    yield from again
     flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
     labels = [tuple(n for n in CODE_CLASSES if flags[n][i]) for i in range(len(found))]
     exams = dict(zip(found["exam_id"], zip(found["patient_id"], labels, found["trace_file"], strict=True), strict=True))
@@ -326,7 +331,8 @@ def cpsc2018(raw: Path) -> Iterator[Recording | Problem]:
     reference = next(iter(sorted(raw.rglob("REFERENCE.csv"))), raw / "REFERENCE.csv")
     columns = ("Recording", "First_label", "Second_label", "Third_label")
     found = table(reference, columns)
-    yield from once(reference, found, "Recording")
+    found, again = once(reference, found, "Recording")
+    yield from again
     for name, *labels in zip(*(found[column].tolist() for column in columns), strict=True):
         given = tuple(label.strip() for label in labels if label.strip())
         yield Recording(paths.get(name, f"{name}.mat"), name, given)
@@ -342,7 +348,8 @@ def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
     choices = [raw / "REFERENCE-v3.csv", raw / "REFERENCE.csv", raw / "training2017" / "REFERENCE.csv"]
     reference = next((path for path in choices if path.exists()), choices[1])
     found = table(reference, ("record", "label"), names=["record", "label"], header=None)
-    yield from once(reference, found, "record")
+    found, again = once(reference, found, "record")
+    yield from again
     for name, label in zip(found["record"].tolist(), found["label"].tolist(), strict=True):
         yield Recording(paths.get(name, f"{name}.hea"), name, (label.strip(),))
 
@@ -391,7 +398,8 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     """
     path = raw / "record_list.csv"
     found = table(path, ("subject_id", "study_id", "path"))
-    yield from once(path, found, "study_id")
+    found, again = once(path, found, "study_id")
+    yield from again
     columns = [f"report_{number}" for number in range(18)]
     measured = table(raw / "machine_measurements.csv", ("study_id", *columns), usecols=["study_id", *columns])
     reports = dict(zip(measured["study_id"], zip(*(measured[c] for c in columns), strict=True), strict=True))

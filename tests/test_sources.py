@@ -170,6 +170,20 @@ def test_a_statement_nobody_knows_is_listed_with_its_record(ptbxl, tmp_path):
     assert "'XYZ' is not known" in failures(tmp_path / "out")["records100/00000/00002_lr.hea"]
 
 
+def test_what_is_prepared_can_be_learnt_and_predicted(ptbxl, tmp_path):
+    import infer
+    import train
+
+    words = ["--dataset", "ptbxl", "--data.raw", str(ptbxl), "--data.dir", str(tmp_path / "out")]
+    words += ["--data.train", "1", "--data.validation", "2", "--data.test", "4"]
+    preprocess.main(words)
+    more = ["--training.epochs", "1", "--training.batch_size", "1"]
+    train.main([*words, "--run", str(tmp_path / "run"), *more])
+    dataset = data.Prepared(tmp_path / "out")
+    result = infer.predict(ptbxl / "records100/00000/00001_lr.hea", run=tmp_path / "run")
+    assert [finding["class"] for finding in result["findings"]] == dataset.classes
+
+
 @pytest.mark.parametrize("column", ["scp_codes", "strat_fold", "filename_lr"])
 def test_a_missing_column_stops_with_the_file_and_its_name(ptbxl, tmp_path, column):
     path = ptbxl / "ptbxl_database.csv"

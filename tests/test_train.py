@@ -180,10 +180,12 @@ def test_list_models_names_every_network(capsys):
     assert all(name in text for name in models.names())
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_yaml_runs_for_a_step(path, tmp_path, mitdb_like, demo_folder):
+@pytest.mark.parametrize("name", ["demo", "mitdb", "mitdb-dechazal"])
+def test_a_yaml_runs_for_a_step(name, tmp_path, mitdb_like, demo_folder):
+    """The other datasets are prepared by theirs in test_sources.py, and so is one trained."""
     import preprocess
 
+    path = REPOSITORY / f"configs/{name}.yaml"
     tree = yaml.safe_load(path.read_text())
     raw = {"mitdb": mitdb_like, "demo": demo_folder}[tree["data"]["name"]]
     words = ["--config", str(path), "--data.raw", str(raw), "--data.dir", str(tmp_path / "prepared")]
