@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -38,10 +39,18 @@ class Failure(NamedTuple):
 class Beats(NamedTuple):
     """The beats of a recording that have a class; each is a row."""
 
-    centers: NDArray[np.int64]
-    symbols: NDArray[np.bytes_]
-    places: NDArray[np.int64]  # of each among all beats of the record
+    sample: NDArray[np.int64]
+    symbol: NDArray[np.bytes_]
+    beat_index: NDArray[np.int64]  # of each among all beats of the record
     context: NDArray[np.float32]
+
+
+class Known(NamedTuple):
+    """What is known of a recording's rows before they are prepared."""
+
+    labels: NDArray[np.uint8]  # (N, K), all 0 for none of the classes
+    beats: Beats | None = None
+    undetected: int = 0  # beats without a detected R peak where those are the centres; their labels are 0
 
 
 class Item(NamedTuple):
@@ -49,10 +58,10 @@ class Item(NamedTuple):
 
     recording: Recording
     n_rows: int
+    fs: float
     bytes: int  # of its files, which tell whether the source has changed
     native: bool  # the extension reads it by itself
-    labels: NDArray[np.uint8]  # (1, K), one array for all recordings with the same; of beats (n_rows, K)
-    beats: Beats | None = None
+    counts: NDArray[np.int64]  # (K + 1,) rows of each class, and of none; one array for all recordings alike
 
 
 # ------------------------------------------------------------------------------------------------ the index
@@ -61,6 +70,7 @@ class Item(NamedTuple):
 class Index(NamedTuple):
     """All that tables, headers and annotations say of a dataset."""
 
+    raw: Path
     items: list[Item]
     target: Target  # its classes known
     failures: list[Failure]
@@ -79,37 +89,43 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
     items: list[Item] = []
     recipe = config.plain(settings.recipe)
     rows_of = cache(partial(pqrst.n_rows, unscaled(recipe)))  # by length and rate
-    labels = cache(partial(one_hot, target=target))
+
+    @cache
+    def of_recording(labels: tuple[str, ...], n: int) -> NDArray[np.int64]:
+        return n * _counts(one_hot(labels, target))
+
     unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
+        stage = "index"
         try:
             path = raw / recording.locator
             info = readers.info(path, recording.units_per_mv)
             size = info.n_bytes
             if target.rows == "recordings":
+                n, stage = rows_of(info.n_samples, info.fs), "labels"
                 unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
-                try:
-                    y = labels(recording.labels)
-                except ValueError as error:
-                    failures.append(Failure(recording.locator, "labels", str(error)))
-                    continue
-                items.append(Item(recording, rows_of(info.n_samples, info.fs), size, info.native, y))
-                continue
-            size += path.with_suffix(f".{recording.annotations}").stat().st_size
-            if target.rows == "beats":
-                y, beats = _beats_of(recording, target, recipe, path, info.fs, failures)
-                items.append(Item(recording, len(y), size, info.native, y, beats))
-            else:
+                counts = of_recording(recording.labels, n)
+            elif target.rows == "rhythms":
+                size += _annotations(path, recording).stat().st_size
                 n = rows_of(info.n_samples, info.fs)
-                y = _rhythms_of(recording, target, recipe, path, info.fs, n)
-                items.append(Item(recording, n, size, info.native, y))
+                counts = _counts(_rhythms(path, recording, info.fs, n, target, recipe))
+            else:
+                size += _annotations(path, recording).stat().st_size
+                symbols = _beats(path, recording)[1]
+                labels = _beat_labels(symbols, target)
+                counts, n = _counts(labels[labels.any(axis=1)]), int(labels.sum())
+                for symbol, count in sorted(Counter(symbols[~labels.any(axis=1)]).items()):
+                    failures.append(
+                        Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class")
+                    )
+            items.append(Item(recording, n, info.fs, size, info.native, counts))
         except (OSError, ValueError) as error:
-            failures.append(Failure(recording.locator, "index", config.one_line(error)))
+            failures.append(Failure(recording.locator, stage, config.one_line(error)))
     warnings = []
     if target.unknown == "counted":  # otherwise each is a failure
-        counts = unknown.most_common()
-        warnings = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counts]
-    return Index(items, target, failures, warnings)
+        said = unknown.most_common()
+        warnings = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in said]
+    return Index(raw, items, target, failures, warnings)
 
 
 def _target(source: Source, settings: Settings) -> Target:
@@ -152,20 +168,61 @@ def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[R
     return [recordings[number] for number in sorted(order[n] for n in np.flatnonzero(np.diff(steps)))]
 
 
-def _rhythms_of(
-    recording: Recording, target: Target, recipe: dict[str, Any], path: Path, fs: float, n: int
+def known(item: Item, index: Index, recipe: dict[str, Any]) -> Known:
+    """Labels and beats of a recording's rows, from its annotations; of all recordings they may not fit in memory.
+
+    Raises
+    ------
+    OSError, ValueError
+        The annotations cannot be read any more; or, where detected R peaks are the centres, the signal.
+    """
+    recording, target = item.recording, index.target
+    path = index.raw / recording.locator
+    if target.rows == "recordings":
+        return Known(np.repeat(one_hot(recording.labels, target), item.n_rows, axis=0))
+    if target.rows == "rhythms":
+        return Known(_rhythms(path, recording, item.fs, item.n_rows, target, recipe))
+    r_peaks, symbols = _beats(path, recording)
+    labels = _beat_labels(symbols, target)
+    beat_index = np.flatnonzero(labels.any(axis=1))
+    labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
+    if recipe["centers"] == "rpeaks":
+        r_peaks, beat_index, found = _detected(path, recording, r_peaks[beat_index])
+        labels[~found] = 0
+        undetected = int((~found).sum())
+    context = beat_context(r_peaks, item.fs, recipe["context"])
+    return Known(labels, Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context[beat_index]), undetected)
+
+
+def nothing(target: Target, recipe: dict[str, Any]) -> Known:
+    """What is known of no rows."""
+    labels = np.zeros((0, len(target.classes)), np.uint8)
+    if target.rows != "beats":
+        return Known(labels)
+    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe["context"])), np.float32)
+    return Known(labels, Beats(none, np.zeros(0, "S4"), none, context))
+
+
+def _annotations(path: Path, recording: Recording) -> Path:
+    if recording.annotations is None:
+        raise ValueError(f"{path}: rows of beats or rhythms need annotations, and this dataset has none")
+    return path.with_suffix(f".{recording.annotations}")
+
+
+def _rhythms(
+    path: Path, recording: Recording, fs: float, n: int, target: Target, recipe: dict[str, Any]
 ) -> NDArray[np.uint8]:
     """(n, K): the rhythm that fills at least half of each window; all 0 where none does."""
-    annotations = pqrst.read_annotations(path, recording.annotations or "atr")
+    annotations = pqrst.read_annotations(path, recording.annotations or "")
     of = target.of or {}
     window = recipe["window"]
     length_s = window["length_s"] or window["samples"] / recipe["fs"]
     begin = np.arange(n) * (length_s - window["overlap_s"]) * fs
     covered = np.zeros((n, len(target.classes)))
-    marks = [(sample, aux.rstrip("\0")) for sample, aux in zip(annotations.sample, annotations.aux, strict=True) if aux]
-    marks = [(sample, aux) for sample, aux in marks if aux.startswith("(") or aux == ")"]
-    for (start, aux), (stop, _) in zip(marks, [*marks[1:], (np.inf, "")], strict=True):
-        if name := of.get(aux):
+    noted = zip(annotations.sample, annotations.aux, strict=True)
+    marks = [(sample, mark) for sample, aux in noted for mark in re.findall(r"\([^()\0]+|\)", aux)]  # also "(N)", ")(N"
+    for (start, mark), (stop, _) in zip(marks, [*marks[1:], (np.inf, "")], strict=True):
+        if name := of.get(mark):
             inside = np.minimum(begin + length_s * fs, stop) - np.maximum(begin, start)
             covered[:, target.classes.index(name)] += np.maximum(inside, 0)
     most = covered.argmax(axis=1)
@@ -175,47 +232,42 @@ def _rhythms_of(
     return labels
 
 
-def _beats_of(
-    recording: Recording, target: Target, recipe: dict[str, Any], path: Path, fs: float, failures: list[Failure]
-) -> tuple[NDArray[np.uint8], Beats]:
-    """Labels (N, K) and beats of one recording."""
-    if recording.annotations is None:
-        raise ValueError(f"{path}: beat rows need beat annotations, and this dataset has none")
-    annotations = pqrst.read_annotations(path, recording.annotations)
+def _beats(path: Path, recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Samples and symbols of all annotated beats, with or without a class."""
+    annotations = pqrst.read_annotations(path, recording.annotations or "")
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
-    r_peaks, symbols = annotations.sample[is_beat], symbols[is_beat]
-    of = {symbol: name for symbol, name in (target.of or {}).items() if name}
-    has_class = np.isin(symbols, list(of))
-    for symbol, count in sorted(Counter(symbols[~has_class]).items()):
-        failures.append(Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class"))
-    beat_index = np.flatnonzero(has_class)
-    symbols = symbols[has_class]
-    if recipe["centers"] == "rpeaks":
-        r_peaks, beat_index, found = _detected(path, r_peaks[has_class])
-        symbols = symbols[found]
-        if not found.all():
-            failures.append(Failure(recording.locator, "rpeaks", f"{(~found).sum()} annotated beats were not detected"))
-    classes = np.array([target.classes.index(of[s]) for s in symbols], dtype=np.int64)
-    context = beat_context(r_peaks, fs, recipe["context"])[beat_index]
-    beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context)
-    return np.eye(len(target.classes), dtype=np.uint8)[classes], beats
+    return annotations.sample[is_beat], symbols[is_beat]
+
+
+def _beat_labels(symbols: NDArray[np.str_], target: Target) -> NDArray[np.uint8]:
+    """(N, K), all 0 for a beat without a class."""
+    labels = np.zeros((len(symbols), len(target.classes)), np.uint8)
+    for symbol, name in (target.of or {}).items():
+        if name:
+            labels[symbols == symbol, target.classes.index(name)] = 1
+    return labels
+
+
+def _counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(N, K) -> (K + 1,): rows of each class, and of none."""
+    return np.append(labels.sum(axis=0, dtype=np.int64), np.int64((~labels.any(axis=1)).sum()))
 
 
 def _detected(
-    path: Path, annotated: NDArray[np.int64]
+    path: Path, recording: Recording, annotated: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """All detected R peaks, the index of the one within 150 ms of each annotated beat, and which beats have one."""
-    record = readers.read(path)
+    """All detected R peaks, the index of the one nearest to each annotated beat, and whether it is within 150 ms."""
+    record = readers.read(path, recording.units_per_mv)
     r_peaks = readers.detect(record)
     if len(r_peaks) == 0:
-        return r_peaks, np.zeros(0, np.int64), np.zeros(len(annotated), bool)
+        raise ValueError(f"{path}: no R peak detected")
     right = np.clip(np.searchsorted(r_peaks, annotated), 1, max(len(r_peaks) - 1, 1))
     left_nearer = annotated - r_peaks[right - 1] <= np.abs(r_peaks[np.minimum(right, len(r_peaks) - 1)] - annotated)
     nearest = np.where(left_nearer, right - 1, right)
     found = np.abs(r_peaks[nearest] - annotated) <= round(0.15 * record.fs)
     found[1:] &= nearest[1:] != nearest[:-1]  # one to one
-    return r_peaks, nearest[found], found
+    return r_peaks, nearest, found
 
 
 def one_hot(labels: tuple[str, ...], target: Target) -> NDArray[np.uint8]:
@@ -225,7 +277,7 @@ def one_hot(labels: tuple[str, ...], target: Target) -> NDArray[np.uint8]:
     if unknown and target.unknown == "left out":
         raise ValueError(f"label {unknown[0]!r} is not known; known: {_some(of)}")
     given = {of[label] for label in labels if label in of} - {""}
-    if not given and (target.without == "left out" or (target.of and not labels)):  # no label at all is not "none"
+    if not given and target.without == "left out":
         raise ValueError(f"none of the classes {_some(target.classes)}: its labels are {', '.join(labels) or 'empty'}")
     if len(given) > 1 and target.task == "multiclass":
         raise ValueError(f"has several classes, {', '.join(sorted(given))}, where one is wanted")
@@ -241,12 +293,6 @@ def n_rows(items: Iterable[Item]) -> int:
     return sum(item.n_rows for item in items)
 
 
-def label_rows(items: Sequence[Item]) -> NDArray[np.uint8]:
-    """(N, K) labels of all rows."""
-    each = [n for item in items for n in ([item.n_rows] if len(item.labels) == 1 else [1] * len(item.labels))]
-    return np.repeat(np.concatenate([item.labels for item in items]), each, axis=0)
-
-
 def unscaled(recipe: dict[str, Any]) -> dict[str, Any]:
     """The chain up to its scale, which may still lack the numbers of the dataset."""
     return {**recipe, "dtype": "float32", "scale": {**recipe["scale"], "kind": "none"}}
@@ -255,39 +301,42 @@ def unscaled(recipe: dict[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ folds
 
 
-def draw_folds(items: list[Item], settings: Settings) -> tuple[NDArray[np.bytes_], str | None]:
-    """Fold of every row, (N,), and what leaks, if anything.
+def draw_folds(index: Index, settings: Settings) -> tuple[NDArray[np.bytes_], str | None]:
+    """Fold of every recording, or of every row where a split divides recordings, and what leaks, if anything.
 
     Patients are dealt out one by one, those with the largest share of a rare class first, each to the fold where the
     shares of all classes then lie closest to even. Ties fall by a hash of seed and patient: the same on every machine.
     """
-    how = settings.data
+    how, items = settings.data, index.items
     kept = KEPT_FOLDS[how.split]
-    stays = [item.recording.fold is not None and (kept is None or item.recording.fold in kept) for item in items]
+    stays = np.array([i.recording.fold is not None and (kept is None or i.recording.fold in kept) for i in items])
     drawn = [item for item, stay in zip(items, stays, strict=True) if not stay]
     if drawn and kept is None:
         raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")
-    each = [item.n_rows for item in items]
-    folds = np.repeat(np.array([(item.recording.fold or "").encode() for item in items], "S16"), each)
-    if drawn:
-        deal = _deal_rows if how.split == "random_rows" else _deal_patients
-        folds[~np.repeat(stays, each)] = deal(drawn, how.folds, how.seed)
+    folds = np.array([item.recording.fold or "" for item in items], object)  # text of any length
+    if drawn and how.split == "random_rows":
+        each = [item.n_rows for item in items]
+        folds, stays = np.repeat(folds, each), np.repeat(stays, each)
+        recipe = {**config.plain(settings.recipe), "centers": "annotations"}
+        labels = np.concatenate([known(item, index, recipe).labels for item in drawn])
+        folds[~stays] = _deal_rows(labels, how.folds, how.seed)
+    elif drawn:
+        folds[~stays] = _deal_patients(drawn, how.folds, how.seed)
+    leak = LEAKS.get(how.split)
     if how.split == "dechazal" and not {"201", "202"} <= {Path(i.recording.locator).stem for i in items}:
-        return folds, None
-    return folds, LEAKS.get(how.split)
+        leak = None
+    return np.array([fold.encode() for fold in folds]), leak
 
 
-def _deal_patients(items: list[Item], n_folds: int, seed: int) -> NDArray[np.bytes_]:
+def _deal_patients(items: list[Item], n_folds: int, seed: int) -> list[str]:
+    """Fold of each recording."""
     number: dict[str, int] = {}  # of each patient
     of_item = [number.setdefault(item.recording.patient, len(number)) for item in items]
     if len(number) < n_folds:
         raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients to draw from")
-    of_row = np.repeat(of_item, [item.n_rows for item in items])
-    rows = label_rows(items)
-    none = (rows.sum(axis=1) == 0)[:, None]
-    every = np.ones((len(rows), 1), np.uint8)
-    counts = np.stack([np.bincount(of_row, column, len(number)) for column in np.hstack([rows, none, every]).T], axis=1)
-    share = counts / np.maximum(counts.sum(axis=0), 1)  # (patients, K + 2)
+    counts = np.zeros((len(number), len(items[0].counts) + 1), np.int64)  # (patients, K + 2): classes, none, any
+    np.add.at(counts, of_item, np.array([[*item.counts, item.n_rows] for item in items]))
+    share = counts / np.maximum(counts.sum(axis=0), 1)
     by_weight = np.lexsort((np.array([_hash(seed, patient) for patient in number]), -share.max(axis=1)))
     filled = np.zeros((n_folds, share.shape[1]))  # share of each class in each fold so far
     fold_of = np.empty(len(number), np.int64)
@@ -297,18 +346,16 @@ def _deal_patients(items: list[Item], n_folds: int, seed: int) -> NDArray[np.byt
         fold = growth.argmin()
         filled[fold] += share[patient]
         fold_of[patient] = fold
-    folds: NDArray[np.bytes_] = fold_of[of_row].astype("S16")
-    return folds
+    return [str(fold_of[patient]) for patient in of_item]
 
 
-def _deal_rows(items: list[Item], n_folds: int, seed: int) -> NDArray[np.bytes_]:
-    labels = label_rows(items)
+def _deal_rows(labels: NDArray[np.uint8], n_folds: int, seed: int) -> list[str]:
+    """Fold of each row."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.lexsort(labels[order].T)]  # by class, at random within each
     fold_of = np.empty(len(labels), np.int64)
     fold_of[order] = np.arange(len(labels)) % n_folds
-    folds: NDArray[np.bytes_] = fold_of.astype("S16")
-    return folds
+    return [str(fold) for fold in fold_of]
 
 
 def _hash(seed: int, text: str) -> str:

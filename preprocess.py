@@ -41,8 +41,8 @@ import config
 import pqrst
 import readers
 from config import Settings, Stop
-from index import Failure, Index, Item, build_index, draw_folds, label_rows, n_rows, unscaled
-from sources import SOURCES, Target
+from index import Beats, Failure, Index, Item, Known, build_index, draw_folds, known, n_rows, nothing, unscaled
+from sources import SOURCES, Recording
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
@@ -55,11 +55,10 @@ class Part(NamedTuple):
     """Consecutive recordings whose rows go into one file."""
 
     items: list[Item]
-    folds: NDArray[np.bytes_]  # of every row that the index promises
-    wanted: NDArray[np.bool_]  # likewise: not so a window without any of the classes
+    folds: NDArray[np.bytes_]  # of every recording, or of every row that the index promises
 
 
-def cut_parts(items: list[Item], folds: NDArray[np.bytes_], target: Target, row_bytes: int) -> list[Part]:
+def cut_parts(items: list[Item], folds: NDArray[np.bytes_], row_bytes: int) -> list[Part]:
     """Consecutive recordings, so many that a part's signals come to about PART_BYTES."""
     groups: list[list[Item]] = [[]]
     size = 0
@@ -69,50 +68,88 @@ def cut_parts(items: list[Item], folds: NDArray[np.bytes_], target: Target, row_
             size = 0
         groups[-1].append(item)
         size += item.n_rows * row_bytes
-    ends = np.cumsum([n_rows(group) for group in groups])
-    wanted = label_rows(items).any(axis=1) | (target.without == "kept")
-    of_part = zip(groups, np.split(folds, ends[:-1]), np.split(wanted, ends[:-1]), strict=True)
-    return [Part(*members) for members in of_part]
+    by_recording = len(folds) == len(items)
+    ends = np.cumsum([len(group) if by_recording else n_rows(group) for group in groups])
+    return [Part(*members) for members in zip(groups, np.split(folds, ends[:-1]), strict=True)]
 
 
 class Batch(NamedTuple):
     """Rows of some recordings of a part."""
 
-    place: NDArray[np.int64]  # (N,) of each among the rows that the index promises
     prepared: pqrst.Prepared
+    columns: dict[str, NDArray[Any]]  # what else is stored of each row
+    wanted: NDArray[np.bool_]  # not so a window without any of the classes, or a beat that was not detected
     failures: list[Failure]
     warnings: list[Failure]
 
 
 def prepare_part(
-    part: Part, recipe: dict[str, Any], raw: Path, n_threads: int, bar: tqdm[Any], out: NDArray[Any] | None = None
+    part: Part, index: Index, recipe: dict[str, Any], n_threads: int, bar: tqdm[Any], out: NDArray[Any] | None = None
 ) -> Iterator[Batch]:
     """Some recordings at a time through the native chain, their rows one behind the other in `out`, if given."""
-    first = np.cumsum([0] + [item.n_rows for item in part.items])
+    folds = np.split(part.folds, np.cumsum([1 if len(part.folds) == len(part.items) else i.n_rows for i in part.items]))
     done, step = 0, BATCH * n_threads
     for start in range(0, len(part.items), step):
         some = range(start, min(start + step, len(part.items)))
         numbers: list[int] = []
         inputs: list[Path | pqrst.Record] = []
-        unread: list[tuple[int, str, str]] = []
+        rows: list[Known] = []
+        problems: list[tuple[int, str, str]] = []
         for number in some:
             item = part.items[number]
-            path = raw / item.recording.locator
+            path = index.raw / item.recording.locator
             try:
+                told = known(item, index, recipe)
                 inputs.append(path if item.native else readers.read(path, item.recording.units_per_mv))
-                numbers.append(number)
             except (OSError, ValueError) as error:
-                unread.append((number, "read", config.one_line(error)))
-        members = [part.items[number] for number in numbers]
-        centers = [item.beats.centers for item in members if item.beats] or None  # of beats, each has them
+                problems.append((number, "read", config.one_line(error)))
+                continue
+            numbers.append(number)
+            rows.append(told)
+            if told.undetected:
+                problems.append((number, "rpeaks", f"{told.undetected} annotated beats were not detected"))
+        centers = [told.beats.sample for told in rows if told.beats] or None  # of beats, each has them
         room = None if out is None else out[done:]
         prepared = pqrst.prepare(inputs, recipe, centers, out=room, n_threads=n_threads, skip_errors=True)
-        place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
-        errors = unread + [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
+        problems += [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
         warnings = [(numbers[i], stage, reason) for i, stage, reason in prepared.warnings]
-        yield Batch(place, prepared, _failures(part, errors), _failures(part, warnings))
+        members = [(part.items[number].recording, folds[number]) for number in numbers]
+        columns = columns_of(prepared, members, [nothing(index.target, recipe), *rows])
+        wanted = np.logical_or(columns["labels"].any(axis=1), index.target.without == "kept")
+        yield Batch(prepared, columns, wanted, _failures(part, problems), _failures(part, warnings))
         done += len(prepared.rows)
         bar.update(len(some))
+
+
+def columns_of(
+    prepared: pqrst.Prepared, members: list[tuple[Recording, NDArray[np.bytes_]]], rows: list[Known]
+) -> dict[str, NDArray[Any]]:
+    """What is stored of each prepared row beside its signal.
+
+    `members`: the recordings with their folds; `rows`: what is known of theirs, after one that is empty.
+    """
+    each = [len(known.labels) for known in rows]
+    at = np.cumsum(each)[prepared.record] + prepared.index  # among all rows that the index promises
+
+    def of_recording(values: Iterable[str]) -> NDArray[np.bytes_]:
+        return np.array([value.encode() for value in values], "S")[prepared.record]
+
+    folds = [np.broadcast_to(fold, n) for (_, fold), n in zip(members, each[1:], strict=True)]
+    columns: dict[str, NDArray[Any]] = {
+        "valid": prepared.valid,
+        "lead_mask": prepared.lead_mask,
+        "start": prepared.start,
+        "record": of_recording(recording.locator for recording, _ in members),
+        "patient": of_recording(recording.patient for recording, _ in members),
+        "fold": np.concatenate([np.zeros(0, "S1"), *folds])[at],
+        "labels": np.concatenate([known.labels for known in rows])[at],
+        "context": np.zeros((len(at), 0), np.float32),
+    }
+    if beats := [known.beats for known in rows if known.beats]:
+        columns |= {
+            name: np.concatenate(each)[at] for name, each in zip(Beats._fields, zip(*beats, strict=True), strict=True)
+        }
+    return columns
 
 
 def _failures(part: Part, entries: list[tuple[int, str, str]]) -> list[Failure]:
@@ -121,65 +158,28 @@ def _failures(part: Part, entries: list[tuple[int, str, str]]) -> list[Failure]:
     return [Failure(part.items[number].recording.locator, stage, reason) for number, stage, reason in in_order]
 
 
-def write_part(path: Path, part: Part, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
-    """Write what is known of a part's rows and what `batches` add, under a temporary name until it is whole.
-
-    The batches have put their rows into `signals`.
-    """
-    place: list[NDArray[np.int64]] = []
-    added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
-    failures: list[Failure] = []
-    warnings: list[Failure] = []
-    for batch in batches:
-        place.append(batch.place)
-        for name, arrays in added.items():
-            arrays.append(getattr(batch.prepared, name))
-        failures += batch.failures
-        warnings += batch.warnings
-    kept = np.concatenate(place)
-    wanted = part.wanted[kept]
-    signals = signals[: len(kept)]
-    columns = known_columns(part)
+def write_part(path: Path, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
+    """Write the rows that the batches have put into `signals`, under a temporary name until the part is whole."""
+    whole = list(batches)
+    wanted = np.concatenate([batch.wanted for batch in whole])
+    signals = signals[: len(wanted)]
     temporary = path.with_suffix(".tmp")
     try:
         with h5py.File(temporary, "w") as file:
             file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
-            for name, arrays in added.items():
-                file.create_dataset(name, data=np.concatenate(arrays)[wanted], track_times=False)
-            for name, values in columns.items():
-                file.create_dataset(name, data=values[kept[wanted]], track_times=False)
+            for name in whole[0].columns:
+                values = np.concatenate([batch.columns[name] for batch in whole])
+                file.create_dataset(name, data=values[wanted], track_times=False)
             file.attrs["stamp"] = stamp
-            file.attrs["failures"] = json.dumps(failures)
-            file.attrs["warnings"] = json.dumps(warnings)
+            for what in ("failures", "warnings"):
+                file.attrs[what] = json.dumps([entry for batch in whole for entry in getattr(batch, what)])
     except OSError:  # such as a full disk
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
 
 
-def known_columns(part: Part) -> dict[str, NDArray[Any]]:
-    """What the index knows of every row that it promises."""
-    items = part.items
-    each = [item.n_rows for item in items]
-    columns: dict[str, NDArray[Any]] = {
-        "record": np.repeat(np.array([item.recording.locator.encode() for item in items], "S128"), each),
-        "patient": np.repeat(np.array([item.recording.patient.encode() for item in items], "S64"), each),
-        "fold": part.folds,
-        "labels": label_rows(items),
-    }
-    beats = [item.beats for item in items if item.beats]
-    if not beats:
-        return {**columns, "context": np.zeros((len(part.folds), 0), np.float32)}
-    return {
-        **columns,
-        "sample": np.concatenate([b.centers for b in beats]),
-        "symbol": np.concatenate([b.symbols for b in beats]),
-        "beat_index": np.concatenate([b.places for b in beats]),
-        "context": np.concatenate([b.context for b in beats]),
-    }
-
-
-def dataset_scale(parts: list[Part], recipe: dict[str, Any], raw: Path, settings: Settings) -> dict[str, Any]:
+def dataset_scale(parts: list[Part], index: Index, recipe: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """The recipe with center and spread of each slot taken from the training rows."""
     training = np.array(settings.data.train, "S")
     n_slots = len(recipe["leads"])
@@ -187,8 +187,10 @@ def dataset_scale(parts: list[Part], recipe: dict[str, Any], raw: Path, settings
     low, high = np.full(n_slots, np.inf), np.full(n_slots, -np.inf)
     with tqdm(total=sum(len(p.items) for p in parts), desc="scale", unit=" records", disable=None, leave=False) as bar:
         for part in parts:
-            for place, prepared, _, _ in prepare_part(part, unscaled(recipe), raw, n_threads(settings), bar):
-                for i in np.flatnonzero(np.isin(part.folds[place], training) & part.wanted[place]):
+            for prepared, columns, wanted, _, _ in prepare_part(
+                part, index, unscaled(recipe), n_threads(settings), bar
+            ):
+                for i in np.flatnonzero(np.isin(columns["fold"], training) & wanted):
                     x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
                     use = prepared.lead_mask[i].astype(bool)
                     count += use * x.shape[1]
@@ -296,40 +298,41 @@ def collect(folder: Path, names: list[str], index: Index) -> tuple[dict[str, Any
     """Counts, failures and warnings of a whole dataset, read back from its parts."""
     failures, warnings = list(index.failures), list(index.warnings)
     parts: list[dict[str, Any]] = []
-    labels, folds, patients, row_samples, records = [], [], [], 0, 0
+    rows: Counter[bytes] = Counter()  # by fold
+    patients: dict[bytes, set[bytes]] = {}
+    counts: dict[bytes, NDArray[np.int64]] = {}
+    row_samples = records = 0
     for name in names:
         with h5py.File(folder / name, "r") as file:
             parts.append({"file": name, "rows": len(file["signals"])})
             row_samples = file["signals"].shape[2]
-            labels.append(file["labels"][()])
-            folds.append(file["fold"][()])
-            patients.append(file["patient"][()])
+            labels, folds, patient = (file[column][()] for column in ("labels", "fold", "patient"))
             records += len(np.unique(file["record"][()]))
             failures += [Failure(*entry) for entry in json.loads(file.attrs["failures"])]
             warnings += [Failure(*entry) for entry in json.loads(file.attrs["warnings"])]
-    y, fold, patient = np.concatenate(labels), np.concatenate(folds), np.concatenate(patients)
+        for fold in np.unique(folds):
+            here = folds == fold
+            rows[fold] += int(here.sum())
+            patients.setdefault(fold, set()).update(np.unique(patient[here]))
+            counts[fold] = counts.get(fold, 0) + labels[here].sum(axis=0, dtype=np.int64)
 
-    def by_class(rows: NDArray[np.uint8]) -> dict[str, int]:
-        return dict(zip(index.target.classes, map(int, rows.sum(axis=0, dtype=np.int64)), strict=True))
+    def by_class(n: NDArray[np.int64]) -> dict[str, int]:
+        return dict(zip(index.target.classes, map(int, n), strict=True))
 
-    before = label_rows(index.items)
-    counts = {
-        name.decode(): {
-            "rows": int((fold == name).sum()),
-            "patients": len(np.unique(patient[fold == name])),
-            "classes": by_class(y[fold == name]),
-        }
-        for name in sorted(np.unique(fold), key=lambda f: (len(f), f))
+    by_fold = {
+        fold.decode(): {"rows": rows[fold], "patients": len(patients[fold]), "classes": by_class(counts[fold])}
+        for fold in sorted(rows, key=lambda f: (len(f), f))
     }
+    none = np.zeros(len(index.target.classes), np.int64)
     numbers = {
         "row_samples": row_samples,
-        "rows_before": len(before),
-        "rows": len(y),
+        "rows_before": n_rows(index.items),
+        "rows": sum(rows.values()),
         "records": records,
-        "patients": len(np.unique(patient)),
-        "classes_before": by_class(before),
-        "classes_after": by_class(y),
-        "counts": counts,
+        "patients": len(set().union(*patients.values())),
+        "classes_before": by_class(sum((item.counts[:-1] for item in index.items), none)),
+        "classes_after": by_class(sum(counts.values(), none)),
+        "counts": by_fold,
         "failures": dict(sorted(Counter(f.stage for f in failures).items())),
         "warnings": dict(sorted(Counter(w.stage for w in warnings).items())),
         "parts": parts,
@@ -359,8 +362,8 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     recipe = config.plain(settings.recipe)
     shape = (len(recipe["leads"]), pqrst.row_samples(unscaled(recipe)))
     dtype = np.dtype(recipe["dtype"])
-    folds, leak = draw_folds(items, settings)
-    parts = cut_parts(items, folds, target, math.prod(shape) * dtype.itemsize)
+    folds, leak = draw_folds(index, settings)
+    parts = cut_parts(items, folds, math.prod(shape) * dtype.itemsize)
 
     def say(line: str) -> None:
         if rank == 0:
@@ -389,7 +392,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
         for stale in {path for path in folder.glob("part-*.*") if path.stem + ".h5" not in names}:
             stale.unlink(missing_ok=True)
     if recipe["scale"]["over"] == "dataset" and recipe["scale"]["kind"] != "none":
-        recipe = dataset_scale(parts, recipe, raw, settings)
+        recipe = dataset_scale(parts, index, recipe, settings)
     began["rows"] = _now()
     signals = np.empty((max(n_rows(part.items) for part in parts), *shape), dtype)  # of one part after the other
     quiet = None if rank == 0 else True  # one bar for all: this process's own parts, then those it waits for
@@ -400,8 +403,8 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
             if _has_stamp(file, stamp):
                 bar.update(len(part.items))
             else:
-                batches = prepare_part(part, recipe, raw, n_threads(settings), bar, signals)
-                write_part(file, part, batches, signals, stamp)
+                batches = prepare_part(part, index, recipe, n_threads(settings), bar, signals)
+                write_part(file, batches, signals, stamp)
         if rank > 0:
             return folder
         for number, part in enumerate(parts):

@@ -134,12 +134,12 @@ def by_stem(raw: Path, *suffixes: str) -> dict[str, str]:
     return {path.stem: path.relative_to(raw).as_posix() for path in paths}
 
 
-def comments(path: Path) -> dict[str, str]:
-    """`# key: value` lines of a header, keys in lower case; none if it cannot be read, which shows when it is."""
+def comments(path: Path) -> dict[str, str] | None:
+    """`# key: value` lines of a header, keys in lower case; None if it cannot be read, as will show when it is."""
     try:
         lines = pqrst.header(path).comments
     except (OSError, ValueError):
-        return {}
+        return None
     pairs = (line.partition(":") for line in lines)
     return {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
 
@@ -264,7 +264,7 @@ PTB_DIAGNOSES = {
 def ptbdb(raw: Path) -> Iterator[Recording]:
     """PTB Diagnostic ECG Database 1.0.0: 15 leads at 1000 Hz, about two minutes; the diagnosis is in the header."""
     for header in sorted(raw.glob("patient*/s*.hea")):
-        reason = comments(header).get("reason for admission", "n/a").lower()
+        reason = (comments(header) or {}).get("reason for admission", "n/a").lower()
         label = re.sub(r"\s*\(.*", "", reason)  # heart failure (NYHA 2)
         yield Recording(header.relative_to(raw).as_posix(), header.parent.name, (label,))
 
@@ -274,10 +274,14 @@ def ptbdb(raw: Path) -> Iterator[Recording]:
 CODE_CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST is sinus tachycardia; the tables order them differently
 
 
-@source(CODE_CLASSES)
+@source(
+    labels=Target(CODE_CLASSES, of={**{name: name for name in CODE_CLASSES}, "normal": ""}, without="kept"),
+    with_normal=Target((*CODE_CLASSES, "normal"), without="kept"),
+)
 def code15(raw: Path) -> Iterator[Recording | Problem]:
-    """CODE-15%: 345,779 exams of 12 leads at 400 Hz in HDF5 parts, six abnormalities, normal if none (Ribeiro 2021).
+    """CODE-15%: 345,779 exams of 12 leads at 400 Hz in HDF5 parts, six abnormalities (Ribeiro et al. 2021).
 
+    An exam with none of them is kept: it may be normal, as the target `with_normal` tells, or have something else.
     Exams are found by their id; rows that the table does not name are listed, but for the empty ones that end a part.
     """
     import h5py
@@ -286,8 +290,9 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
     found = table(path, ("exam_id", "patient_id", "trace_file", *CODE_CLASSES))
     found, again = once(path, found, "exam_id")
     yield from again
-    flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
-    labels = [tuple(n for n in CODE_CLASSES if flags[n][i]) for i in range(len(found))]
+    told = {"normal": "normal_ecg", **{name: name for name in CODE_CLASSES}}
+    flags = {name: true(found[column]).to_numpy() for name, column in told.items() if column in found}
+    labels = [tuple(name for name, flag in flags.items() if flag[i]) for i in range(len(found))]
     exams = dict(zip(found["exam_id"], zip(found["patient_id"], labels, found["trace_file"], strict=True), strict=True))
     for name in sorted(set(found["trace_file"])):
         try:
@@ -362,23 +367,28 @@ def dx_target(year: str) -> Target:
     return Target(tuple(sorted(set(of.values()) - {""})), of=of, without="kept")
 
 
-def _dx(raw: Path, year: str) -> Iterator[Recording]:
+def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
     for header in sorted(raw.rglob("*.hea")):
-        given = comments(header).get("dx", "")
-        labels = tuple(word.strip() for word in given.split(",") if word.strip())
+        locator, said = header.relative_to(raw).as_posix(), comments(header)
+        labels = tuple(word.strip() for word in (said or {}).get("dx", "").split(",") if word.strip())
+        if said is not None and not labels:
+            yield Problem(
+                locator, f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
+            )
+            continue
         # the samples deny the gains of 2020's headers: a unit is 1 uV, as the release of 2021 has it
         scale = 1000.0 if year == "2020" else None
-        yield Recording(header.relative_to(raw).as_posix(), header.stem, labels, units_per_mv=scale)
+        yield Recording(locator, header.stem, labels, units_per_mv=scale)
 
 
 @source(scored=dx_target("2020"))
-def cinc2020(raw: Path) -> Iterator[Recording]:
+def cinc2020(raw: Path) -> Iterator[Recording | Problem]:
     """PhysioNet/CinC Challenge 2020: several databases of 12 leads, SNOMED CT codes in the headers, no patients."""
     yield from _dx(raw, "2020")
 
 
 @source(scored=dx_target("2021"))
-def cinc2021(raw: Path) -> Iterator[Recording]:
+def cinc2021(raw: Path) -> Iterator[Recording | Problem]:
     """PhysioNet/CinC Challenge 2021: several databases of 12 leads, SNOMED CT codes in the headers, no patients."""
     yield from _dx(raw, "2021")
 

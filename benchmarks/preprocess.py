@@ -2,6 +2,7 @@
 
     python benchmarks/preprocess.py
     python benchmarks/preprocess.py --fs 100 --folder /mnt/scratch
+    python benchmarks/preprocess.py --datasets ~/data      # every dataset instead: records a second, failures, memory
 
 The records are 12 leads, 10 s, 500 Hz, format 16, simulated: `--records` headers that share `--files` signal files, so
 that all are in the page cache. Both sides run as processes of their own, on one thread, in turn; figures are medians.
@@ -29,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import config
 import pqrst
 import simulate
-from benchmarks import machine
+from benchmarks import machine, sources
+from benchmarks.machine import REPOSITORY, peak_memory
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 N_SHAPES = 200  # distinct simulated signals; the others are these under other noise
 NOISE_MV = 0.01
 RUNS = 3  # of each script
@@ -116,17 +117,6 @@ def run_preprocess(raw: Path, out: Path, fs: int, seed: int) -> Run:
     return Run(index - started, first - index, last - first, whole, peak)
 
 
-def peak_memory(pid: int) -> float:
-    """Largest resident memory of a process so far; not its rusage, which inherits the parent's."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0.0
-
-
 def run_plain(raw: Path, out: Path, n_records: int, fs: int) -> float:
     command = [sys.executable, str(REPOSITORY / "benchmarks/plain.py"), str(raw), str(out)]
     command += ["--records", str(n_records), "--fs", str(fs)]
@@ -176,7 +166,11 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2_000, help="signal files that they share")
     parser.add_argument("--fs", type=int, default=500, help="rate of the rows, Hz")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
+    parser.add_argument("--datasets", type=Path, metavar="DATA", help="the folder above mitdb/, ptb-xl/ ..., or none")
     options = parser.parse_args()
+    if options.datasets:
+        sources.print_table(options.datasets, options.records, options.folder)
+        return
     few = min(options.files, options.records)
     recipe = config.plain(config.Recipe(fs=options.fs))
     print(machine.describe())

@@ -1,18 +1,12 @@
-"""Every dataset through preprocess.py: records a second, failures by reason, and two large ones that are simulated.
+"""Every dataset through preprocess.py, for benchmarks/preprocess.py --datasets.
 
-    python benchmarks/sources.py FOLDER         # mitdb/, ptb-xl/, ... as their owners publish them
-    python benchmarks/sources.py --simulated 20000
-
-Without FOLDER it takes the variable ECG_TEST_DATA. Simulated are CODE-15% (HDF5 parts of 2,000 exams under gzip) and
-MIMIC-IV-ECG (headers that share 500 signal files). Needs Linux and about 4 GB of disk for a while.
+Simulated are CODE-15% (HDF5 parts of 2,000 exams under gzip) and MIMIC-IV-ECG (headers that share 500 signal files).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,12 +18,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import pqrst
 import simulate
 from benchmarks import machine
-from benchmarks.preprocess import REPOSITORY, peak_memory
+from benchmarks.machine import REPOSITORY, peak_memory
 
 Array = npt.NDArray[Any]
 FOLDERS = {  # below FOLDER; the number of folds, as some are few records
@@ -103,10 +95,12 @@ def write_code15(folder: Path, n_exams: int, signals: list[Array]) -> None:
     folder.mkdir()
     with (folder / "exams.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["exam_id", "age", "is_male", *classes, "patient_id", "trace_file"])
+        table.writerow(["exam_id", "age", "is_male", *classes, "patient_id", "normal_ecg", "trace_file"])
         for number in range(n_exams):
             flags = rng.random(6) < 0.05
-            table.writerow([number + 1, 50, True, *flags, number // 2, f"exams_part{number // PART}.hdf5"])
+            table.writerow(
+                [number + 1, 50, True, *flags, number // 2, not flags.any(), f"exams_part{number // PART}.hdf5"]
+            )
     for start in range(0, n_exams, PART):
         ids = np.arange(start, min(start + PART, n_exams)) + 1
         with h5py.File(folder / f"exams_part{start // PART}.hdf5", "w") as out:
@@ -164,27 +158,17 @@ def print_rates(folder: Path) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=os.environ.get("ECG_TEST_DATA"))
-    parser.add_argument("--simulated", type=int, default=20_000, metavar="N", help="records of each; 0: none")
-    options = parser.parse_args()
+def print_table(data: Path, n_simulated: int, scratch: Path | None) -> None:
+    """Every dataset below `data`, and two large ones that are simulated."""
     print(machine.describe())
     print(f"{'':14}{'records':>9}{'rows':>10}{'s':>8}{'records/s':>10}{'peak MB':>9}")
-    with tempfile.TemporaryDirectory() as name:
-        if options.folder:
-            for dataset, (below, folds) in FOLDERS.items():
-                raw = Path(options.folder) / below
-                if raw.exists():
-                    print_run(dataset, run(dataset, raw, Path(name, dataset), "--data.folds", str(folds)))
-            print_rates(Path(options.folder) / "ptb-xl")
-        if options.simulated:
-            signals = shapes(min(N_SHAPES, options.simulated))
-            for dataset, write in (("code15", write_code15), ("mimic_iv_ecg", write_mimic)):
-                raw = Path(name, f"{dataset}-raw")
-                write(raw, options.simulated, signals)
-                print_run(dataset, run(dataset, raw, Path(name, f"{dataset}-out")))
-
-
-if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        for dataset, (below, folds) in FOLDERS.items():
+            if (data / below).exists():
+                print_run(dataset, run(dataset, data / below, Path(name, dataset), "--data.folds", str(folds)))
+        signals = shapes(min(N_SHAPES, n_simulated))
+        for dataset, write in (("code15", write_code15), ("mimic_iv_ecg", write_mimic)):
+            raw = Path(name, f"{dataset}-raw")
+            write(raw, n_simulated, signals)
+            print_run(dataset, run(dataset, raw, Path(name, f"{dataset}-out")))
+    print_rates(data / "ptb-xl")

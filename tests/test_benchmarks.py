@@ -86,10 +86,9 @@ def test_it_scores_a_folder_and_says_what_is_not_there(mitdb_like, tmp_path):
     assert all(line["f1"] == "" for line in lines if line["rule"] == "from minute 5")  # they last one minute
 
 
-def test_large_datasets_are_simulated_in_their_layout():
-    environment = {**os.environ, "ECG_TEST_DATA": ""}
-    command = [sys.executable, "benchmarks/sources.py", "--simulated", "40"]
-    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+def test_large_datasets_are_simulated_in_their_layout(tmp_path):
+    command = [sys.executable, "benchmarks/preprocess.py", "--datasets", str(tmp_path), "--records", "40"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()[3:] if line[0] != " "}
     assert lines["code15"][1:3] == lines["mimic_iv_ecg"][1:3] == ["40", "40"]
     assert lines["code15"][-1] == lines["mimic_iv_ecg"][-1] == "none"

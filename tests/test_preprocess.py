@@ -337,6 +337,25 @@ def test_detected_peaks_can_be_the_centres(tmp_path, mitdb_like):
     assert len(mine) > 0.95 * len(wfdb.rdann(str(mitdb_like / "106"), "atr").sample)
 
 
+def test_annotated_beats_that_are_not_detected_are_listed(tmp_path, mitdb_like):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    annotation = wfdb.rdann(str(raw / "106"), "atr")
+    between = (annotation.sample[4] + annotation.sample[5]) // 2  # no beat is there
+    samples, symbols = np.append(annotation.sample, between), [*annotation.symbol, "F"]
+    order = np.argsort(samples)
+    wfdb.wrann("106", "atr", samples[order], [symbols[i] for i in order], write_dir=str(raw))
+    usual = run(tmp_path / "a", mitdb_like, "--recipe.centers", "rpeaks")
+    dataset = run(tmp_path / "b", raw, "--recipe.centers", "rpeaks")
+    np.testing.assert_array_equal(dataset.sample, usual.sample)
+    assert "F" not in set(dataset.symbol[dataset.record == b"106.hea"].astype(str))
+    before, after = (dataset.meta[f"classes_{when}"]["F"] for when in ("before", "after"))
+    assert before == after + 1
+    missed = {row["record"]: row for row in failures(tmp_path / "b")}["106.hea"]
+    assert missed["stage"] == "rpeaks"
+    assert "annotated beats were not detected" in missed["reason"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -400,12 +419,26 @@ def write_tiny(folder, n_records):
     return folder
 
 
+def write_tiny_beats(folder, n_records):
+    """Records of one lead and 200 s with a beat a second, all of one signal and with the same annotations, for svdb."""
+    folder.mkdir()
+    fs, n = 100, 20_000
+    (folder / "shared.dat").write_bytes(np.random.default_rng(0).integers(-1000, 1000, n).astype("<i2").tobytes())
+    wfdb.wrann("shared", "atr", np.arange(50, n, fs), ["N", "V"] * (n // fs // 2), write_dir=str(folder))
+    annotations = (folder / "shared.atr").read_bytes()
+    for number in range(n_records):
+        name = f"r{number:05d}"
+        (folder / f"{name}.hea").write_text(f"{name} 1 {fs} {n}\nshared.dat 16 1000/mV 16 0 0 0 0 ECG1\n")
+        (folder / f"{name}.atr").write_bytes(annotations)
+    return folder
+
+
 PEAK = """
-import sys, tracemalloc
+import json, sys, tracemalloc
 import preprocess
-preprocess.PART_BYTES = 100_000
+preprocess.PART_BYTES = 400_000
 for name in ("first", "small", "large"):  # what is made once is made in the first
-    words = ["--data.raw", f"{sys.argv[1]}/raw-{name}", "--recipe.leads", '[["I"]]', "--workers", "1"]
+    words = [*json.loads(sys.argv[2]), "--data.raw", f"{sys.argv[1]}/raw-{name}", "--workers", "1"]
     tracemalloc.start()
     preprocess.main([*words, "--data.dir", f"{sys.argv[1]}/{name}"])
     print("peak", tracemalloc.get_traced_memory()[1])
@@ -414,14 +447,21 @@ for name in ("first", "small", "large"):  # what is made once is made in the fir
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_signals(tmp_path):
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (write_tiny, ["--recipe.leads", '[["I"]]']),  # a row has 2000 bytes
+        (write_tiny_beats, ["--dataset", "svdb", "--recipe.leads", '[["ECG1"]]']),  # a record has 200 rows
+    ],
+)
+def test_memory_does_not_grow_with_the_signals(tmp_path, write, words):
     """In a process of its own: how often garbage is collected depends on all that a process holds."""
     for name, n_records in (("first", 50), ("small", 200), ("large", 2200)):
-        write_tiny(tmp_path / f"raw-{name}", n_records)
-    command = [sys.executable, "-c", PEAK, str(tmp_path)]
+        write(tmp_path / f"raw-{name}", n_records)
+    command = [sys.executable, "-c", PEAK, str(tmp_path), json.dumps(words)]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     _, small, large = (int(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("peak"))
-    assert (large - small) / 2000 < 1000  # a row has 2000 bytes
+    assert (large - small) / 2000 < 1000
 
 
 @pytest.mark.slow

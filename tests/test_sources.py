@@ -241,9 +241,8 @@ def code15(tmp_path, rng):
     flags = {21: "ST", 13: "AF", 11: "", 22: "RBBB", 12: "1dAVb", 14: ""}
     for exam, flag in flags.items():
         part = "exams_part1.hdf5" if exam > 20 else "exams_part0.hdf5"
-        rows.append(
-            [exam, 50, *(str(name == flag) for name in rows[0][2:8]), 5 if exam in (11, 12) else exam, "", part]
-        )
+        patient, normal = 5 if exam in (11, 12) else exam, str(exam == 11)
+        rows.append([exam, 50, *(str(name == flag) for name in rows[0][2:8]), patient, normal, part])
     write_table(raw / "exams.csv", rows)
     return raw
 
@@ -270,6 +269,17 @@ def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
         "exams_part1.hdf5#2",
     }  # named and absent; there and not named; the empty row is neither
     assert "no exam 14" in listed["14"]
+
+
+def test_code15_tells_normal_from_none_of_the_six(code15, tmp_path):
+    table = (code15 / "exams.csv").read_text()
+    (code15 / "exams.csv").write_text(table.replace("12,50,True", "12,50,False"))  # neither normal nor one of the six
+    dataset = run("code15", code15, tmp_path / "out", *TWO, "--data.target", "with_normal")
+    assert dataset.classes == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST", "normal"]
+    told = labels_of(dataset)
+    assert told["exams_part0.hdf5#0"] == ("normal",)
+    assert told["exams_part0.hdf5#1"] == ()
+    assert told["exams_part0.hdf5#2"] == ("AF",)
 
 
 def test_the_padding_of_code15_is_recognised(code15, tmp_path):
@@ -303,6 +313,18 @@ def test_codetest_has_its_own_order_of_labels_and_one_fold(tmp_path, rng):
     dataset = run("codetest", raw, tmp_path / "out")
     assert labels_of(dataset) == {"ecg_tracings.hdf5#0": ("AF",), "ecg_tracings.hdf5#1": ("ST",)}
     assert set(dataset.fold) == {b"test"}
+
+
+def test_the_signal_tells_which_order_of_leads_codetest_has(tmp_path, rng):
+    x = twelve(rng, 4096)
+    order = ["I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4", "V5", "V6"]
+    noted = x[[TWELVE.index(lead) for lead in order]]
+    for name, signal in (("usual", x), ("noted", noted), ("noise", rng.normal(size=x.shape))):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["tracings"] = signal.T[None].astype(np.float32)
+        record = readers.read(f"{tmp_path}/{name}.hdf5#0")
+        assert list(record.leads) == (order if name == "noted" else list(TWELVE))
+        np.testing.assert_array_equal(record.signal, signal.astype(np.float32))
 
 
 # ---------------------------------------------------------------------------------------------- challenges
@@ -421,9 +443,9 @@ def icentia(tmp_path, rng):
         name, n = f"{patient}_s00", 100 * fs
         write_record(folder, name, twelve(rng, n, ["ECG"]), fs, ["ECG"])
         beats = np.arange(fs // 2, n, fs)
-        samples = [0, *beats, 40 * fs, 45 * fs, 80 * fs]
-        symbols = ["+", *("NSVQ"[i % 4] for i in range(len(beats))), "+", "+", "+"]
-        notes = ["(N", *[""] * len(beats), ")", "(AFIB", ")"]
+        samples = [0, *beats, 40 * fs, 45 * fs, 80 * fs, 90 * fs]
+        symbols = ["+", *("NSVQ"[i % 4] for i in range(len(beats))), "+", "+", "+", "+"]
+        notes = ["(N", *[""] * len(beats), ")", "(AFIB", ")", "(N)"]
         order = np.argsort(samples, kind="stable")
         wfdb.wrann(
             name,
@@ -485,6 +507,21 @@ def test_mimic_maps_statements_and_counts_the_rest(tmp_path, rng, capsys):
     assert np.corrcoef(row[aVL, ::1].astype(float)[:1000], signal[5, ::5].astype(float))[0, 1] > 0.3
     dataset = run("mimic_iv_ecg", raw, tmp_path / "b", *TWO, "--data.target", "unlabelled")
     assert dataset.labels.shape == (3, 0)
+
+
+def test_names_of_any_length_are_kept_whole(tmp_path, rng):
+    raw, deep = tmp_path / "raw", "/".join(["a folder with a long name"] * 6)
+    (raw / deep).mkdir(parents=True)
+    rows = [["record", "label", "patient", "fold"]]
+    for name in "abcd":
+        write_record(raw / deep, name, twelve(rng, 1000), 100, TWELVE)
+        rows.append([f"{deep}/{name}", name, "patient " * 9 + name, "a fold with a long name " + str(name < "c")])
+    write_table(raw / "unified_label_mapping.csv", rows)
+    dataset = run("folder", raw, tmp_path / "out", "--data.split", "official")
+    assert dataset.record.astype(str).tolist() == [f"{deep}/{name}.hea" for name in "abcd"]
+    assert dataset.patient.astype(str).tolist() == ["patient " * 9 + name for name in "abcd"]
+    assert {fold.decode() for fold in dataset.fold} == set(dataset.meta["counts"])
+    assert len(dataset.meta["counts"]) == 2
 
 
 def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng, capsys):
