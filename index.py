@@ -30,6 +30,9 @@ from sources import BEAT_SYMBOLS, Problem, Recording, Source, Target
 KEPT_FOLDS = {"patients": {"paced"}, "random_rows": {"paced"}, "dechazal": {"DS2", "paced"}, "official": None}
 
 
+Fold = bytes | NDArray[np.bytes_]  # of a recording, or of each of its rows where a split divides recordings
+
+
 class Failure(NamedTuple):
     record: str
     stage: str
@@ -301,41 +304,44 @@ def unscaled(recipe: dict[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ folds
 
 
-def draw_folds(index: Index, settings: Settings) -> tuple[NDArray[np.bytes_], str | None]:
-    """Fold of every recording, or of every row where a split divides recordings, and what leaks, if anything.
+def draw_folds(index: Index, settings: Settings) -> tuple[list[Fold], str | None]:
+    """Folds of every recording, and what leaks, if anything.
 
     Patients are dealt out one by one, those with the largest share of a rare class first, each to the fold where the
     shares of all classes then lie closest to even. Ties fall by a hash of seed and patient: the same on every machine.
     """
     how, items = settings.data, index.items
     kept = KEPT_FOLDS[how.split]
-    stays = np.array([i.recording.fold is not None and (kept is None or i.recording.fold in kept) for i in items])
+    stays = [item.recording.fold is not None and (kept is None or item.recording.fold in kept) for item in items]
     drawn = [item for item, stay in zip(items, stays, strict=True) if not stay]
     if drawn and kept is None:
         raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")
-    folds = np.array([item.recording.fold or "" for item in items], object)  # text of any length
+    folds: list[Fold] = [(item.recording.fold or "").encode() for item in items]
+    dealt: Iterable[Fold] = ()
     if drawn and how.split == "random_rows":
-        each = [item.n_rows for item in items]
-        folds, stays = np.repeat(folds, each), np.repeat(stays, each)
         recipe = {**config.plain(settings.recipe), "centers": "annotations"}
-        labels = np.concatenate([known(item, index, recipe).labels for item in drawn])
-        folds[~stays] = _deal_rows(labels, how.folds, how.seed)
+        labels = [known(item, index, recipe).labels for item in drawn]
+        of_rows = _deal_rows(np.concatenate(labels), how.folds, how.seed)
+        dealt = np.split(of_rows, np.cumsum([len(each) for each in labels])[:-1])
     elif drawn:
-        folds[~stays] = _deal_patients(drawn, how.folds, how.seed)
+        dealt = _deal_patients(drawn, how.folds, how.seed)
+    for number, fold in zip(np.flatnonzero(~np.array(stays)), dealt, strict=True):
+        folds[number] = fold
     leak = LEAKS.get(how.split)
     if how.split == "dechazal" and not {"201", "202"} <= {Path(i.recording.locator).stem for i in items}:
         leak = None
-    return np.array([fold.encode() for fold in folds]), leak
+    return folds, leak
 
 
-def _deal_patients(items: list[Item], n_folds: int, seed: int) -> list[str]:
+def _deal_patients(items: list[Item], n_folds: int, seed: int) -> list[bytes]:
     """Fold of each recording."""
     number: dict[str, int] = {}  # of each patient
     of_item = [number.setdefault(item.recording.patient, len(number)) for item in items]
     if len(number) < n_folds:
         raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients to draw from")
     counts = np.zeros((len(number), len(items[0].counts) + 1), np.int64)  # (patients, K + 2): classes, none, any
-    np.add.at(counts, of_item, np.array([[*item.counts, item.n_rows] for item in items]))
+    for patient, item in zip(of_item, items, strict=True):
+        counts[patient] += [*item.counts, item.n_rows]
     share = counts / np.maximum(counts.sum(axis=0), 1)
     by_weight = np.lexsort((np.array([_hash(seed, patient) for patient in number]), -share.max(axis=1)))
     filled = np.zeros((n_folds, share.shape[1]))  # share of each class in each fold so far
@@ -346,16 +352,18 @@ def _deal_patients(items: list[Item], n_folds: int, seed: int) -> list[str]:
         fold = growth.argmin()
         filled[fold] += share[patient]
         fold_of[patient] = fold
-    return [str(fold_of[patient]) for patient in of_item]
+    names = [str(fold).encode() for fold in range(n_folds)]
+    return [names[fold_of[patient]] for patient in of_item]
 
 
-def _deal_rows(labels: NDArray[np.uint8], n_folds: int, seed: int) -> list[str]:
+def _deal_rows(labels: NDArray[np.uint8], n_folds: int, seed: int) -> NDArray[np.bytes_]:
     """Fold of each row."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.lexsort(labels[order].T)]  # by class, at random within each
     fold_of = np.empty(len(labels), np.int64)
     fold_of[order] = np.arange(len(labels)) % n_folds
-    return [str(fold) for fold in fold_of]
+    folds: NDArray[np.bytes_] = fold_of.astype("S16")
+    return folds
 
 
 def _hash(seed: int, text: str) -> str:

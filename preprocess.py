@@ -41,8 +41,8 @@ import config
 import pqrst
 import readers
 from config import Settings, Stop
-from index import Beats, Failure, Index, Item, Known, build_index, draw_folds, known, n_rows, nothing, unscaled
-from sources import SOURCES, Recording
+from index import Beats, Failure, Fold, Index, Item, Known, build_index, draw_folds, known, n_rows, nothing, unscaled
+from sources import SOURCES
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
@@ -55,22 +55,21 @@ class Part(NamedTuple):
     """Consecutive recordings whose rows go into one file."""
 
     items: list[Item]
-    folds: NDArray[np.bytes_]  # of every recording, or of every row that the index promises
+    folds: list[Fold]
 
 
-def cut_parts(items: list[Item], folds: NDArray[np.bytes_], row_bytes: int) -> list[Part]:
+def cut_parts(items: list[Item], folds: list[Fold], row_bytes: int) -> list[Part]:
     """Consecutive recordings, so many that a part's signals come to about PART_BYTES."""
-    groups: list[list[Item]] = [[]]
+    parts = [Part([], [])]
     size = 0
-    for item in items:
-        if groups[-1] and size + item.n_rows * row_bytes > PART_BYTES:
-            groups.append([])
+    for item, fold in zip(items, folds, strict=True):
+        if parts[-1].items and size + item.n_rows * row_bytes > PART_BYTES:
+            parts.append(Part([], []))
             size = 0
-        groups[-1].append(item)
+        parts[-1].items.append(item)
+        parts[-1].folds.append(fold)
         size += item.n_rows * row_bytes
-    by_recording = len(folds) == len(items)
-    ends = np.cumsum([len(group) if by_recording else n_rows(group) for group in groups])
-    return [Part(*members) for members in zip(groups, np.split(folds, ends[:-1]), strict=True)]
+    return parts
 
 
 class Batch(NamedTuple):
@@ -87,7 +86,6 @@ def prepare_part(
     part: Part, index: Index, recipe: dict[str, Any], n_threads: int, bar: tqdm[Any], out: NDArray[Any] | None = None
 ) -> Iterator[Batch]:
     """Some recordings at a time through the native chain, their rows one behind the other in `out`, if given."""
-    folds = np.split(part.folds, np.cumsum([1 if len(part.folds) == len(part.items) else i.n_rows for i in part.items]))
     done, step = 0, BATCH * n_threads
     for start in range(0, len(part.items), step):
         some = range(start, min(start + step, len(part.items)))
@@ -113,7 +111,7 @@ def prepare_part(
         prepared = pqrst.prepare(inputs, recipe, centers, out=room, n_threads=n_threads, skip_errors=True)
         problems += [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
         warnings = [(numbers[i], stage, reason) for i, stage, reason in prepared.warnings]
-        members = [(part.items[number].recording, folds[number]) for number in numbers]
+        members = Part([part.items[number] for number in numbers], [part.folds[number] for number in numbers])
         columns = columns_of(prepared, members, [nothing(index.target, recipe), *rows])
         wanted = np.logical_or(columns["labels"].any(axis=1), index.target.without == "kept")
         yield Batch(prepared, columns, wanted, _failures(part, problems), _failures(part, warnings))
@@ -121,26 +119,23 @@ def prepare_part(
         bar.update(len(some))
 
 
-def columns_of(
-    prepared: pqrst.Prepared, members: list[tuple[Recording, NDArray[np.bytes_]]], rows: list[Known]
-) -> dict[str, NDArray[Any]]:
-    """What is stored of each prepared row beside its signal.
-
-    `members`: the recordings with their folds; `rows`: what is known of theirs, after one that is empty.
-    """
-    each = [len(known.labels) for known in rows]
-    at = np.cumsum(each)[prepared.record] + prepared.index  # among all rows that the index promises
+def columns_of(prepared: pqrst.Prepared, members: Part, rows: list[Known]) -> dict[str, NDArray[Any]]:
+    """What is stored of each prepared row beside its signal; `rows` begins with one that is empty."""
+    at = np.cumsum([len(known.labels) for known in rows])[prepared.record] + prepared.index  # among all rows promised
+    folds = [
+        np.full(n_rows, fold) if isinstance(fold, bytes) else fold
+        for (_, n_rows, *_), fold in zip(*members, strict=True)
+    ]
 
     def of_recording(values: Iterable[str]) -> NDArray[np.bytes_]:
         return np.array([value.encode() for value in values], "S")[prepared.record]
 
-    folds = [np.broadcast_to(fold, n) for (_, fold), n in zip(members, each[1:], strict=True)]
     columns: dict[str, NDArray[Any]] = {
         "valid": prepared.valid,
         "lead_mask": prepared.lead_mask,
         "start": prepared.start,
-        "record": of_recording(recording.locator for recording, _ in members),
-        "patient": of_recording(recording.patient for recording, _ in members),
+        "record": of_recording(item.recording.locator for item in members.items),
+        "patient": of_recording(item.recording.patient for item in members.items),
         "fold": np.concatenate([np.zeros(0, "S1"), *folds])[at],
         "labels": np.concatenate([known.labels for known in rows])[at],
         "context": np.zeros((len(at), 0), np.float32),
@@ -481,7 +476,7 @@ def _line(item: Item) -> str:
 
 
 def _stamp(wanted: dict[str, Any], recipe: dict[str, Any], part: Part) -> str:
-    folds = hashlib.sha256(part.folds.tobytes()).hexdigest()
+    folds = hashlib.sha256(b"\n".join(map(bytes, part.folds))).hexdigest()
     text = json.dumps([wanted["version"], wanted["data"], recipe, *map(_line, part.items), folds])
     return hashlib.sha256(text.encode()).hexdigest()
 
