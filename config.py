@@ -228,6 +228,8 @@ class Evaluation(Section):
 class Inference(Section):
     leads: str = ""
     """the lead to use for each slot, e.g. MLII=ECG1,V1=zeros"""
+    fs: float | None = Field(None, gt=0)
+    """rate of a CSV file without a column time, Hz"""
     batch_size: int = Field(512, ge=1)
     """rows at a time"""
 

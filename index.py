@@ -34,6 +34,8 @@ Fold = bytes | NDArray[np.bytes_]  # of a recording, or of each of its rows wher
 
 
 class Failure(NamedTuple):
+    """What was left out, when and why; the same words wherever the raw folder stands."""
+
     record: str
     stage: str
     reason: str
@@ -102,7 +104,7 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
         stage = "index"
         try:
             path = raw / recording.locator
-            info = readers.info(path, recording.units_per_mv)
+            info = readers.info(path, recording.units_per_mv, recording.fs)
             size = info.n_bytes
             if target.rows == "recordings":
                 n, stage = rows_of(info.n_samples, info.fs), "labels"
@@ -123,12 +125,18 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
                     )
             items.append(Item(recording, n, info.fs, size, info.native, counts))
         except (OSError, ValueError) as error:
-            failures.append(Failure(recording.locator, stage, config.one_line(error)))
+            reason = config.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
+            failures.append(Failure(recording.locator, stage, below(raw, reason)))
     warnings = []
     if target.unknown == "counted":  # otherwise each is a failure
         said = unknown.most_common()
         warnings = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in said]
     return Index(raw, items, target, failures, warnings)
+
+
+def below(raw: Path, text: str) -> str:
+    """A message without the path of the raw folder, which may be moved."""
+    return text.replace(f"{raw}/", "")
 
 
 def _target(source: Source, settings: Settings) -> Target:
@@ -153,7 +161,7 @@ def _recordings(source: Source, settings: Settings, raw: Path) -> tuple[list[Rec
     try:
         for entry in source.recordings(raw, **settings.data.arguments):
             if isinstance(entry, Problem):
-                failures.append(Failure(entry.locator, "index", entry.reason))
+                failures.append(Failure(entry.locator, "index", below(raw, entry.reason)))
             else:
                 found.append(entry)
     except FileNotFoundError as error:
@@ -261,7 +269,7 @@ def _detected(
     path: Path, recording: Recording, annotated: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """All detected R peaks, the index of the one nearest to each annotated beat, and whether it is within 150 ms."""
-    record = readers.read(path, recording.units_per_mv)
+    record = readers.read(path, recording.units_per_mv, recording.fs)
     r_peaks = readers.detect(record)
     if len(r_peaks) == 0:
         raise ValueError(f"{path}: no R peak detected")

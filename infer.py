@@ -55,7 +55,7 @@ class Model:
         return bool(self.recipe["window"]["kind"] == "beat")
 
 
-def load_model(run: str | Path | None, record: Path | None = None) -> Model:
+def load_model(run: str | Path | None, record: pqrst.Record | None = None) -> Model:
     """The network of a run.
 
     Parameters
@@ -70,18 +70,16 @@ def load_model(run: str | Path | None, record: Path | None = None) -> Model:
         if run is None and record is not None:
             candidates = [c for c in candidates if _fits(c, record)]
             if not candidates:
-                raise Stop(
-                    f"{record}: no run in runs/ fits its leads {', '.join(pqrst.header(record).leads)}; see --run"
-                )
+                raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; see --run")
         run = candidates[0]
     path = Path(run)
     checkpoint = runs.load_checkpoint(path / "best.pt" if path.is_dir() or not path.suffix else path)
     return Model(str(run), runs.network_of(checkpoint), checkpoint)
 
 
-def _fits(run: Path, record: Path) -> bool:
+def _fits(run: Path, record: pqrst.Record) -> bool:
     slots = runs.load_checkpoint(run / "best.pt")["recipe"]["leads"]
-    return -1 not in pqrst.match_leads(slots, list(pqrst.header(record).leads))
+    return -1 not in pqrst.match_leads(slots, list(record.leads))
 
 
 # ------------------------------------------------------------------------------------------------ one record
@@ -193,7 +191,7 @@ def predict(
 
     Parameters
     ----------
-    record : path of a WFDB header, or a pqrst.Record
+    record : path of a recording, as readers.read takes it, or a pqrst.Record
     run : run folder, checkpoint file or `latest`; None takes the newest run in runs/ that fits
     leads : the lead to use for each slot, e.g. `MLII=ECG1,V1=zeros`
     batch_size : rows at a time
@@ -208,8 +206,7 @@ def predict(
         What the command line prints in one line: unreadable records, leads that do not fit, no checkpoint.
     """
     opened = record if isinstance(record, pqrst.Record) else readers.read(record)
-    model = load_model(run, record if run is None and not isinstance(record, pqrst.Record) else None)  # type: ignore[arg-type]
-    return predict_record(opened, model, leads, batch_size)
+    return predict_record(opened, load_model(run, opened), leads, batch_size)
 
 
 # ------------------------------------------------------------------------------------------------ output
@@ -256,6 +253,8 @@ def annotate(path: Path, result: dict[str, Any], extension: str) -> Path:
     import wfdb  # slow to import, and only this needs it
 
     target = path.with_suffix(f".{extension}")
+    if "#" in path.name:
+        raise Stop(f"--annotate {extension}: {path} is one of many recordings in a file; none can stand beside it")
     if "beats" not in result:
         raise Stop(f"--annotate {extension}: {result['model']['run']} finds no beats; it is a model of whole records")
     if not extension.isalpha():
@@ -272,8 +271,8 @@ def annotate(path: Path, result: dict[str, Any], extension: str) -> Path:
     return target
 
 
-def headers(records: Sequence[Path]) -> list[Path]:
-    """The records named, folders replaced by the headers in them."""
+def recordings(records: Sequence[Path]) -> list[Path]:
+    """The recordings named, folders replaced by the headers in them."""
     found: list[Path] = []
     for path in records:
         if path.is_dir():
@@ -282,28 +281,28 @@ def headers(records: Sequence[Path]) -> list[Path]:
                 raise Stop(f"{path}: no .hea file in it")
             found += inside
         else:
-            found.append(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
+            known = path.suffix in (".hea", ".mat", ".csv") or "#" in path.name
+            found.append(path if known else path.with_name(path.name + ".hea"))
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="infer.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("records", nargs="+", type=Path, help="WFDB headers, or folders of them")
+    parser.add_argument("records", nargs="+", type=Path, help="WFDB headers, folders of them, .mat, .csv, or .hdf5#row")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of standard output")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="also draw the signal and what was found")
     settings, arguments = config.load(parser, argv)
-    paths = headers(arguments.records)
+    paths = recordings(arguments.records)
     if arguments.plot and len(paths) > 1:
         raise Stop("--plot draws one record; several were given")
-    if not paths[0].exists():
-        raise Stop(f"{paths[0]}: no such record")
-    model = load_model(settings.run, paths[0] if settings.run is None else None)
+    fs = settings.inference.fs
+    model = load_model(settings.run, None if settings.run else readers.read(paths[0], fs=fs))
     print(f"model {model.name} ({model.checkpoint['model_name']}); not a medical device", file=sys.stderr)
     results, failed = [], []
     for path in paths:
         try:
-            record = readers.read(path)
+            record = readers.read(path, fs=fs)
             result = predict_record(record, model, settings.inference.leads, settings.inference.batch_size)
             if arguments.annotate:
                 print(f"wrote {annotate(path, result, arguments.annotate)}", file=sys.stderr)

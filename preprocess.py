@@ -40,12 +40,27 @@ from tqdm import tqdm
 import config
 import pqrst
 import readers
-from config import Settings, Stop
-from index import Beats, Failure, Fold, Index, Item, Known, build_index, draw_folds, known, n_rows, nothing, unscaled
+from config import Data, Settings, Stop
+from index import (
+    Beats,
+    Failure,
+    Fold,
+    Index,
+    Item,
+    Known,
+    below,
+    build_index,
+    draw_folds,
+    known,
+    n_rows,
+    nothing,
+    unscaled,
+)
 from sources import SOURCES
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
+MANY = 12  # classes, more than a table has columns for
 FORMAT_VERSION = 1  # of the prepared dataset
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -95,10 +110,10 @@ def prepare_part(
         problems: list[tuple[int, str, str]] = []
         for number in some:
             item = part.items[number]
-            path = index.raw / item.recording.locator
+            recording, path = item.recording, index.raw / item.recording.locator
             try:
                 told = known(item, index, recipe)
-                inputs.append(path if item.native else readers.read(path, item.recording.units_per_mv))
+                inputs.append(path if item.native else readers.read(path, recording.units_per_mv, recording.fs))
             except (OSError, ValueError) as error:
                 problems.append((number, "read", config.one_line(error)))
                 continue
@@ -114,7 +129,8 @@ def prepare_part(
         members = Part([part.items[number] for number in numbers], [part.folds[number] for number in numbers])
         columns = columns_of(prepared, members, [nothing(index.target, recipe), *rows])
         wanted = np.logical_or(columns["labels"].any(axis=1), index.target.without == "kept")
-        yield Batch(prepared, columns, wanted, _failures(part, problems), _failures(part, warnings))
+        failures, warned = (_failures(part, index.raw, entries) for entries in (problems, warnings))
+        yield Batch(prepared, columns, wanted, failures, warned)
         done += len(prepared.rows)
         bar.update(len(some))
 
@@ -147,10 +163,10 @@ def columns_of(prepared: pqrst.Prepared, members: Part, rows: list[Known]) -> di
     return columns
 
 
-def _failures(part: Part, entries: list[tuple[int, str, str]]) -> list[Failure]:
+def _failures(part: Part, raw: Path, entries: list[tuple[int, str, str]]) -> list[Failure]:
     """In the order of the recordings, however they were batched."""
     in_order = sorted(entries, key=itemgetter(0))
-    return [Failure(part.items[number].recording.locator, stage, reason) for number, stage, reason in in_order]
+    return [Failure(part.items[n].recording.locator, stage, below(raw, reason)) for n, stage, reason in in_order]
 
 
 def write_part(path: Path, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
@@ -267,20 +283,20 @@ def up_to_date(folder: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
 
 def summary_of(dataset: dict[str, Any]) -> str:
     """The counts of dataset.json as a table for people."""
-    classes, folds = dataset["classes"], dataset["counts"]
-    width = max(len(name) for name in [*folds, "recordings"]) + 2
-    lines = [f"{'fold':{width}}{'rows':>10}{'patients':>10}" + "".join(f"{name:>9}" for name in classes)]
-    for fold, row in folds.items():
-        counts = "".join(f"{row['classes'][name]:>9,}" for name in classes)
-        lines.append(f"{fold:{width}}{row['rows']:>10,}{row['patients']:>10,}{counts}")
-    before, after = dataset["classes_before"], dataset["classes_after"]
-    lines.append(
-        f"{'recordings':{width}}{dataset['rows_before']:>10,}{'':>10}" + "".join(f"{before[c]:>9,}" for c in classes)
-    )
-    lines.append(
-        f"{'prepared':{width}}{dataset['rows']:>10,}{dataset['patients']:>10,}"
-        + "".join(f"{after[c]:>9,}" for c in classes)
-    )
+    before = {"rows": dataset["rows_before"], "classes": dataset["classes_before"]}
+    after = {"rows": dataset["rows"], "patients": dataset["patients"], "classes": dataset["classes_after"]}
+    folds, totals = dataset["counts"].items(), [*dataset["splits"].items(), ("recordings", before), ("prepared", after)]
+    many = len(dataset["classes"]) > MANY  # a line for each, then, not a column
+    table = [["fold", "rows", "patients", *([] if many else dataset["classes"])]]
+    for name, row in [*folds, *totals]:
+        patients = f"{row['patients']:,}" if "patients" in row else ""
+        counts = [] if many else [f"{n:,}" for n in row["classes"].values()]
+        table.append([name, f"{row['rows']:,}", patients, *counts])
+    if many:
+        table += [[], ["class", *(name for name, _ in totals)]]
+        table += [[c, *(f"{row['classes'][c]:,}" for _, row in totals)] for c in dataset["classes"]]
+    width = max(len(line[0]) for line in table if line) + 2
+    lines = ["".join([line[0].ljust(width), *(cell.rjust(11) for cell in line[1:])]) if line else "" for line in table]
     for what in ("failures", "warnings"):
         if dataset[what]:
             lines.append(
@@ -289,7 +305,9 @@ def summary_of(dataset: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def collect(folder: Path, names: list[str], index: Index) -> tuple[dict[str, Any], list[Failure], list[Failure]]:
+def collect(
+    folder: Path, names: list[str], index: Index, how: Data
+) -> tuple[dict[str, Any], list[Failure], list[Failure]]:
     """Counts, failures and warnings of a whole dataset, read back from its parts."""
     failures, warnings = list(index.failures), list(index.warnings)
     parts: list[dict[str, Any]] = []
@@ -314,20 +332,28 @@ def collect(folder: Path, names: list[str], index: Index) -> tuple[dict[str, Any
     def by_class(n: NDArray[np.int64]) -> dict[str, int]:
         return dict(zip(index.target.classes, map(int, n), strict=True))
 
-    by_fold = {
-        fold.decode(): {"rows": rows[fold], "patients": len(patients[fold]), "classes": by_class(counts[fold])}
-        for fold in sorted(rows, key=lambda f: (len(f), f))
-    }
     none = np.zeros(len(index.target.classes), np.int64)
+
+    def of_folds(some: Iterable[bytes]) -> dict[str, Any]:
+        here = [fold for fold in some if fold in rows]
+        return {
+            "rows": sum(rows[fold] for fold in here),
+            "patients": len(set().union(*(patients[fold] for fold in here))),
+            "classes": by_class(sum((counts[fold] for fold in here), none)),
+        }
+
+    whole, in_order = of_folds(rows), sorted(rows, key=lambda fold: (len(fold), fold))
+    splits = {"train": how.train, "validation": how.validation, "test": how.test}
     numbers = {
         "row_samples": row_samples,
         "rows_before": n_rows(index.items),
-        "rows": sum(rows.values()),
+        "rows": whole["rows"],
         "records": records,
-        "patients": len(set().union(*patients.values())),
+        "patients": whole["patients"],
         "classes_before": by_class(sum((item.counts[:-1] for item in index.items), none)),
-        "classes_after": by_class(sum(counts.values(), none)),
-        "counts": by_fold,
+        "classes_after": whole["classes"],
+        "counts": {fold.decode(): of_folds([fold]) for fold in in_order},
+        "splits": {name: {"of": folds, **of_folds(f.encode() for f in folds)} for name, folds in splits.items()},
         "failures": dict(sorted(Counter(f.stage for f in failures).items())),
         "warnings": dict(sorted(Counter(w.stage for w in warnings).items())),
         "parts": parts,
@@ -411,7 +437,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     del signals
 
     began["summary"] = _now()
-    numbers, failures, warnings = collect(folder, names, index)
+    numbers, failures, warnings = collect(folder, names, index, settings.data)
     if not numbers["rows"]:
         raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0].record}: {failures[0].reason}")
     dataset = {
@@ -472,7 +498,8 @@ def _demo(folder: Path) -> None:
 
 
 def _line(item: Item) -> str:
-    return f"{item.recording} {item.bytes} {item.n_rows}"
+    recording = item.recording._replace(table="", row=0)  # the rows around it do not matter
+    return f"{recording} {item.bytes} {item.n_rows}"
 
 
 def _stamp(wanted: dict[str, Any], recipe: dict[str, Any], part: Part) -> str:

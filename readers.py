@@ -5,6 +5,7 @@ A locator is a path, or `path#row` for a file that holds many recordings.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Info(NamedTuple):
     native: bool  # `pqrst.prepare` can read it by itself, from its path
 
 
-def info(path: str | Path, units_per_mv: float | None = None) -> Info:
+def info(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> Info:
     """Look at a recording; arguments and errors as `read` has them."""
     file, row = _split(path)
     if row is not None:
@@ -51,18 +52,19 @@ def info(path: str | Path, units_per_mv: float | None = None) -> Info:
             units_per_mv is None or set(header.gains) == {units_per_mv}
         )
         return Info(header.fs, header.n_samples, size, native)
-    record = read(file)
+    record = read(file, fs=fs)
     return Info(record.fs, record.n_samples, file.stat().st_size, False)
 
 
-def read(path: str | Path, units_per_mv: float | None = None) -> pqrst.Record:
+def read(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> pqrst.Record:
     """Read one recording.
 
     Parameters
     ----------
-    path : a WFDB header, with or without `.hea`; `.mat` of CPSC 2018 and 2019; `.csv` with a column `time` (s) and one
-        for each lead, named or lead1 to lead12, in mV; `.hdf5#row` of CODE, in mV, without its padding
+    path : a WFDB header, with or without `.hea`; `.mat` of CPSC 2018 and 2019; `.csv` with a column for each lead,
+        named or lead1 to lead12, in mV, and perhaps `time` (s); `.hdf5#row` of CODE, in mV, without its padding
     units_per_mv : of a WFDB record, ADC units per mV, where the header's gains are known to be wrong
+    fs : of a CSV file without times, Hz
 
     Returns
     -------
@@ -82,7 +84,7 @@ def read(path: str | Path, units_per_mv: float | None = None) -> pqrst.Record:
         header = pqrst.header(file)
         record = _read_flac(file, header) if FLAC_FORMATS.intersection(header.formats) else pqrst.read(file)
         return record if units_per_mv is None else _regained(record, np.array(header.gains) / units_per_mv)
-    return _read_csv(file) if file.suffix == ".csv" else _read_mat(file)
+    return _read_csv(file, fs) if file.suffix == ".csv" else _read_mat(file)
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:
@@ -193,22 +195,28 @@ def _read_mat(path: Path) -> pqrst.Record:
     return pqrst.Record(np.ascontiguousarray(signal, np.float32), CPSC_FS, leads, name=str(path))
 
 
-def _read_csv(path: Path) -> pqrst.Record:
+def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
     import pandas as pd  # slow to import, and only these files need it
 
     try:
         table = pd.read_csv(path, skipinitialspace=True)
-        columns = {name: table[name].to_numpy(np.float64) for name in table.columns}
+        columns = {str(name).strip(): table[name].to_numpy(np.float64) for name in table.columns}
     except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
         raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
-    time = next((columns.pop(name) for name in list(columns) if str(name).lower() in ("time", "time_s", "t")), None)
-    if time is None or len(time) < 2 or not (np.diff(time) > 0).all():
-        raise pqrst.FormatError(f"{path}: needs a column `time` (s) that rises, to tell its rate")
-    names = list(columns)
-    if [str(name).lower() for name in names] == [f"lead{i + 1}" for i in range(12)]:
-        names = list(TWELVE_LEADS)
-    if not names:
-        raise pqrst.FormatError(f"{path}: has no columns beside `time`")
-    fs = (len(time) - 1) / (time[-1] - time[0])
-    fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # written to a few digits
-    return pqrst.Record(np.stack(list(columns.values())).astype(np.float32), fs, names, name=str(path))
+    time = next((columns.pop(name) for name in list(columns) if name.lower() in ("time", "time_s", "t")), None)
+    if time is not None:
+        if len(time) < 2 or not (np.diff(time) > 0).all():
+            raise pqrst.FormatError(f"{path}: its column time (s) does not rise, and tells no rate")
+        fs = (len(time) - 1) / (time[-1] - time[0])
+        fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # written to a few digits
+    if fs is None:
+        raise pqrst.FormatError(f"{path}: has no column time (s): its rate must be given")
+    numbered = [re.fullmatch(r"lead_?(\d+)", name.lower()) for name in columns]
+    if any(numbered):
+        numbers = [int(match[1]) if match else 0 for match in numbered]
+        if sorted(numbers) != list(range(1, 13)):
+            raise pqrst.FormatError(f"{path}: has columns {', '.join(columns)}; expected lead1 to lead12, or names")
+        columns = {TWELVE_LEADS[n - 1]: values for n, values in zip(numbers, columns.values(), strict=True)}
+    if not columns:
+        raise pqrst.FormatError(f"{path}: has no columns beside time")
+    return pqrst.Record(np.stack(list(columns.values())).astype(np.float32), fs, list(columns), name=str(path))

@@ -32,6 +32,9 @@ class Recording(NamedTuple):
     fold: str | None = None  # the owner's; None: preprocess.py draws one
     annotations: str | None = None  # extension of the file with beats and rhythms
     units_per_mv: float | None = None  # where the header's gain is known to be wrong
+    fs: float | None = None  # where the file does not say
+    table: str = ""  # which names it, and in which row, for what may go wrong with it
+    row: int = 0
 
 
 class Problem(NamedTuple):
@@ -99,7 +102,7 @@ def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **
 
 
 def table(path: Path, columns: tuple[str, ...], **how: Any) -> pd.DataFrame:
-    """A CSV file as text; a column that is missing stops the program."""
+    """A CSV file as text, indexed by its rows as spreadsheets number them; a missing column stops the program."""
     import pandas as pd  # slow to import; beats need no table
 
     try:
@@ -108,6 +111,7 @@ def table(path: Path, columns: tuple[str, ...], **how: Any) -> pd.DataFrame:
         raise Stop(f"{path}: not a CSV table: {error}") from error
     if missing := [column for column in columns if column not in found.columns]:
         raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
+    found.index += 1 if how.get("header", 0) is None else 2
     return found
 
 
@@ -115,11 +119,7 @@ def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[
     """The table without the rows that name a recording again, and a line for each of those; the first one counts."""
     again = found[key].duplicated()
     names = found.loc[again, key].items()
-    problems = [
-        Problem(str(name), f"{path}, row {int(str(row)) + 2}: names {name} again; the first counts")  # the header is 1
-        for row, name in names
-    ]
-    return found[~again], problems
+    return found[~again], [Problem(str(n), f"{path}, row {row}: names {n} again; the first counts") for row, n in names]
 
 
 def true(column: pd.Series[str]) -> pd.Series[bool]:
@@ -230,10 +230,11 @@ def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
     found, again = once(path, found, "ecg_id")
     yield from again
     columns = (found[name].tolist() for name in (column, "patient_id", "scp_codes", "strat_fold"))
-    for name, patient, statements, fold in zip(*columns, strict=True):
+    for row, name, patient, statements, fold in zip(found.index, *columns, strict=True):
         # a Python dictionary in a cell: the codes are its quoted words
         labels = tuple(re.findall(r"'([^']+)'", statements))
-        yield Recording(f"{name}.hea", patient.removesuffix(".0"), labels, fold.removesuffix(".0"))
+        whose, group = patient.removesuffix(".0"), fold.removesuffix(".0")
+        yield Recording(f"{name}.hea", whose, labels, group, table=str(path), row=row)
 
 
 PTB_DIAGNOSES = {
@@ -293,7 +294,8 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
     told = {"normal": "normal_ecg", **{name: name for name in CODE_CLASSES}}
     flags = {name: true(found[column]).to_numpy() for name, column in told.items() if column in found}
     labels = [tuple(name for name, flag in flags.items() if flag[i]) for i in range(len(found))]
-    exams = dict(zip(found["exam_id"], zip(found["patient_id"], labels, found["trace_file"], strict=True), strict=True))
+    columns = (found["patient_id"], labels, found["trace_file"], found.index)
+    exams = dict(zip(found["exam_id"], zip(*columns, strict=True), strict=True))
     for name in sorted(set(found["trace_file"])):
         try:
             with h5py.File(raw / name, "r") as file:
@@ -304,23 +306,25 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
             continue
         for row, exam in enumerate(ids):
             if exam in exams and exams[exam][2] == name:
-                patient, own, _ = exams.pop(exam)
-                yield Recording(f"{name}#{row}", patient, own)
+                patient, own, _, line = exams.pop(exam)
+                yield Recording(f"{name}#{row}", patient, own, table=str(path), row=line)
             elif exam != "0":
                 yield Problem(f"{name}#{row}", f"{path}: has no row for exam {exam} of {name}")
-        for exam in [exam for exam, (_, _, part) in exams.items() if part == name]:
-            yield Problem(exam, f"{raw / name}: has no exam {exam}, which {path} names")
+        for exam, line in [(exam, line) for exam, (_, _, part, line) in exams.items() if part == name]:
+            yield Problem(exam, f"{raw / name}: has no exam {exam}, which {path} names in row {line}")
 
 
 @source(CODE_CLASSES)
 def codetest(raw: Path) -> Iterator[Recording]:
     """CODE-test: 827 exams of other patients with the labels of a committee, for testing only: one fold, `test`."""
     below = "data/" if (raw / "data" / "annotations").is_dir() else ""  # as its archive unpacks
-    found = table(raw / below / "annotations" / "gold_standard.csv", CODE_CLASSES)
+    path = raw / below / "annotations" / "gold_standard.csv"
+    found = table(path, CODE_CLASSES)
     flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
     for row in range(len(found)):
         labels = tuple(name for name in CODE_CLASSES if flags[name][row])
-        yield Recording(f"{below}ecg_tracings.hdf5#{row}", f"row {row}", labels, "test")
+        place = f"{below}ecg_tracings.hdf5#{row}"
+        yield Recording(place, f"row {row}", labels, "test", table=str(path), row=int(found.index[row]))
 
 
 # ------------------------------------------------------------------------------------------------ challenges
@@ -338,9 +342,9 @@ def cpsc2018(raw: Path) -> Iterator[Recording | Problem]:
     found = table(reference, columns)
     found, again = once(reference, found, "Recording")
     yield from again
-    for name, *labels in zip(*(found[column].tolist() for column in columns), strict=True):
+    for row, name, *labels in zip(found.index, *(found[column].tolist() for column in columns), strict=True):
         given = tuple(label.strip() for label in labels if label.strip())
-        yield Recording(paths.get(name, f"{name}.mat"), name, given)
+        yield Recording(paths.get(name, f"{name}.mat"), name, given, table=str(reference), row=row)
 
 
 @source(("N", "A", "O", "~"), "multiclass")
@@ -355,8 +359,8 @@ def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
     found = table(reference, ("record", "label"), names=["record", "label"], header=None)
     found, again = once(reference, found, "record")
     yield from again
-    for name, label in zip(found["record"].tolist(), found["label"].tolist(), strict=True):
-        yield Recording(paths.get(name, f"{name}.hea"), name, (label.strip(),))
+    for row, name, label in zip(found.index, found["record"].tolist(), found["label"].tolist(), strict=True):
+        yield Recording(paths.get(name, f"{name}.hea"), name, (label.strip(),), table=str(reference), row=row)
 
 
 def dx_target(year: str) -> Target:
@@ -413,18 +417,19 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     columns = [f"report_{number}" for number in range(18)]
     measured = table(raw / "machine_measurements.csv", ("study_id", *columns), usecols=["study_id", *columns])
     reports = dict(zip(measured["study_id"], zip(*(measured[c] for c in columns), strict=True), strict=True))
-    for subject, study, place in zip(found["subject_id"], found["study_id"], found["path"], strict=True):
+    whose = (found["subject_id"], found["study_id"], found["path"])
+    for row, subject, study, place in zip(found.index, *whose, strict=True):
         statements = tuple(s.strip().rstrip(".").lower() for s in reports.get(study, ()) if s.strip())
-        yield Recording(f"{place}.hea", subject, statements)
+        yield Recording(f"{place}.hea", subject, statements, table=str(path), row=row)
 
 
 @source(labels=Target(()))
-def folder(raw: Path, default_label: str = "") -> Iterator[Recording | Problem]:
+def folder(raw: Path, default_label: str = "", fs: float | None = None) -> Iterator[Recording | Problem]:
     """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
 
     A record may be named with either slash, without its suffix or its folder; `dataset` is a folder that it lies under,
     or empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used if there.
-    Without the table every recording gets `default_label`, if that is named.
+    Without the table every recording gets `default_label`, if that is named. `fs`: rate of CSV files without times.
     """
     path = raw / "unified_label_mapping.csv"
     paths = [p.relative_to(raw).as_posix() for s in (".hea", ".csv", ".mat") for p in sorted(raw.rglob(f"*{s}"))]
@@ -433,7 +438,7 @@ def folder(raw: Path, default_label: str = "") -> Iterator[Recording | Problem]:
     if not path.exists():
         if not default_label:
             raise Stop(f'{path}: not there; or name one label for all: --data.arguments \'{{"default_label": "X"}}\'')
-        yield from (Recording(p, p[:-4], (default_label,)) for p in paths)
+        yield from (Recording(p, p[:-4], (default_label,), fs=fs) for p in paths)
         return
     found = table(path, ("record", "label"))
     tails: dict[str, list[str]] = {}  # every end of every path, with and without its suffix
@@ -444,23 +449,25 @@ def folder(raw: Path, default_label: str = "") -> Iterator[Recording | Problem]:
             for name in {tail, tail[:-4]}:
                 tails.setdefault(name, []).append(p)
     named: dict[str, list[Any]] = {}
-    for number, row in enumerate(found.to_dict("records")):
+    for number, row in zip(found.index, found.to_dict("records"), strict=True):
         name = row["record"].strip().replace("\\", "/").strip("/").removesuffix(".dat").lower()
         below = row.get("dataset", "").strip().replace("\\", "/").strip("/").lower()
         matches = [p for p in tails.get(name, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
         matches = matches or tails.get(f"{below}/{name}", [])
         if len(matches) != 1:
             why = f"could be {', '.join(matches[:3])}" if matches else "is not there"
-            yield Problem(row["record"], f"{path}, row {number + 2}: {row['record']} {why}")
+            yield Problem(row["record"], f"{path}, row {number}: {row['record']} {why}")
             continue
-        named.setdefault(matches[0], []).append(row)
+        named.setdefault(matches[0], []).append({**row, "row": number})
     for p in paths:
         if p not in named:
             yield Problem(p, f"{path}: has no row for {p}")
             continue
         rows = named[p]
         labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))
-        yield Recording(p, rows[0].get("patient") or p[:-4], labels, rows[0].get("fold") or None)
+        first = rows[0]
+        whose, group = first.get("patient") or p[:-4], first.get("fold") or None
+        yield Recording(p, whose, labels, group, fs=fs, table=str(path), row=first["row"])
 
 
 @source(CODE_CLASSES)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import wfdb
@@ -253,6 +254,27 @@ def test_flac_is_read_through_wfdb(real_data):
 
 
 @pytest.mark.slow
+def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, tmp_path, monkeypatch, capsys):
+    header = sorted(demo_folder.glob("*.hea"))[0]
+    record = readers.read(header)
+    np.savetxt(tmp_path / "a.csv", record.signal.T, delimiter=",", header=",".join(record.leads), comments="")
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["tracings"] = np.zeros((2, 4096, 12), np.float32)
+        file["tracings"][1, 100:4000] = record.signal[:, :3900].T
+    with pytest.raises(ValueError, match="its rate must be given"):
+        main(capsys, tmp_path / "a.csv", "--run", demo_run)
+    expected = predict(header, run=demo_run)["findings"]
+    words = [tmp_path / "a.csv", "--inference.fs", str(record.fs), "--format", "json"]
+    assert json.loads(main(capsys, *words, "--run", demo_run).out)["findings"] == expected
+    monkeypatch.chdir(demo_run.parent)
+    (demo_run.parent / "runs").mkdir(exist_ok=True)
+    (demo_run.parent / "runs/demo").symlink_to(demo_run)
+    result = json.loads(main(capsys, f"{tmp_path}/a.hdf5#1", "--format", "json").out)  # and the run that fits is found
+    assert (result["fs"], result["duration_s"]) == (400, 3900 / 400)
+    with pytest.raises(Stop, match="one of many recordings"):
+        main(capsys, f"{tmp_path}/a.hdf5#1", "--annotate", "qrs")
+
+
 def test_real_records_are_predicted(beat_run, real_data):
     result = predict(real_data / "mitdb/119", run=beat_run)
     assert abs(len(result["beats"]) - 1987) <= 5  # beats in the reference annotation

@@ -143,7 +143,9 @@ def test_ptbxl_aggregates_as_the_benchmark(ptbxl, tmp_path, target, expected):
     assert dict(zip(dataset.record.astype(str), dataset.fold.astype(str))) == {r: str(int(r[-11:-7])) for r in named}
     listed = failures(tmp_path / "out")
     assert len(listed) == 5 - len(expected)
-    assert "no such header" in listed["records100/00000/00005_lr.hea"]
+    absent = listed["records100/00000/00005_lr.hea"]
+    assert "no such header" in absent
+    assert absent.endswith("(ptbxl_database.csv, row 6)")
 
 
 def test_ptbxl_at_500_hz_is_the_other_file(ptbxl, tmp_path):
@@ -167,7 +169,32 @@ def test_a_statement_nobody_knows_is_listed_with_its_record(ptbxl, tmp_path):
     path.write_text(path.read_text().replace("'IMI'", "'XYZ'"))
     dataset = run("ptbxl", ptbxl, tmp_path / "out")
     assert "records100/00000/00002_lr.hea" not in labels_of(dataset)
-    assert "'XYZ' is not known" in failures(tmp_path / "out")["records100/00000/00002_lr.hea"]
+    reason = failures(tmp_path / "out")["records100/00000/00002_lr.hea"]
+    assert "'XYZ' is not known" in reason
+    assert reason.endswith("(ptbxl_database.csv, row 3)")
+
+
+def test_a_raw_folder_that_was_moved_is_the_same_dataset(ptbxl, tmp_path, capsys):
+    run("ptbxl", ptbxl, tmp_path / "out")
+    before = (tmp_path / "out/failures.csv").read_text()
+    ptbxl.rename(tmp_path / "moved")
+    run("ptbxl", tmp_path / "moved", tmp_path / "out")
+    assert "is up to date" in capsys.readouterr().err
+    run("ptbxl", tmp_path / "moved", tmp_path / "again")
+    assert (tmp_path / "again/failures.csv").read_text() == before
+
+
+def test_the_summary_counts_by_fold_and_by_split(ptbxl, tmp_path, capsys):
+    dataset = run("ptbxl", ptbxl, tmp_path / "out", "--data.validation", "9", "--data.test", "4")
+    splits = dataset.meta["splits"]
+    assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [3, 0, 1]
+    assert splits["train"]["classes"] == {"NORM": 1, "MI": 1, "STTC": 1, "CD": 1, "HYP": 1}
+    printed = capsys.readouterr().out
+    assert ["test", "1", "1", "0", "0", "1", "1", "0"] in [line.split() for line in printed.splitlines()]
+    run("ptbxl", ptbxl, tmp_path / "all", "--data.target", "all")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["class", "train", "validation", "test", "recordings", "prepared"] in lines
+    assert len([line for line in lines if len(line) == 6]) == 1 + 71
 
 
 def test_what_is_prepared_can_be_learnt_and_predicted(ptbxl, tmp_path):
@@ -565,8 +592,10 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lead1,lead2\n1,2\n", "needs a column `time`"),
-        ("time,I\n0,1\n0,2\n", "that rises"),
+        ("I,II\n1,2\n", r"no column time \(s\): its rate must be given"),
+        ("time,lead1,lead2\n0,1,2\n1,1,2\n", "columns lead1, lead2; expected lead1 to lead12"),
+        ("time,lead1,II\n0,1,2\n1,1,2\n", "expected lead1 to lead12, or names"),
+        ("time,I\n0,1\n0,2\n", "does not rise"),
         ("time,I\n0,x\n1,y\n", "not a table of numbers"),
         ("time\n0\n1\n", "no columns beside"),
         ("", "not a table"),
@@ -587,6 +616,21 @@ def test_a_csv_and_a_record_of_the_same_signal_are_equal(tmp_path, rng):
     a, b = readers.read(tmp_path / "a.hea"), readers.read(tmp_path / "b.csv")
     assert (a.fs, a.leads) == (b.fs, b.leads)
     np.testing.assert_allclose(a.signal, b.signal, atol=1e-6)
+
+
+def test_numbered_leads_of_a_csv_without_times_are_found_by_number(tmp_path, rng):
+    x = np.round(twelve(rng, 1000), 3)
+    order = sorted(range(12), key=lambda n: f"lead{n + 1}")  # 1, 10, 11, 12, 2, ...
+    heading = ",".join(f"lead{n + 1}" for n in order)
+    (tmp_path / "raw").mkdir()
+    np.savetxt(tmp_path / "raw/a.csv", x[order].T, delimiter=",", header=heading, comments="", fmt="%.3f")
+    record = readers.read(tmp_path / "raw/a.csv", fs=250)
+    assert (record.fs, tuple(record.leads)) == (250, tuple(TWELVE[n] for n in order))
+    np.testing.assert_array_equal(record.signal, x[order].astype(np.float32))
+    write_table(tmp_path / "raw/unified_label_mapping.csv", [["record", "label", "fold"], ["a", "x", "1"]])
+    words = ["--data.split", "official", "--data.arguments", '{"fs": 250}', "--recipe.fs", "250"]
+    dataset = run("folder", tmp_path / "raw", tmp_path / "out", *words)
+    assert dataset.valid.tolist() == [[0, 1000]]
 
 
 def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
