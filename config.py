@@ -12,8 +12,10 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -283,6 +285,28 @@ def script(main: Callable[[], Any]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A name to write under, renamed to `path` when all is written: a kill never leaves half a file.
+
+    Raises
+    ------
+    Stop
+        It cannot be written, on a full disk for one; nothing is left then.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # h5py and torch raise either
+        told = re.search(r"error message = '([^']*)'", str(error))  # of HDF5, among much else
+        raise Stop(
+            f"{path}: cannot be written: {told[1] if told else getattr(error, 'strerror', None) or error}"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def one_line(error: Exception) -> str:

@@ -28,6 +28,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+import config
 from data import Prepared
 
 Array = npt.NDArray[Any]
@@ -408,8 +409,8 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    """Write aside and rename. No date or version inside: the same numbers give the same file."""
+    """No date or version inside: the same numbers give the same file."""
     path = Path(path)
-    aside = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(aside, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
-    aside.replace(path)
+    with config.aside(path) as temporary:
+        kind = path.suffix[1:]
+        figure.savefig(temporary, format=kind, dpi=150, metadata={"Software": None} if kind == "png" else None)

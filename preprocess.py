@@ -170,24 +170,18 @@ def _failures(part: Part, raw: Path, entries: list[tuple[int, str, str]]) -> lis
 
 
 def write_part(path: Path, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
-    """Write the rows that the batches have put into `signals`, under a temporary name until the part is whole."""
+    """Write the rows that the batches have put into `signals`."""
     whole = list(batches)
     wanted = np.concatenate([batch.wanted for batch in whole])
     signals = signals[: len(wanted)]
-    temporary = path.with_suffix(".tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
-            for name in whole[0].columns:
-                values = np.concatenate([batch.columns[name] for batch in whole])
-                file.create_dataset(name, data=values[wanted], track_times=False)
-            file.attrs["stamp"] = stamp
-            for what in ("failures", "warnings"):
-                file.attrs[what] = json.dumps([entry for batch in whole for entry in getattr(batch, what)])
-    except OSError:  # such as a full disk
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
+    with config.aside(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
+        for name in whole[0].columns:
+            values = np.concatenate([batch.columns[name] for batch in whole])
+            file.create_dataset(name, data=values[wanted], track_times=False)
+        file.attrs["stamp"] = stamp
+        for what in ("failures", "warnings"):
+            file.attrs[what] = json.dumps([entry for batch in whole for entry in getattr(batch, what)])
 
 
 def dataset_scale(parts: list[Part], index: Index, recipe: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -410,7 +404,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     names = [f"part-{number:05d}.h5" for number in range(len(parts))]
     if rank == 0:
         (folder / "dataset.json").unlink(missing_ok=True)  # first, so that what is half done never looks whole
-        for stale in {path for path in folder.glob("part-*.*") if path.stem + ".h5" not in names}:
+        for stale in {path for path in folder.glob("part-*") if path.name.removesuffix(".tmp") not in names}:
             stale.unlink(missing_ok=True)
     if recipe["scale"]["over"] == "dataset" and recipe["scale"]["kind"] != "none":
         recipe = dataset_scale(parts, index, recipe, settings)
@@ -517,10 +511,8 @@ def _has_stamp(path: Path, stamp: str) -> bool:
 
 
 def _write(path: Path, write: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with config.aside(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write(file)
-    temporary.replace(path)
 
 
 def inspect(folder: Path) -> None:

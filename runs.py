@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
+import config
 import models
 from config import Stop
 from data import Batch
@@ -27,10 +28,9 @@ def settings_tree(folder: Path) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Written aside, then renamed: a kill never leaves half a file."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(checkpoint, temporary)
-    temporary.replace(path)
+    """A kill never leaves half a file."""
+    with config.aside(path) as temporary:
+        torch.save(checkpoint, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -34,6 +34,8 @@ import numpy.typing as npt
 import wfdb
 from tqdm import tqdm
 
+import config
+
 Floats = npt.NDArray[np.float64]
 Row = dict[str, str | int]
 
@@ -574,12 +576,10 @@ def write_demo(
                     rows += found
                     progress.update()
 
-    aside = folder / "records.csv.part"
-    with aside.open("w", newline="") as file:
+    with config.aside(index) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    aside.replace(index)
     return rows
 
 

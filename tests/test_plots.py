@@ -27,7 +27,7 @@ def assert_drawn(path):
     picture = imread(path)[:, :, :3]  # (height, width, 3), 0..1
     assert picture.shape[0] > 200 and picture.shape[1] > 200
     assert picture.std() > 0.01
-    assert not list(path.parent.glob("*.part.*"))
+    assert not list(path.parent.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("task", TASKS)

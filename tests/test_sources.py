@@ -797,17 +797,21 @@ def test_a_download_ends_where_the_recordings_are_sought(monkeypatch, tmp_path, 
     assert len(data.Prepared(tmp_path / "out")) > 100
 
 
-def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path, monkeypatch):
-    import errno
-
-    def full(self, *_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device", "part-00000.tmp")
-
+def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
+    """A quota on the size of files: HDF5 finds out when it writes, or as late as when it closes the file."""
     words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.File, "create_dataset", full)
-        with pytest.raises(OSError, match="No space left"):
-            preprocess.main(words)
-    assert not [path.name for path in (tmp_path / "out").iterdir()]
+    script = (
+        "import resource, sys, config, preprocess\nresource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+    )
+    script += "config.script(lambda: preprocess.main(sys.argv[2:]))"
+    preprocess.main([*words[:-1], str(tmp_path / "whole")])
+    (size,) = (part.stat().st_size for part in (tmp_path / "whole").glob("part-*"))
+    for quota in (0, size // 2, size - 100):
+        command = [sys.executable, "-c", script, str(quota), *words]
+        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        last = result.stderr.splitlines()[-1]
+        assert last == f"error: {tmp_path}/out/part-00000.h5: cannot be written: File too large"
+        assert not [path.name for path in (tmp_path / "out").iterdir()]
     preprocess.main(words)
     assert len(data.Prepared(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))
