@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -411,9 +411,14 @@ def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _unknown(what: str, name: str, valid: Sequence[str] | dict[str, Any]) -> str:
+def _unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    return f"unknown {what} {name}{nearest(name, valid)}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing if no valid name is near."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.3)
-    return f"unknown {what} {name}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,6 @@ What an interrupted run has left (`NAME.part`) is where the next one goes on. On
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -30,6 +29,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
+import config
 from config import Stop
 
 PHYSIONET = "https://physionet.org/files"
@@ -103,9 +103,7 @@ def download(name: str, folder: Path, home: str | None = None, n_parallel: int =
         A file that cannot be written; what is there of it stays for the next run.
     """
     if name not in HOMES:
-        near = difflib.get_close_matches(name, HOMES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise Stop(f"{name}: its home is not known ({', '.join(HOMES)}){hint}")
+        raise Stop(f"{name}: its home is not known ({', '.join(HOMES)}){config.nearest(name, HOMES)}")
     home = home or HOMES[name]
     if HOMES[name].startswith(ZENODO):
         table, files_of = File("zenodo.json", home), _zenodo

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import hashlib
 import json
 import math
@@ -361,9 +360,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     rank, n_ranks = rank_of()
     folder, name = settings.data_dir, settings.data.name
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){hint}")
+        raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){config.nearest(name, SOURCES)}")
     raw = raw_folder(settings)
     if name == "demo" and not settings.data.raw:
         _demo(raw)
