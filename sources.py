@@ -400,6 +400,15 @@ def cinc2021(raw: Path) -> Iterator[Recording | Problem]:
 # ------------------------------------------------------------------------------------------------ others
 
 
+@cache
+def _phrases(statement: str) -> tuple[str, ...]:
+    """A statement as codes.csv has it, or what it joins: `sinus rhythm with PAC(s)` says two things."""
+    statement = statement.strip(" .*-").lower()
+    if not statement or statement in codes("mimic", "findings"):
+        return (statement,) if statement else ()
+    return tuple(re.split(r" +(?:with|and) +", statement))
+
+
 @source(
     findings=target_of("mimic", "findings", unknown="counted"),
     unlabelled=Target((), of={}, without="kept", unknown="counted"),
@@ -407,7 +416,8 @@ def cinc2021(raw: Path) -> Iterator[Recording | Problem]:
 def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     """MIMIC-IV-ECG 1.0: 800,000 recordings of 12 leads at 500 Hz, 10 s, with the machine's statements.
 
-    Statements that codes.csv does not list are counted, not used; recordings whose statements give no class are left
+    A statement counts if codes.csv lists it, or the phrases that it joins; what is possible, probable or borderline
+    is no finding. Others are counted, not used; recordings whose statements give no class are left
     out, or kept with the target `unlabelled`, which has none.
     """
     path = raw / "record_list.csv"
@@ -419,7 +429,7 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     reports = dict(zip(measured["study_id"], zip(*(measured[c] for c in columns), strict=True), strict=True))
     whose = (found["subject_id"], found["study_id"], found["path"])
     for row, subject, study, place in zip(found.index, *whose, strict=True):
-        statements = tuple(s.strip().rstrip(".").lower() for s in reports.get(study, ()) if s.strip())
+        statements = tuple(dict.fromkeys(phrase for line in reports.get(study, ()) for phrase in _phrases(line)))
         yield Recording(f"{place}.hea", subject, statements, table=str(path), row=row)
 
 
