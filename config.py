@@ -232,6 +232,8 @@ class Inference(Section):
     """the lead to use for each slot, e.g. MLII=ECG1,V1=zeros"""
     fs: float | None = Field(None, gt=0)
     """rate of a CSV file without a column time, Hz"""
+    units_per_mv: float | None = Field(None, gt=0)
+    """of the stored values, where a header is wrong or missing: 1000 for uV"""
     batch_size: int = Field(512, ge=1)
     """rows at a time"""
 

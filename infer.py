@@ -296,14 +296,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = recordings(arguments.records)
     if arguments.plot and len(paths) > 1:
         raise Stop("--plot draws one record; several were given")
-    fs = settings.inference.fs
-    model = load_model(settings.run, None if settings.run else readers.read(paths[0], fs=fs))
+    how = settings.inference
+    model = load_model(settings.run, None if settings.run else readers.read(paths[0], how.units_per_mv, how.fs))
     print(f"model {model.name} ({model.checkpoint['model_name']}); not a medical device", file=sys.stderr)
     results, failed = [], []
     for path in paths:
         try:
-            record = readers.read(path, fs=fs)
-            result = predict_record(record, model, settings.inference.leads, settings.inference.batch_size)
+            record = readers.read(path, how.units_per_mv, how.fs)
+            result = predict_record(record, model, how.leads, how.batch_size)
             if arguments.annotate:
                 print(f"wrote {annotate(path, result, arguments.annotate)}", file=sys.stderr)
             if arguments.plot:

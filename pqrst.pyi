@@ -367,7 +367,7 @@ def match_leads(
     For each slot the index of the lead that fills it, or -1.
 
     Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare
-    without regard to case.
+    without regard to case, or to what only says that it is a lead: `ECG I`, `ecg_i` and `Lead I` are `I`.
     """
 
 def minmax(x: typing.Any) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:

@@ -63,7 +63,7 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     ----------
     path : a WFDB header, with or without `.hea`; `.mat` of CPSC 2018 and 2019; `.csv` with a column for each lead,
         named or lead1 to lead12, in mV, and perhaps `time` (s); `.hdf5#row` of CODE, in mV, without its padding
-    units_per_mv : of a WFDB record, ADC units per mV, where the header's gains are known to be wrong
+    units_per_mv : of the values as they are stored, where a header's gains are wrong or there is no header: 1000 for uV
     fs : of a CSV file without times, Hz
 
     Returns
@@ -78,13 +78,19 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
         Also as pqrst.FormatError: the file is damaged or of an unknown format; the message names it.
     """
     file, row = _split(path)
+    units: float | NDArray[np.float64] = 1.0  # per mV, by which the values were divided
     if row is not None:
-        return _read_code(file, row)
-    if _is_wfdb(file):
+        record = _read_code(file, row)
+    elif _is_wfdb(file):
         header = pqrst.header(file)
+        units = np.array(header.gains)[:, None]
         record = _read_flac(file, header) if FLAC_FORMATS.intersection(header.formats) else pqrst.read(file)
-        return record if units_per_mv is None else _regained(record, np.array(header.gains) / units_per_mv)
-    return _read_csv(file, fs) if file.suffix == ".csv" else _read_mat(file)
+    else:
+        record = _read_csv(file, fs) if file.suffix == ".csv" else _read_mat(file)
+    if units_per_mv is None:
+        return record
+    signal = (record.signal * (units / units_per_mv)).astype(np.float32)
+    return pqrst.Record(signal, record.fs, record.leads, units=list(record.units), name=record.name)
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:
@@ -105,11 +111,6 @@ def _is_wfdb(path: Path) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ formats
-
-
-def _regained(record: pqrst.Record, factors: NDArray[np.float64]) -> pqrst.Record:
-    signal = record.signal * factors.astype(np.float32)[:, None]
-    return pqrst.Record(signal, record.fs, record.leads, units=list(record.units), name=record.name)
 
 
 def _read_flac(path: Path, header: pqrst.Header) -> pqrst.Record:

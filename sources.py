@@ -31,7 +31,7 @@ class Recording(NamedTuple):
     labels: tuple[str, ...] = ()  # of the whole recording, in the owner's words
     fold: str | None = None  # the owner's; None: preprocess.py draws one
     annotations: str | None = None  # extension of the file with beats and rhythms
-    units_per_mv: float | None = None  # where the header's gain is known to be wrong
+    units_per_mv: float | None = None  # of the stored values, where a header is wrong or missing
     fs: float | None = None  # where the file does not say
     table: str = ""  # which names it, and in which row, for what may go wrong with it
     row: int = 0
@@ -434,12 +434,15 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
 
 
 @source(labels=Target(()))
-def folder(raw: Path, default_label: str = "", fs: float | None = None) -> Iterator[Recording | Problem]:
+def folder(
+    raw: Path, default_label: str = "", fs: float | None = None, units_per_mv: float | None = None
+) -> Iterator[Recording | Problem]:
     """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
 
     A record may be named with either slash, without its suffix or its folder; `dataset` is a folder that it lies under,
     or empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used if there.
-    Without the table every recording gets `default_label`, if that is named. `fs`: rate of CSV files without times.
+    Without the table every recording gets `default_label`, if that is named. `fs`: rate of CSV files without times;
+    `units_per_mv`: of the stored values, 1000 for uV, where no header says so.
     """
     path = raw / "unified_label_mapping.csv"
     paths = [p.relative_to(raw).as_posix() for s in (".hea", ".csv", ".mat") for p in sorted(raw.rglob(f"*{s}"))]
@@ -448,7 +451,7 @@ def folder(raw: Path, default_label: str = "", fs: float | None = None) -> Itera
     if not path.exists():
         if not default_label:
             raise Stop(f'{path}: not there; or name one label for all: --data.arguments \'{{"default_label": "X"}}\'')
-        yield from (Recording(p, p[:-4], (default_label,), fs=fs) for p in paths)
+        yield from (Recording(p, p[:-4], (default_label,), fs=fs, units_per_mv=units_per_mv) for p in paths)
         return
     found = table(path, ("record", "label"))
     tails: dict[str, list[str]] = {}  # every end of every path, with and without its suffix
@@ -477,7 +480,7 @@ def folder(raw: Path, default_label: str = "", fs: float | None = None) -> Itera
         labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))
         first = rows[0]
         whose, group = first.get("patient") or p[:-4], first.get("fold") or None
-        yield Recording(p, whose, labels, group, fs=fs, table=str(path), row=first["row"])
+        yield Recording(p, whose, labels, group, None, units_per_mv, fs, str(path), first["row"])
 
 
 @source(CODE_CLASSES)

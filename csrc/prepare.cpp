@@ -40,9 +40,16 @@ struct StageError : std::invalid_argument {
       : std::invalid_argument(text), stage(std::move(stage_name)) {}
 };
 
-std::string lower(std::string text) {
-  for (char& c : text)
+// In lower case and without what only says that it is a lead: `ECG I`, `ecg_i` and `Lead I` are `i`.
+std::string plain_name(std::string text) {
+  for (char& c : text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (c == '_' || c == '\t') c = ' ';
+  }
+  text.erase(0, text.find_first_not_of(' '));
+  text.erase(text.find_last_not_of(' ') + 1);
+  for (const char* word : {"ecg ", "ekg ", "lead "})
+    if (text.compare(0, std::strlen(word), word) == 0) text.erase(0, text.find_first_not_of(' ', std::strlen(word)));
   return text;
 }
 
@@ -364,10 +371,12 @@ std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::strin
                                         const std::vector<std::string>& leads) {
   std::vector<std::ptrdiff_t> chosen(slots.size(), -1);
   std::vector<char> taken(leads.size(), 0);
+  std::vector<std::string> names;
+  for (const auto& lead : leads) names.push_back(plain_name(lead));
   for (std::size_t slot = 0; slot < slots.size(); ++slot)
     for (std::size_t name = 0; name < slots[slot].size() && chosen[slot] < 0; ++name)
       for (std::size_t lead = 0; lead < leads.size() && chosen[slot] < 0; ++lead)
-        if (!taken[lead] && lower(leads[lead]) == lower(slots[slot][name])) {
+        if (!taken[lead] && names[lead] == plain_name(slots[slot][name])) {
           chosen[slot] = static_cast<std::ptrdiff_t>(lead);
           taken[lead] = 1;
         }

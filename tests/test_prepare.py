@@ -153,6 +153,12 @@ def test_slots_take_the_leads_of_every_mitbih_record(leads, chosen):
     assert pqrst.match_leads([["MLII", "II", "V5"], ["V1", "V5", "V2", "V4"]], leads) == chosen
 
 
+@pytest.mark.parametrize("name", ["ECG I", "ecg_i", "Lead I", "EKG Lead I", "LEAD_I", " i "])
+def test_what_only_says_that_it_is_a_lead_does_not_count(name):
+    assert pqrst.match_leads([["I"], ["ECG"]], [name, "ECG"]) == [0, 1]
+    assert pqrst.match_leads([[name]], ["MLI", "ECG1", "-I", "I"]) == [3]
+
+
 def test_a_missing_lead_is_an_error_that_names_both_lists_or_zeros(rng):
     r = record(rng, leads=("II", "X"))
     with pytest.raises(ValueError, match=r"has leads II, X; the recipe's slots accept II\|MLII, V1\|V5"):

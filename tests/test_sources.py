@@ -629,9 +629,20 @@ def test_numbered_leads_of_a_csv_without_times_are_found_by_number(tmp_path, rng
     assert (record.fs, tuple(record.leads)) == (250, tuple(TWELVE[n] for n in order))
     np.testing.assert_array_equal(record.signal, x[order].astype(np.float32))
     write_table(tmp_path / "raw/unified_label_mapping.csv", [["record", "label", "fold"], ["a", "x", "1"]])
-    words = ["--data.split", "official", "--data.arguments", '{"fs": 250}', "--recipe.fs", "250"]
+    words = [
+        "--data.split",
+        "official",
+        "--recipe.fs",
+        "250",
+        "--recipe.bandpass",
+        "null",
+        "--recipe.scale.kind",
+        "none",
+    ]
+    words += ["--recipe.dtype", "float32", "--data.arguments", '{"fs": 250, "units_per_mv": 2}']
     dataset = run("folder", tmp_path / "raw", tmp_path / "out", *words)
     assert dataset.valid.tolist() == [[0, 1000]]
+    np.testing.assert_array_equal(dataset.signals(np.array([0]))[0, :, :1000], (x / 2).astype(np.float32))
 
 
 def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
