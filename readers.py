@@ -87,10 +87,9 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
         record = _read_flac(file, header) if FLAC_FORMATS.intersection(header.formats) else pqrst.read(file)
     else:
         record = _read_csv(file, fs) if file.suffix == ".csv" else _read_mat(file)
-    if units_per_mv is None:
-        return record
-    signal = (record.signal * (units / units_per_mv)).astype(np.float32)
-    return pqrst.Record(signal, record.fs, record.leads, units=list(record.units), name=record.name)
+    if units_per_mv is not None:
+        record.signal[:] = record.signal * (units / units_per_mv)  # its own memory
+    return record
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:

@@ -402,6 +402,19 @@ def test_cinc2021_and_2020_headers_words_and_gains(tmp_path, rng):
     np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
 
 
+def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
+    x = twelve(rng, 1000)
+    write_mat(tmp_path, "a", x, "4880/mV", ["# Dx: 1"])
+    header = tmp_path / "a.hea"
+    lines = header.read_text().splitlines()
+    lines[1] = lines[1].replace(lines[1].split()[6], "1", 1)  # a wrong checksum
+    header.write_text("\n".join(lines) + "\n")
+    record = readers.read(header, units_per_mv=1000)
+    np.testing.assert_allclose(record.signal, np.round(1000 * x) / 1000, rtol=1e-6)
+    assert record.comments == ["Dx: 1"]
+    assert len(record.warnings) == 1
+
+
 def test_cpsc2018_structs_and_headers_are_the_same_recording(tmp_path, rng):
     from scipy.io import savemat
 
