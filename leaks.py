@@ -35,9 +35,7 @@ Ints = NDArray[np.int64]
 
 HEAD_S = 12.0  # of a row that its fingerprint sees
 BAND_HZ = (1.0, 6.0)  # above wander
-STEP_S = (
-    1 / 32
-)  # between the places it is seen from: a copy is at most half a step aside, which turns 6 Hz by 34 degrees
+STEP_S = 1 / 32  # between the places it is seen from: a copy is at most half a step aside, 34 degrees at 6 Hz
 N_NUMBERS = 64  # of a fingerprint
 
 # Measured on 1,732 records of PTB-XL (100 Hz, 10 s, 0.5 to 40 Hz), and on copies of 400 of them that were cut up to a
