@@ -86,101 +86,129 @@ def cut_parts(items: list[Item], folds: list[Fold], row_bytes: int) -> list[Part
     return parts
 
 
-class Batch(NamedTuple):
-    """Rows of some recordings of a part."""
+Trouble = tuple[int, str, str]  # number of a recording within its part, stage, reason
 
+
+def known_rows(part: Part, index: Index, recipe: dict[str, Any]) -> tuple[list[Known], list[Trouble]]:
+    """What is known of each recording's rows before its signal is prepared; of one that cannot be read, of no rows."""
+    rows: list[Known] = []
+    failures: list[Trouble] = []
+    for number, item in enumerate(part.items):
+        try:
+            rows.append(known(item, index, recipe))
+        except (OSError, ValueError) as error:
+            rows.append(nothing(index.target, recipe))
+            failures.append((number, "read", config.one_line(error)))
+        if rows[-1].undetected:
+            failures.append((number, "rpeaks", f"{rows[-1].undetected} annotated beats were not detected"))
+    return rows, failures
+
+
+def columns_of(part: Part, rows: list[Known], index: Index, recipe: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """What is stored of each known row, and whether it is `wanted`: not one without a class, unless those are kept."""
+    each = [len(known.labels) for known in rows]
+    folds = [np.full(n, f) if isinstance(f, bytes) else f[:n] for f, n in zip(part.folds, each, strict=True)]
+    empty = nothing(index.target, recipe)
+    labels = np.concatenate([empty.labels, *(known.labels for known in rows)])
+    columns: dict[str, NDArray[Any]] = {
+        "record": np.repeat(np.array([item.recording.locator.encode() for item in part.items]), each),
+        "patient": np.repeat(np.array([item.recording.patient.encode() for item in part.items]), each),
+        "fold": np.concatenate(folds),
+        "labels": labels,
+        "context": np.zeros((len(labels), 0), np.float32),
+        "wanted": np.logical_or(labels.any(axis=1), index.target.without == "kept"),
+    }
+    if empty.beats:
+        beats = zip(empty.beats, *(known.beats for known in rows if known.beats), strict=True)
+        columns |= {name: np.concatenate(values) for name, values in zip(Beats._fields, beats, strict=True)}
+    return columns
+
+
+class Batch(NamedTuple):
+    """Prepared rows of some recordings of a part."""
+
+    place: NDArray[np.int64]  # (N,) of each among all known rows
     prepared: pqrst.Prepared
-    columns: dict[str, NDArray[Any]]  # what else is stored of each row
-    wanted: NDArray[np.bool_]  # not so a window without any of the classes, or a beat that was not detected
-    failures: list[Failure]
-    warnings: list[Failure]
+    failures: list[Trouble]
+    warnings: list[Trouble]
 
 
 def prepare_part(
-    part: Part, index: Index, recipe: dict[str, Any], n_threads: int, bar: tqdm[Any], out: NDArray[Any] | None = None
+    part: Part,
+    rows: list[Known],
+    raw: Path,
+    recipe: dict[str, Any],
+    n_threads: int,
+    bar: tqdm[Any],
+    out: NDArray[Any] | None = None,
 ) -> Iterator[Batch]:
     """Some recordings at a time through the native chain, their rows one behind the other in `out`, if given."""
+    first = np.cumsum([0, *(len(known.labels) for known in rows)])
     done, step = 0, BATCH * n_threads
     for start in range(0, len(part.items), step):
         some = range(start, min(start + step, len(part.items)))
         numbers: list[int] = []
         inputs: list[Path | pqrst.Record] = []
-        rows: list[Known] = []
-        problems: list[tuple[int, str, str]] = []
+        failures: list[Trouble] = []
         for number in some:
             item = part.items[number]
-            recording, path = item.recording, index.raw / item.recording.locator
-            try:
-                told = known(item, index, recipe)
-                inputs.append(path if item.native else readers.read(path, recording.units_per_mv, recording.fs))
-            except (OSError, ValueError) as error:
-                problems.append((number, "read", config.one_line(error)))
+            recording, path = item.recording, raw / item.recording.locator
+            if not len(rows[number].labels):
                 continue
-            numbers.append(number)
-            rows.append(told)
-            if told.undetected:
-                problems.append((number, "rpeaks", f"{told.undetected} annotated beats were not detected"))
-        centers = [told.beats.sample for told in rows if told.beats] or None  # of beats, each has them
+            try:
+                inputs.append(path if item.native else readers.read(path, recording.units_per_mv, recording.fs))
+                numbers.append(number)
+            except (OSError, ValueError) as error:
+                failures.append((number, "read", config.one_line(error)))
+        beats = [rows[number].beats for number in numbers]
+        centers = [each.sample for each in beats if each] or None  # of beats, each has them
         room = None if out is None else out[done:]
         prepared = pqrst.prepare(inputs, recipe, centers, out=room, n_threads=n_threads, skip_errors=True)
-        problems += [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
+        failures += [(numbers[i], stage, reason) for i, stage, reason in prepared.errors]
         warnings = [(numbers[i], stage, reason) for i, stage, reason in prepared.warnings]
-        members = Part([part.items[number] for number in numbers], [part.folds[number] for number in numbers])
-        columns = columns_of(prepared, members, [nothing(index.target, recipe), *rows])
-        wanted = np.logical_or(columns["labels"].any(axis=1), index.target.without == "kept")
-        failures, warned = (_failures(part, index.raw, entries) for entries in (problems, warnings))
-        yield Batch(prepared, columns, wanted, failures, warned)
+        place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
+        yield Batch(place, prepared, failures, warnings)
         done += len(prepared.rows)
         bar.update(len(some))
 
 
-def columns_of(prepared: pqrst.Prepared, members: Part, rows: list[Known]) -> dict[str, NDArray[Any]]:
-    """What is stored of each prepared row beside its signal; `rows` begins with one that is empty."""
-    at = np.cumsum([len(known.labels) for known in rows])[prepared.record] + prepared.index  # among all rows promised
-    folds = [
-        np.full(n_rows, fold) if isinstance(fold, bytes) else fold
-        for (_, n_rows, *_), fold in zip(*members, strict=True)
-    ]
-
-    def of_recording(values: Iterable[str]) -> NDArray[np.bytes_]:
-        return np.array([value.encode() for value in values], "S")[prepared.record]
-
-    columns: dict[str, NDArray[Any]] = {
-        "valid": prepared.valid,
-        "lead_mask": prepared.lead_mask,
-        "start": prepared.start,
-        "record": of_recording(item.recording.locator for item in members.items),
-        "patient": of_recording(item.recording.patient for item in members.items),
-        "fold": np.concatenate([np.zeros(0, "S1"), *folds])[at],
-        "labels": np.concatenate([known.labels for known in rows])[at],
-        "context": np.zeros((len(at), 0), np.float32),
-    }
-    if beats := [known.beats for known in rows if known.beats]:
-        columns |= {
-            name: np.concatenate(each)[at] for name, each in zip(Beats._fields, zip(*beats, strict=True), strict=True)
-        }
-    return columns
-
-
-def _failures(part: Part, raw: Path, entries: list[tuple[int, str, str]]) -> list[Failure]:
-    """In the order of the recordings, however they were batched."""
-    in_order = sorted(entries, key=itemgetter(0))
-    return [Failure(part.items[n].recording.locator, stage, below(raw, reason)) for n, stage, reason in in_order]
-
-
-def write_part(path: Path, batches: Iterable[Batch], signals: NDArray[Any], stamp: str) -> None:
-    """Write the rows that the batches have put into `signals`."""
-    whole = list(batches)
-    wanted = np.concatenate([batch.wanted for batch in whole])
+def make_part(
+    path: Path,
+    part: Part,
+    index: Index,
+    recipe: dict[str, Any],
+    n_threads: int,
+    bar: tqdm[Any],
+    signals: NDArray[Any],
+    stamp: str,
+) -> None:
+    """Prepare the rows of a part and write them; `signals` has room for them all."""
+    rows, failures = known_rows(part, index, recipe)
+    warnings: list[Trouble] = []
+    place: list[NDArray[np.int64]] = []
+    added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
+    for batch in prepare_part(part, rows, index.raw, recipe, n_threads, bar, signals):
+        place.append(batch.place)
+        for name, arrays in added.items():
+            arrays.append(getattr(batch.prepared, name))
+        failures += batch.failures
+        warnings += batch.warnings
+    columns = {name: values[np.concatenate(place)] for name, values in columns_of(part, rows, index, recipe).items()}
+    columns |= {name: np.concatenate(arrays) for name, arrays in added.items()}
+    wanted = columns.pop("wanted")
     signals = signals[: len(wanted)]
     with config.aside(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
-        for name in whole[0].columns:
-            values = np.concatenate([batch.columns[name] for batch in whole])
+        for name, values in columns.items():
             file.create_dataset(name, data=values[wanted], track_times=False)
         file.attrs["stamp"] = stamp
-        for what in ("failures", "warnings"):
-            file.attrs[what] = json.dumps([entry for batch in whole for entry in getattr(batch, what)])
+        for what, troubles in (("failures", failures), ("warnings", warnings)):
+            in_order = sorted(troubles, key=itemgetter(0))  # however they were batched
+            names = [part.items[number].recording.locator for number, _, _ in in_order]
+            entries = [
+                (name, stage, below(index.raw, why)) for name, (_, stage, why) in zip(names, in_order, strict=True)
+            ]
+            file.attrs[what] = json.dumps(entries)
 
 
 def dataset_scale(parts: list[Part], index: Index, recipe: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -191,10 +219,13 @@ def dataset_scale(parts: list[Part], index: Index, recipe: dict[str, Any], setti
     low, high = np.full(n_slots, np.inf), np.full(n_slots, -np.inf)
     with tqdm(total=sum(len(p.items) for p in parts), desc="scale", unit=" records", disable=None, leave=False) as bar:
         for part in parts:
-            for prepared, columns, wanted, _, _ in prepare_part(
-                part, index, unscaled(recipe), n_threads(settings), bar
+            rows, _ = known_rows(part, index, recipe)
+            columns = columns_of(part, rows, index, recipe)
+            counts_in = np.isin(columns["fold"], training) & columns["wanted"]
+            for place, prepared, _, _ in prepare_part(
+                part, rows, index.raw, unscaled(recipe), n_threads(settings), bar
             ):
-                for i in np.flatnonzero(np.isin(columns["fold"], training) & wanted):
+                for i in np.flatnonzero(counts_in[place]):
                     x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
                     use = prepared.lead_mask[i].astype(bool)
                     count += use * x.shape[1]
@@ -415,8 +446,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
             if _has_stamp(file, stamp):
                 bar.update(len(part.items))
             else:
-                batches = prepare_part(part, index, recipe, n_threads(settings), bar, signals)
-                write_part(file, batches, signals, stamp)
+                make_part(file, part, index, recipe, n_threads(settings), bar, signals, stamp)
         if rank > 0:
             return folder
         for number, part in enumerate(parts):
