@@ -101,28 +101,30 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
 
     unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
-        stage = "index"
+        stage, path = "index", raw / recording.locator
         try:
-            path = raw / recording.locator
             info = readers.info(path, recording.units_per_mv, recording.fs)
             size = info.n_bytes
             if target.rows == "recordings":
                 n, stage = rows_of(info.n_samples, info.fs), "labels"
                 unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
                 counts = of_recording(recording.labels, n)
-            elif target.rows == "rhythms":
-                size += _annotations(path, recording).stat().st_size
-                n = rows_of(info.n_samples, info.fs)
-                counts = _counts(_rhythms(path, recording, info.fs, n, target, recipe))
             else:
                 size += _annotations(path, recording).stat().st_size
-                symbols = _beats(path, recording)[1]
-                labels = _beat_labels(symbols, target)
-                counts, n = _counts(labels[labels.any(axis=1)]), int(labels.sum())
-                for symbol, count in sorted(Counter(symbols[~labels.any(axis=1)]).items()):
-                    failures.append(
-                        Failure(recording.locator, "labels", f"{count} beats {str(symbol)!r} have no class")
-                    )
+                if target.rows == "rhythms":
+                    n = rows_of(info.n_samples, info.fs)
+                    counts = _counts(_rhythms(path, recording, info.fs, n, target, recipe))
+                    strange = [f"{counts[-1]} of {n} windows have none of the rhythms"] if counts[-1] else []
+                else:
+                    symbols = _beats(path, recording)[1]
+                    labels = _beat_labels(symbols, target)
+                    counts, n = _counts(labels[labels.any(axis=1)]), int(labels.sum())
+                    without = sorted(Counter(symbols[~labels.any(axis=1)].tolist()).items())
+                    strange = [f"{count} beats {symbol!r} have no class" for symbol, count in without]
+                failures += [Failure(recording.locator, "labels", line) for line in strange]
+                if not counts[:-1].any():
+                    stage = "labels"
+                    raise ValueError(f"{path}: none of its {target.rows} has a class")
             items.append(Item(recording, n, info.fs, size, info.native, counts))
         except (OSError, ValueError) as error:
             reason = config.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")

@@ -327,6 +327,19 @@ def test_beats_without_a_class_are_listed_not_lost_in_silence(tmp_path, mitdb_li
     np.testing.assert_allclose(mine[3, 0], (annotation.sample[4] - annotation.sample[3]) / 360, rtol=1e-6)
 
 
+def test_recordings_without_any_beat_give_no_rows_and_stop_nothing(tmp_path, mitdb_like, monkeypatch):
+    raw = tmp_path / "raw"
+    shutil.copytree(mitdb_like, raw)
+    for number in ("101", "106", "200"):
+        wfdb.wrann(number, "atr", np.array([10, 20]), ["+", "~"], write_dir=str(raw))
+    monkeypatch.setattr(preprocess, "BATCH", 1)
+    dataset = run(tmp_path, raw, "--workers", "1", "--data.folds", "2", "--data.test", "paced")
+    assert {r.decode() for r in dataset.record} == {"102.hea", "108.hea", "109.hea", "114.hea", "119.hea"}
+    assert {f["record"]: f["reason"] for f in failures(tmp_path)} == {
+        f"{number}.hea": f"{number}.hea: none of its beats has a class" for number in ("101", "106", "200")
+    }
+
+
 def test_detected_peaks_can_be_the_centres(tmp_path, mitdb_like):
     dataset = run(tmp_path, mitdb_like, "--recipe.centers", "rpeaks")
     mine = np.flatnonzero(dataset.record == b"106.hea")

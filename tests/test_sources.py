@@ -513,6 +513,7 @@ def test_icentia_windows_take_the_rhythm_that_fills_half_of_them(icentia, tmp_pa
     # 0-20 N, 20-40 N, 40-60: 15 s of AFIB, 60-80 AFIB, 80-100 none
     assert np.array(dataset.classes)[dataset.labels[one].argmax(axis=1)].tolist() == ["N", "N", "AFIB", "AFIB"]
     assert (dataset.start[one] / 250).tolist() == [0, 20, 40, 60]
+    assert failures(tmp_path / "out")["p00/p00000/p00000_s00.hea"] == "labels: 1 of 5 windows have none of the rhythms"
     record = readers.read(icentia / "p00/p00000/p00000_s00")
     expected = pqrst.prepare(record, dataset.recipe).rows[:4]
     np.testing.assert_array_equal(dataset.signals(np.flatnonzero(one)), expected)
