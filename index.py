@@ -128,7 +128,7 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
             items.append(Item(recording, n, info.fs, size, info.native, counts))
         except (OSError, ValueError) as error:
             reason = config.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
-            failures.append(Failure(recording.locator, stage, below(raw, reason)))
+            failures.append(Failure(recording.locator, stage, reason_below(raw, recording.locator, reason)))
     warnings = []
     if target.unknown == "counted":  # otherwise each is a failure
         said = unknown.most_common()
@@ -136,9 +136,9 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
     return Index(raw, items, target, failures, warnings)
 
 
-def below(raw: Path, text: str) -> str:
-    """A message without the path of the raw folder, which may be moved."""
-    return text.replace(f"{raw}/", "")
+def reason_below(raw: Path, locator: str, text: str) -> str:
+    """What is wrong with a recording, without its own name in front or the raw folder's path, which may be moved."""
+    return text.replace(f"{raw}/", "").removeprefix(f"{locator}: ")
 
 
 def _target(source: Source, settings: Settings) -> Target:
@@ -163,7 +163,7 @@ def _recordings(source: Source, settings: Settings, raw: Path) -> tuple[list[Rec
     try:
         for entry in source.recordings(raw, **settings.data.arguments):
             if isinstance(entry, Problem):
-                failures.append(Failure(entry.locator, "index", below(raw, entry.reason)))
+                failures.append(Failure(entry.locator, "index", reason_below(raw, entry.locator, entry.reason)))
             else:
                 found.append(entry)
     except FileNotFoundError as error:

@@ -47,12 +47,12 @@ from index import (
     Index,
     Item,
     Known,
-    below,
     build_index,
     draw_folds,
     known,
     n_rows,
     nothing,
+    reason_below,
     unscaled,
 )
 from sources import SOURCES
@@ -205,9 +205,8 @@ def make_part(
         for what, troubles in (("failures", failures), ("warnings", warnings)):
             in_order = sorted(troubles, key=itemgetter(0))  # however they were batched
             names = [part.items[number].recording.locator for number, _, _ in in_order]
-            entries = [
-                (name, stage, below(index.raw, why)) for name, (_, stage, why) in zip(names, in_order, strict=True)
-            ]
+            told = zip(names, in_order, strict=True)
+            entries = [(name, stage, reason_below(index.raw, name, reason)) for name, (_, stage, reason) in told]
             file.attrs[what] = json.dumps(entries)
 
 
