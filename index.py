@@ -40,6 +40,9 @@ class Failure(NamedTuple):
     stage: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.record}: {self.reason}" if self.record else self.reason
+
 
 class Beats(NamedTuple):
     """The beats of a recording that have a class; each is a row."""
@@ -87,7 +90,7 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
     target = _target(source, settings)
     recordings, failures = _recordings(source, settings, raw)
     if not recordings:
-        first = f"; first of {len(failures)} problems: {failures[0].reason}" if failures else ""
+        first = f"; first of {len(failures)} problems: {failures[0]}" if failures else ""
         raise Stop(f"{raw}: no recordings of {settings.data.name} there{first}")
     if target.of is None and not target.classes:
         target = replace(target, classes=tuple(sorted({label for r in recordings for label in r.labels})))

@@ -257,7 +257,7 @@ def rank_of() -> tuple[int, int]:
 
 def identity(items: list[Item], failures: list[Failure], settings: Settings) -> dict[str, Any]:
     """What makes a prepared dataset what it is: with the same, nothing has to be done again."""
-    lines = [*map(_line, items), *map(str, failures)]
+    lines = [*map(_line, items), *map(repr, failures)]
     how = settings.data
     tree: dict[str, Any] = {
         "version": FORMAT_VERSION,
@@ -400,7 +400,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     index = build_index(SOURCES[name], settings, raw)
     items, target = index.items, index.target
     if not items:
-        raise Stop(f"{raw}: none of {len(index.failures)} recordings can be read; first: {index.failures[0].reason}")
+        raise Stop(f"{raw}: none of {len(index.failures)} recordings can be read; first: {index.failures[0]}")
     recipe = config.plain(settings.recipe)
     shape = (len(recipe["leads"]), pqrst.row_samples(unscaled(recipe)))
     dtype = np.dtype(recipe["dtype"])
@@ -419,7 +419,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     )
     if dry_run:
         for failure in index.failures[:20]:
-            say(f"failure: {failure.record}: {failure.reason}")
+            say(f"failure: {failure}")
         say(f"{len(index.failures)} failures so far; nothing was written")
         return folder
     wanted = identity(items, index.failures, settings)
@@ -459,7 +459,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     began["summary"] = _now()
     numbers, failures, warnings = collect(folder, names, index, settings.data)
     if not numbers["rows"]:
-        raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0].record}: {failures[0].reason}")
+        raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0]}")
     dataset = {
         "name": name,
         "task": target.task,
@@ -489,7 +489,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     print(summary_of(dataset))
     for what, entries in (("failures", failures), ("warnings", warnings)):
         for entry in entries[:5]:
-            print(f"{what[:-1]}: {entry.record}: {entry.reason}", file=sys.stderr)
+            print(f"{what[:-1]}: {entry}", file=sys.stderr)
     if leak:
         print(f"LEAK: {leak}")
     print(

@@ -697,6 +697,17 @@ def test_an_empty_folder_stops_with_one_line(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dataset_of_which_nothing_can_be_read_stops_and_names_the_first_recording(tmp_path):
+    write_table(tmp_path / "record_list.csv", [["subject_id", "study_id", "path"], ["1", "2", "files/p1/2"]])
+    columns = ["study_id", *(f"report_{number}" for number in range(18))]
+    write_table(tmp_path / "machine_measurements.csv", [columns, ["2", "Sinus rhythm", *[""] * 17]])
+    with pytest.raises(Stop, match=r"none of 1 recordings can be read; first: files/p1/2\.hea: no such header file"):
+        run("mimic_iv_ecg", tmp_path, tmp_path / "out")
+    write_table(tmp_path / "tree/unified_label_mapping.csv", [["record", "label"], ["gone", "x"]])
+    with pytest.raises(Stop, match=r"no recordings of folder there; first of 1 problems: gone: .*row 2: gone is not"):
+        run("folder", tmp_path / "tree", tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", list(sources.SOURCES))
 def test_every_dataset_has_its_settings(name):
     assert (REPOSITORY / "configs" / f"{name}.yaml").exists()
