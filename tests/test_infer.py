@@ -253,7 +253,6 @@ def test_flac_is_read_through_wfdb(real_data):
     np.testing.assert_array_equal(record.signal[:, 1234], np.float32([0.125, 0.25, 0.375]))
 
 
-@pytest.mark.slow
 def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, tmp_path, monkeypatch, capsys):
     header = sorted(demo_folder.glob("*.hea"))[0]
     record = readers.read(header)
@@ -275,6 +274,7 @@ def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, 
         main(capsys, f"{tmp_path}/a.hdf5#1", "--annotate", "qrs")
 
 
+@pytest.mark.slow
 def test_real_records_are_predicted(beat_run, real_data):
     result = predict(real_data / "mitdb/119", run=beat_run)
     assert abs(len(result["beats"]) - 1987) <= 5  # beats in the reference annotation
