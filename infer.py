@@ -21,6 +21,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -297,12 +298,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.plot and len(paths) > 1:
         raise Stop("--plot draws one record; several were given")
     how = settings.inference
-    model = load_model(settings.run, None if settings.run else readers.read(paths[0], how.units_per_mv, how.fs))
+    # the first is asked for twice where its leads choose the run
+    read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=how.units_per_mv, fs=how.fs))
+    model = load_model(settings.run, None if settings.run else read(paths[0]))
     print(f"model {model.name} ({model.checkpoint['model_name']}); not a medical device", file=sys.stderr)
     results, failed = [], []
     for path in paths:
         try:
-            record = readers.read(path, how.units_per_mv, how.fs)
+            record = read(path)
             result = predict_record(record, model, how.leads, how.batch_size)
             if arguments.annotate:
                 print(f"wrote {annotate(path, result, arguments.annotate)}", file=sys.stderr)
