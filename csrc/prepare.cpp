@@ -374,12 +374,14 @@ std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::strin
   std::vector<std::string> names;
   for (const auto& lead : leads) names.push_back(plain_name(lead));
   for (std::size_t slot = 0; slot < slots.size(); ++slot)
-    for (std::size_t name = 0; name < slots[slot].size() && chosen[slot] < 0; ++name)
+    for (std::size_t name = 0; name < slots[slot].size() && chosen[slot] < 0; ++name) {
+      const std::string accepted = plain_name(slots[slot][name]);
       for (std::size_t lead = 0; lead < leads.size() && chosen[slot] < 0; ++lead)
-        if (!taken[lead] && names[lead] == plain_name(slots[slot][name])) {
+        if (!taken[lead] && names[lead] == accepted) {
           chosen[slot] = static_cast<std::ptrdiff_t>(lead);
           taken[lead] = 1;
         }
+    }
   return chosen;
 }
 
