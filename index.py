@@ -113,18 +113,18 @@ def build_index(source: Source, settings: Settings, raw: Path) -> Index:
                 unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
                 counts = of_recording(recording.labels, n)
             else:
-                size += _annotations(path, recording).stat().st_size
+                size += path.with_suffix(f".{_extension(path, recording)}").stat().st_size
                 if target.rows == "rhythms":
                     n = rows_of(info.n_samples, info.fs)
                     counts = _counts(_rhythms(path, recording, info.fs, n, target, recipe))
-                    strange = [f"{counts[-1]} of {n} windows have none of the rhythms"] if counts[-1] else []
+                    without = [f"{counts[-1]} of {n} windows have none of the rhythms"] if counts[-1] else []
                 else:
-                    symbols = _beats(path, recording)[1]
-                    labels = _beat_labels(symbols, target)
-                    counts, n = _counts(labels[labels.any(axis=1)]), int(labels.sum())
-                    without = sorted(Counter(symbols[~labels.any(axis=1)].tolist()).items())
-                    strange = [f"{count} beats {symbol!r} have no class" for symbol, count in without]
-                failures += [Failure(recording.locator, "labels", line) for line in strange]
+                    _, symbols, labels = _beats(path, recording, target)
+                    has_class = labels.any(axis=1)
+                    counts, n = _counts(labels[has_class]), int(has_class.sum())
+                    others = sorted(Counter(symbols[~has_class].tolist()).items())
+                    without = [f"{count} beats {symbol!r} have no class" for symbol, count in others]
+                failures += [Failure(recording.locator, "labels", line) for line in without]
                 if not counts[:-1].any():
                     stage = "labels"
                     raise ValueError(f"{path}: none of its {target.rows} has a class")
@@ -198,8 +198,7 @@ def known(item: Item, index: Index, recipe: dict[str, Any]) -> Known:
         return Known(np.repeat(one_hot(recording.labels, target), item.n_rows, axis=0))
     if target.rows == "rhythms":
         return Known(_rhythms(path, recording, item.fs, item.n_rows, target, recipe))
-    r_peaks, symbols = _beats(path, recording)
-    labels = _beat_labels(symbols, target)
+    r_peaks, symbols, labels = _beats(path, recording, target)
     beat_index = np.flatnonzero(labels.any(axis=1))
     labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
     if recipe["centers"] == "rpeaks":
@@ -219,17 +218,18 @@ def nothing(target: Target, recipe: dict[str, Any]) -> Known:
     return Known(labels, Beats(none, np.zeros(0, "S4"), none, context))
 
 
-def _annotations(path: Path, recording: Recording) -> Path:
+def _extension(path: Path, recording: Recording) -> str:
+    """Of the file with its annotations."""
     if recording.annotations is None:
         raise ValueError(f"{path}: rows of beats or rhythms need annotations, and this dataset has none")
-    return path.with_suffix(f".{recording.annotations}")
+    return recording.annotations
 
 
 def _rhythms(
     path: Path, recording: Recording, fs: float, n: int, target: Target, recipe: dict[str, Any]
 ) -> NDArray[np.uint8]:
     """(n, K): the rhythm that fills at least half of each window; all 0 where none does."""
-    annotations = pqrst.read_annotations(path, recording.annotations or "")
+    annotations = pqrst.read_annotations(path, _extension(path, recording))
     of = target.of or {}
     window = recipe["window"]
     length_s = window["length_s"] or window["samples"] / recipe["fs"]
@@ -248,21 +248,19 @@ def _rhythms(
     return labels
 
 
-def _beats(path: Path, recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
-    """Samples and symbols of all annotated beats, with or without a class."""
-    annotations = pqrst.read_annotations(path, recording.annotations or "")
+def _beats(
+    path: Path, recording: Recording, target: Target
+) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.uint8]]:
+    """Samples, symbols and labels of all N annotated beats; the labels (N, K) are all 0 for a beat without a class."""
+    annotations = pqrst.read_annotations(path, _extension(path, recording))
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
-    return annotations.sample[is_beat], symbols[is_beat]
-
-
-def _beat_labels(symbols: NDArray[np.str_], target: Target) -> NDArray[np.uint8]:
-    """(N, K), all 0 for a beat without a class."""
+    symbols = symbols[is_beat]
     labels = np.zeros((len(symbols), len(target.classes)), np.uint8)
     for symbol, name in (target.of or {}).items():
         if name:
             labels[symbols == symbol, target.classes.index(name)] = 1
-    return labels
+    return annotations.sample[is_beat], symbols, labels
 
 
 def _counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
