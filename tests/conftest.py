@@ -123,3 +123,11 @@ def demo_run(demo_folder, tmp_path_factory) -> Path:
     preprocess.main(words)
     train.main([*words, "--run", str(folder / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
     return folder / "run"
+
+
+@pytest.fixture
+def ptbxl(tmp_path, rng) -> Path:
+    """PTB-XL as it is published: five recordings at both rates; the fifth is named and absent."""
+    from layouts import write_ptbxl
+
+    return write_ptbxl(tmp_path / "ptb-xl", rng)

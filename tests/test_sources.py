@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import wfdb
 from conftest import REPOSITORY, write_record
+from layouts import TWELVE, TWO, failures, labels_of, run, twelve, write_mat, write_table
 
 import data
 import pqrst
@@ -20,39 +20,6 @@ import preprocess
 import readers
 import sources
 from config import Stop
-
-TWELVE = readers.TWELVE_LEADS
-
-
-def twelve(rng, n, leads=TWELVE):
-    """(L, n) mV whose limb leads agree with one another, with a beat a second."""
-    t = np.arange(n)
-    one, two = (0.02 * rng.standard_normal(n) + a * (t % 100 == 50) for a in (0.7, 1.1))
-    known = {"I": one, "II": two, "III": two - one, "AVR": -(one + two) / 2, "AVL": one - two / 2, "AVF": two - one / 2}
-    return np.stack([known.get(lead.upper(), 0.9 * two + 0.01 * rng.standard_normal(n)) for lead in leads])
-
-
-def run(name, raw, folder, *words):
-    preprocess.main(["--dataset", name, "--data.raw", str(raw), "--data.dir", str(folder), *words])
-    return data.Prepared(folder)
-
-
-def labels_of(dataset):
-    """Record -> the classes of its first row."""
-    names = np.array(dataset.classes)
-    return {r.decode(): tuple(names[y > 0]) for r, y in zip(dataset.record[::-1], dataset.labels[::-1], strict=True)}
-
-
-def failures(folder):
-    with (folder / "failures.csv").open(newline="") as file:
-        return {row["record"]: f"{row['stage']}: {row['reason']}" for row in csv.DictReader(file)}
-
-
-def write_table(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-
 
 # ---------------------------------------------------------------------------------------------- codes
 
@@ -98,30 +65,6 @@ def test_equivalent_codes_are_one_class():
 
 
 # ---------------------------------------------------------------------------------------------- PTB-XL
-
-
-@pytest.fixture
-def ptbxl(tmp_path, rng):
-    """Five recordings at both rates; the fifth is named and absent."""
-    raw = tmp_path / "ptb-xl"
-    rows = [["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
-    statements = [
-        "{'NORM': 100.0, 'SR': 0.0}",
-        "{'IMI': 15.0, 'ASMI': 0.0, 'LVH': 50.0, 'STACH': 0.0}",
-        "{'AFIB': 0.0, 'ABQRS': 0.0}",
-        "{'CLBBB': 100.0, 'NDT': 0.0}",
-        "{'NORM': 80.0}",
-    ]
-    for number, codes in enumerate(statements, 1):
-        places = [f"records{rate}/00000/{number:05d}_{kind}" for rate, kind in ((100, "lr"), (500, "hr"))]
-        rows.append([number, f"{100 + number}.0", 'text, with "quotes"\nand lines', codes, number, *places])
-        for rate, place in zip((100, 500), places, strict=True):
-            if number < 5:
-                (raw / place).parent.mkdir(parents=True, exist_ok=True)
-                leads = [lead.upper() for lead in TWELVE]
-                write_record((raw / place).parent, place.split("/")[-1], twelve(rng, 10 * rate, leads), rate, leads)
-    write_table(raw / "ptbxl_database.csv", rows)
-    return raw
 
 
 @pytest.mark.parametrize(
@@ -172,29 +115,6 @@ def test_a_statement_nobody_knows_is_listed_with_its_record(ptbxl, tmp_path):
     reason = failures(tmp_path / "out")["records100/00000/00002_lr.hea"]
     assert "'XYZ' is not known" in reason
     assert reason.endswith("(ptbxl_database.csv, row 3)")
-
-
-def test_a_raw_folder_that_was_moved_is_the_same_dataset(ptbxl, tmp_path, capsys):
-    run("ptbxl", ptbxl, tmp_path / "out")
-    before = (tmp_path / "out/failures.csv").read_text()
-    ptbxl.rename(tmp_path / "moved")
-    run("ptbxl", tmp_path / "moved", tmp_path / "out")
-    assert "is up to date" in capsys.readouterr().err
-    run("ptbxl", tmp_path / "moved", tmp_path / "again")
-    assert (tmp_path / "again/failures.csv").read_text() == before
-
-
-def test_the_summary_counts_by_fold_and_by_split(ptbxl, tmp_path, capsys):
-    dataset = run("ptbxl", ptbxl, tmp_path / "out", "--data.validation", "9", "--data.test", "4")
-    splits = dataset.meta["splits"]
-    assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [3, 0, 1]
-    assert splits["train"]["classes"] == {"NORM": 1, "MI": 1, "STTC": 1, "CD": 1, "HYP": 1}
-    printed = capsys.readouterr().out
-    assert ["test", "1", "1", "0", "0", "1", "1", "0"] in [line.split() for line in printed.splitlines()]
-    run("ptbxl", ptbxl, tmp_path / "all", "--data.target", "all")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["class", "train", "validation", "test", "recordings", "prepared"] in lines
-    assert len([line for line in lines if len(line) == 6]) == 1 + 71
 
 
 def test_what_is_prepared_can_be_learnt_and_predicted(ptbxl, tmp_path):
@@ -274,9 +194,6 @@ def code15(tmp_path, rng):
     return raw
 
 
-TWO = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1"]
-
-
 def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
     dataset = run("code15", code15, tmp_path / "out", *TWO)
     assert dataset.classes == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
@@ -342,34 +259,7 @@ def test_codetest_has_its_own_order_of_labels_and_one_fold(tmp_path, rng):
     assert set(dataset.fold) == {b"test"}
 
 
-def test_the_signal_tells_which_order_of_leads_codetest_has(tmp_path, rng):
-    x = twelve(rng, 4096)
-    order = ["I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4", "V5", "V6"]
-    noted = x[[TWELVE.index(lead) for lead in order]]
-    for name, signal in (("usual", x), ("noted", noted), ("noise", rng.normal(size=x.shape))):
-        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
-            file["tracings"] = signal.T[None].astype(np.float32)
-        record = readers.read(f"{tmp_path}/{name}.hdf5#0")
-        assert list(record.leads) == (order if name == "noted" else list(TWELVE))
-        np.testing.assert_array_equal(record.signal, signal.astype(np.float32))
-
-
 # ---------------------------------------------------------------------------------------------- challenges
-
-
-def write_mat(folder, name, signal, gain="1000/mV", comments=(), fs=500, extension="", leads=TWELVE):
-    """A recording as the challenges publish it: int16 in MATLAB 4 behind 24 bytes, and its header."""
-    from scipy.io import savemat
-
-    folder.mkdir(parents=True, exist_ok=True)
-    units = np.round(signal * 1000).astype(np.int16)
-    savemat(folder / f"{name}.mat", {"val": units}, format="4")
-    lines = [f"{name}{extension} {len(units)} {fs} {units.shape[1]}"]
-    lines += [
-        f"{name}.mat 16+24 {gain} 16 0 {x[0]} {int(x.sum(dtype=np.int64)) & 0xFFFF} 0 {lead}"
-        for lead, x in zip(leads, units, strict=True)
-    ]
-    (folder / f"{name}.hea").write_text("\n".join([*lines, *comments]) + "\n")
 
 
 def test_cinc2021_and_2020_headers_words_and_gains(tmp_path, rng):
@@ -400,19 +290,6 @@ def test_cinc2021_and_2020_headers_words_and_gains(tmp_path, rng):
     rows = dataset.signals(np.arange(3))
     np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)  # whatever the gain that the header claims
     np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
-
-
-def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
-    x = twelve(rng, 1000)
-    write_mat(tmp_path, "a", x, "4880/mV", ["# Dx: 1"])
-    header = tmp_path / "a.hea"
-    lines = header.read_text().splitlines()
-    lines[1] = lines[1].replace(lines[1].split()[6], "1", 1)  # a wrong checksum
-    header.write_text("\n".join(lines) + "\n")
-    record = readers.read(header, units_per_mv=1000)
-    np.testing.assert_allclose(record.signal, np.round(1000 * x) / 1000, rtol=1e-6)
-    assert record.comments == ["Dx: 1"]
-    assert len(record.warnings) == 1
 
 
 def test_cpsc2018_structs_and_headers_are_the_same_recording(tmp_path, rng):
@@ -604,61 +481,6 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
     assert len(dataset) == 5
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("I,II\n1,2\n", r"no column time \(s\): its rate must be given"),
-        ("time,lead1,lead2\n0,1,2\n1,1,2\n", "columns lead1, lead2; expected lead1 to lead12"),
-        ("time,lead1,II\n0,1,2\n1,1,2\n", "expected lead1 to lead12, or names"),
-        ("time,I\n0,1\n0,2\n", "does not rise"),
-        ("time,I\n0,x\n1,y\n", "not a table of numbers"),
-        ("time\n0\n1\n", "no columns beside"),
-        ("", "not a table"),
-    ],
-)
-def test_a_wrong_csv_is_refused_with_its_name(tmp_path, text, message):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(pqrst.FormatError, match=message) as caught:
-        readers.read(tmp_path / "a.csv")
-    assert "a.csv" in str(caught.value)
-
-
-def test_a_csv_and_a_record_of_the_same_signal_are_equal(tmp_path, rng):
-    x = np.round(twelve(rng, 2500), 3)
-    write_record(tmp_path, "a", x, 250, TWELVE)
-    rows = np.column_stack([np.arange(2500) / 250, x.T])
-    np.savetxt(tmp_path / "b.csv", rows, delimiter=",", header="time," + ",".join(TWELVE), comments="", fmt="%.4f")
-    a, b = readers.read(tmp_path / "a.hea"), readers.read(tmp_path / "b.csv")
-    assert (a.fs, a.leads) == (b.fs, b.leads)
-    np.testing.assert_allclose(a.signal, b.signal, atol=1e-6)
-
-
-def test_numbered_leads_of_a_csv_without_times_are_found_by_number(tmp_path, rng):
-    x = np.round(twelve(rng, 1000), 3)
-    order = sorted(range(12), key=lambda n: f"lead{n + 1}")  # 1, 10, 11, 12, 2, ...
-    heading = ",".join(f"lead{n + 1}" for n in order)
-    (tmp_path / "raw").mkdir()
-    np.savetxt(tmp_path / "raw/a.csv", x[order].T, delimiter=",", header=heading, comments="", fmt="%.3f")
-    record = readers.read(tmp_path / "raw/a.csv", fs=250)
-    assert (record.fs, tuple(record.leads)) == (250, tuple(TWELVE[n] for n in order))
-    np.testing.assert_array_equal(record.signal, x[order].astype(np.float32))
-    write_table(tmp_path / "raw/unified_label_mapping.csv", [["record", "label", "fold"], ["a", "x", "1"]])
-    words = [
-        "--data.split",
-        "official",
-        "--recipe.fs",
-        "250",
-        "--recipe.bandpass",
-        "null",
-        "--recipe.scale.kind",
-        "none",
-    ]
-    words += ["--recipe.dtype", "float32", "--data.arguments", '{"fs": 250, "units_per_mv": 2}']
-    dataset = run("folder", tmp_path / "raw", tmp_path / "out", *words)
-    assert dataset.valid.tolist() == [[0, 1000]]
-    np.testing.assert_array_equal(dataset.signals(np.array([0]))[0, :, :1000], (x / 2).astype(np.float32))
-
-
 def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
     """The example of CONTRIBUTING, from another script."""
     raw = tmp_path / "raw"
@@ -683,172 +505,3 @@ def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
     subprocess.run([sys.executable, "mine.py", *words], cwd=tmp_path, env=environment, check=True)
     dataset = data.Prepared(tmp_path / "prepared/clinic")
     assert labels_of(dataset) == {"r1.hea": ("normal",), "r2.hea": ("abnormal",)}
-
-
-# ---------------------------------------------------------------------------------------------- what is asked of all
-
-
-@pytest.mark.parametrize("name", [name for name in sources.SOURCES if name != "demo"])
-def test_an_empty_folder_stops_with_one_line(tmp_path, name):
-    with pytest.raises((Stop, FileNotFoundError)) as caught:
-        run(name, tmp_path, tmp_path / "out", *(["--data.split", "patients"]))
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_dataset_of_which_nothing_can_be_read_stops_and_names_the_first_recording(tmp_path):
-    write_table(tmp_path / "record_list.csv", [["subject_id", "study_id", "path"], ["1", "2", "files/p1/2"]])
-    columns = ["study_id", *(f"report_{number}" for number in range(18))]
-    write_table(tmp_path / "machine_measurements.csv", [columns, ["2", "Sinus rhythm", *[""] * 17]])
-    with pytest.raises(Stop, match=r"none of 1 recordings can be read; first: files/p1/2\.hea: no such header file"):
-        run("mimic_iv_ecg", tmp_path, tmp_path / "out")
-    write_table(tmp_path / "tree/unified_label_mapping.csv", [["record", "label"], ["gone", "x"]])
-    with pytest.raises(Stop, match=r"no recordings of folder there; first of 1 problems: gone: .*row 2: gone is not"):
-        run("folder", tmp_path / "tree", tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", list(sources.SOURCES))
-def test_every_dataset_has_its_settings(name):
-    assert (REPOSITORY / "configs" / f"{name}.yaml").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--data.target", "nothing"], "data.target = 'nothing': ptbxl has superdiagnostic, subdiagnostic"),
-        (["--data.arguments", '{"speed": 1}'], r"ptbxl has no speed \(rate\)"),
-        (["--data.arguments", '{"rate": 250}'], "rate = 250: PTB-XL comes at 100 and at 500 Hz"),
-        (["--recipe.window.kind", "beat", "--recipe.window.length_s", "1"], "tells superdiagnostic of rows of kind"),
-    ],
-)
-def test_what_a_dataset_does_not_have_is_refused_by_name(ptbxl, tmp_path, words, message):
-    with pytest.raises(Stop, match=message):
-        run("ptbxl", ptbxl, tmp_path / "out", *words)
-
-
-def test_a_fraction_is_drawn_alike_from_all_labels_and_the_same_every_time(demo_folder, tmp_path):
-    words = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1"]
-    whole = run("demo", demo_folder, tmp_path / "whole", *words)
-    part = run("demo", demo_folder, tmp_path / "part", *words, "--fraction", "0.25")
-    again = run("demo", demo_folder, tmp_path / "again", *words, "--fraction", "0.25")
-    assert part.record.tolist() == again.record.tolist()
-    assert set(part.record) < set(whole.record)
-    counts = Counter(labels_of(whole).values())
-    chosen = Counter(labels_of(part).values())
-    assert all(abs(chosen[labels] - n / 4) < 1 for labels, n in counts.items())
-    assert len(part) == -(-len(whole) // 4)
-    first = run("demo", demo_folder, tmp_path / "first", *words, "--limit", "7")
-    assert first.record.tolist() == whole.record.tolist()[:7]
-
-
-def test_a_dry_run_says_what_and_writes_nothing(ptbxl, tmp_path, capsys):
-    preprocess.main(["--dataset", "ptbxl", "--data.raw", str(ptbxl), "--data.dir", str(tmp_path / "out"), "--dry_run"])
-    said = capsys.readouterr().err
-    assert "3 recordings of 3 patients" in said
-    assert "nothing was written" in said
-    assert not (tmp_path / "out").exists()
-
-
-def test_inspect_prints_the_table_again_and_draws(demo_folder, tmp_path, capsys):
-    words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
-    preprocess.main(words)
-    table = capsys.readouterr().out.split("\n89 rows")[0].split("\n")
-    preprocess.main(["--inspect", str(tmp_path / "out")])
-    assert capsys.readouterr().out.split("\n")[: len(table) - 1] == table[:-1]
-    for name in ("classes.png", "samples.png"):
-        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(Stop, match="no prepared dataset"):
-        preprocess.main(["--inspect", str(tmp_path)])
-
-
-def test_copies_across_folds_are_named(demo_folder, tmp_path, capsys):
-    raw = tmp_path / "raw"
-    shutil.copytree(demo_folder, raw)
-    with (raw / "records.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    name = rows[1][0]
-    for path in list(raw.glob(f"{name}.*")):
-        content = path.read_bytes()
-        content = content.replace(name.encode(), b"copy") if path.suffix == ".hea" else content
-        path.with_name(f"copy{path.suffix}").write_bytes(content)
-    write_table(raw / "records.csv", [*rows, ["copy", "somebody else", *rows[1][2:]]])
-    words = ["--dataset", "demo", "--data.raw", str(raw), "--data.dir", str(tmp_path / "out"), "--check_leaks"]
-    preprocess.main(words)
-    said = capsys.readouterr().out
-    assert f"{name}.hea" in said and "copy.hea" in said
-    assert said.count(".hea") == 2
-
-
-@pytest.mark.parametrize("n_processes", [2, 4])
-def test_processes_share_the_parts_and_end_in_the_same_bytes(demo_folder, tmp_path, n_processes):
-    """As on several machines that see one folder; parts of a few recordings each."""
-    script = "import preprocess, config; preprocess.PART_BYTES = 50_000; config.script(preprocess.main)"
-    words = ["--data.raw", str(demo_folder), "--data.folds", "5", "--recipe.scale.over", "dataset"]
-
-    def start(folder, **environment):
-        return subprocess.Popen(
-            [sys.executable, "-c", script, *words, "--data.dir", str(folder)],
-            env={**os.environ, **environment},
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    alone = start(tmp_path / "alone")
-    ranks = [
-        start(tmp_path / "shared", RANK=str(rank), WORLD_SIZE=str(n_processes), LOCAL_WORLD_SIZE=str(n_processes))
-        for rank in reversed(range(n_processes))
-    ]
-    said = [process.communicate(timeout=120) for process in (alone, *ranks)]
-    assert [process.returncode for process in (alone, *ranks)] == [0] * (n_processes + 1), said
-
-    def content(folder):
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "prepare.log.json"}
-
-    assert len(content(tmp_path / "alone")) > 2 * n_processes
-    assert content(tmp_path / "shared") == content(tmp_path / "alone")
-    assert not said[1][0]  # only the first process talks
-
-
-def test_a_download_is_for_one_process(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(Stop, match="--download: is for one process"):
-        preprocess.main(["--dataset", "mitdb", "--download", "--data.raw", str(tmp_path)])
-
-
-def test_a_download_ends_where_the_recordings_are_sought(monkeypatch, tmp_path, mitdb_like):
-    """The server is left out: what is fetched is a copy."""
-    import download
-
-    asked = []
-
-    def fetch(name, folder):
-        asked.append((name, folder))
-        shutil.copytree(mitdb_like, folder)
-
-    monkeypatch.setattr(download, "download", fetch)
-    monkeypatch.chdir(tmp_path)
-    preprocess.main(["--dataset", "mitdb", "--download", "--data.dir", "out"])
-    assert [(name, str(folder)) for name, folder in asked] == [("mitdb", "raw/mitdb")]
-    assert len(data.Prepared(tmp_path / "out")) > 100
-
-
-def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
-    """A quota on the size of files: HDF5 finds out when it writes, or as late as when it closes the file."""
-    words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
-    script = (
-        "import resource, sys, config, preprocess\nresource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
-    )
-    script += "config.script(lambda: preprocess.main(sys.argv[2:]))"
-    preprocess.main([*words[:-1], str(tmp_path / "whole")])
-    (size,) = (part.stat().st_size for part in (tmp_path / "whole").glob("part-*"))
-    for quota in (0, size // 2, size - 100):
-        command = [sys.executable, "-c", script, str(quota), *words]
-        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert result.returncode == 2
-        last = result.stderr.splitlines()[-1]
-        assert last == f"error: {tmp_path}/out/part-00000.h5: cannot be written: File too large"
-        assert not [path.name for path in (tmp_path / "out").iterdir()]
-    preprocess.main(words)
-    assert len(data.Prepared(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))
