@@ -417,8 +417,8 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     """MIMIC-IV-ECG 1.0: 800,000 recordings of 12 leads at 500 Hz, 10 s, with the machine's statements.
 
     A statement counts if codes.csv lists it, or the phrases that it joins; what is possible, probable or borderline
-    is no finding. Others are counted, not used; recordings whose statements give no class are left
-    out, or kept with the target `unlabelled`, which has none.
+    is no finding, but for a probable rhythm. Others are counted, not used; recordings whose statements give no class
+    are left out, or kept with the target `unlabelled`, which has none.
     """
     path = raw / "record_list.csv"
     found = table(path, ("subject_id", "study_id", "path"))
