@@ -9,18 +9,15 @@ Precedence: command line > environment (`ECG_<SECTION>__<KEY>`) > YAML (`--confi
 from __future__ import annotations
 
 import argparse
-import difflib
-import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.config import JsonDict
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -28,6 +25,9 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from recipe import Recipe, Section, differences, first_error, flatten
+from script import Stop, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
 ENV_PREFIX = "ECG_"
@@ -40,93 +40,12 @@ ALIASES = {
     "--fraction": "data.fraction",
 }
 
-Strings = Annotated[list[str], BeforeValidator(lambda v: [str(i) for i in v] if isinstance(v, list) else v)]
+# Marks a setting that belongs to the machine and not to the work: a run goes on where it has another value.
+MACHINE: JsonDict = {"machine": True}
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Gaps(Section):
-    max_s: float = Field(1.0, ge=0)
-    """longest run of invalid samples that is bridged, s; a lead with a longer one is missing in that row"""
-    max_fraction: float = Field(0.1, ge=0, le=1)
-    """largest share of invalid samples in a row; a lead with more is missing in that row"""
-
-
-class Bandpass(Section):
-    low_hz: float = 0.5
-    """lower edge, Hz"""
-    high_hz: float = 40.0
-    """upper edge, Hz; must be below half the rate of every record"""
-    order: int = Field(3, ge=1, le=8)
-    """order of the Butterworth prototype, applied forward and backward"""
-
-
-class Window(Section):
-    kind: Literal["record", "window", "beat"] = "record"
-    """what a row is: a whole record, a piece of fixed length, or one beat"""
-    length_s: float | None = None
-    """length of a row, s; or give `samples`"""
-    samples: int | None = None
-    """length of a row, samples at recipe.fs; or give `length_s`"""
-    overlap_s: float = Field(0.0, ge=0)
-    """overlap of neighbouring windows, s"""
-    before_s: float | None = None
-    """part of a beat row ahead of the R peak, s; half the length where null"""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Window:
-        if (self.length_s is None) == (self.samples is None):
-            raise ValueError("give either length_s or samples")
-        return self
-
-
-class Scale(Section):
-    kind: Literal["zscore", "minmax", "none"] = "zscore"
-    """zscore: mean 0, deviation 1; minmax: 0..1"""
-    over: Literal["lead", "record", "dataset"] = "lead"
-    """each lead of a row by itself, all leads of a row together, or all training rows"""
-    center: tuple[float, ...] = ()
-    """for over: dataset, what is subtracted from each slot, mV; preprocess.py fills it in"""
-    spread: tuple[float, ...] = ()
-    """for over: dataset, what each slot is divided by, mV; preprocess.py fills it in"""
-
-
-class Recipe(Section):
-    """All that turns a record into rows; stored in dataset.json and in every checkpoint."""
-
-    version: Literal[1] = 1
-    """version of the chain: another version may give other bits"""
-    fs: float = Field(100.0, gt=0)
-    """sampling rate of the rows, Hz"""
-    dtype: Literal["float16", "float32"] = "float16"
-    """type of the stored rows"""
-    leads: tuple[tuple[str, ...], ...] = tuple(
-        (lead,) for lead in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-    )
-    """one entry per slot: the accepted lead names in order of preference"""
-    missing: Literal["error", "zeros"] = "error"
-    """a slot without a lead: refuse the record (row), or fill the slot with zeros and clear its mask bit"""
-    gaps: Gaps = Gaps()
-    bandpass: Bandpass | None = Bandpass()
-    """null: no band-pass"""
-    notch_hz: float | None = None
-    """mains frequency to remove, Hz; null: no notch"""
-    window: Window = Window(length_s=10.0)
-    centers: Literal["annotations", "rpeaks"] = "annotations"
-    """where the R peaks of beat rows come from"""
-    scale: Scale = Scale()
-    context: tuple[Literal["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"], ...] = ()
-    """numbers about a beat that go beside the signal"""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if not self.leads or any(not slot for slot in self.leads):
-            raise ValueError("leads: every slot needs at least one lead name")
-        if self.context and self.window.kind != "beat":
-            raise ValueError("context: only beat rows have a context")
-        return self
+Strings = Annotated[
+    tuple[str, ...], BeforeValidator(lambda v: [str(i) for i in v] if isinstance(v, list | tuple) else v)
+]
 
 
 class Data(Section):
@@ -134,9 +53,9 @@ class Data(Section):
     """which dataset: a function of sources.py"""
     target: str | None = None
     """what is to be told of it, where a dataset offers several; its first where null"""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """arguments of that function, e.g. '{"rate": 500}'"""
-    raw: Path | None = None
+    raw: Path | None = Field(None, json_schema_extra=MACHINE)
     """folder that holds what was downloaded; raw/<name> where null, demo for the demo"""
     dir: Path | None = None
     """folder of the prepared dataset; prepared/<name> where null"""
@@ -144,26 +63,28 @@ class Data(Section):
     """how rows get their fold: by patient, as the owner says, de Chazal's DS1/DS2, or at random (leaks patients)"""
     folds: int = Field(10, ge=2, le=100)
     """number of folds that are drawn where the owner gives none"""
-    train: Strings = ["0", "1", "2", "3", "4", "5", "6"]
+    train: Strings = ("0", "1", "2", "3", "4", "5", "6")
     """folds to learn from"""
-    validation: Strings = ["7"]
+    validation: Strings = ("7",)
     """folds that choose the epoch"""
-    test: Strings = ["8", "9"]
+    test: Strings = ("8", "9")
     """folds that evaluate.py scores"""
+    scored_classes: Strings = ()
+    """classes that enter every macro score, e.g. N,S,V of beats; empty: all"""
     seed: int = 0
     """seed of the folds and of the fraction"""
     limit: int | None = Field(None, ge=1)
     """only the first so many recordings"""
     fraction: float = Field(1.0, gt=0, le=1)
     """only this part of the recordings, drawn alike from those with the same labels"""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """threads of preprocess.py; 0: one per core"""
 
 
 class Model(Section):
     name: str = "cnn1d"
     """which network: train.py --list_models shows them"""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """arguments of that network, e.g. '{"width": 64}'"""
 
 
@@ -204,17 +125,15 @@ class Training(Section):
     augmentation: Augmentation = Augmentation()
     metric: Literal["macro_f1", "macro_auroc", "accuracy", "loss"] = "macro_f1"
     """what decides the best epoch on the validation rows"""
-    macro_classes: Strings = []
-    """classes that enter the macro scores; empty: all"""
     patience: int = Field(10, ge=0)
     """stop after so many validations without a better score; 0: never"""
     validate_every: int = Field(1, ge=1)
     """validate every so many epochs"""
     seed: int = 0
     """seed of weights, order, dropout and augmentation"""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """processes that load batches; 0: in the training process"""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """CPU threads of each training process; 0: the cores divided by the processes"""
 
 
@@ -238,12 +157,10 @@ class Inference(Section):
     """rows at a time"""
 
 
-class Settings(BaseSettings):
-    """One tree; `load` fills it."""
+class Settings(Section, BaseSettings):
+    """The tree of all settings; `load` fills it."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
     run: str | None = None
     """folder of the run; runs/<data.name> where null"""
     data: Data = Data()
@@ -266,55 +183,6 @@ class Settings(BaseSettings):
     @property
     def run_dir(self) -> Path:
         return Path(self.run or f"runs/{self.data.name}")
-
-
-class Stop(Exception):
-    """Something a user can mend: one line on standard error, exit status 2."""
-
-
-def script(main: Callable[[], Any]) -> NoReturn:
-    """Run a script's main; a `Stop`, or an error that a file or an argument causes, ends in one line and status 2."""
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (Stop, ValueError, OSError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print("error: " + one_line(error), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
-
-
-@contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """A name to write under, renamed to `path` when all is written: a kill never leaves half a file.
-
-    Raises
-    ------
-    Stop
-        It cannot be written, on a full disk for one; nothing is left then.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # h5py and torch raise either
-        told = re.search(r"error message = '([^']*)'", str(error))  # of HDF5, among much else
-        raise Stop(
-            f"{path}: cannot be written: {told[1] if told else getattr(error, 'strerror', None) or error}"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong and with which file."""
-    named = isinstance(error, OSError) and error.filename
-    return " ".join((f"{error.filename}: {error.strerror}" if named else str(error)).split())  # type: ignore[attr-defined]
 
 
 def load(
@@ -351,7 +219,8 @@ def load(
     arguments, unknown = parser.parse_known_args(argv)
     for word in unknown:
         if word.startswith("-"):
-            raise Stop(_unknown("option", word.split("=")[0], parser._option_string_actions))
+            option = word.split("=")[0]
+            raise Stop(f"unknown option {option}{nearest(option, parser._option_string_actions)}")
     if unknown:
         raise Stop(f"unexpected argument {unknown[0]!r}")
     if arguments.config and arguments.dataset:
@@ -364,23 +233,21 @@ def load(
 
     command_line(parsed_args=vars(arguments))
     merged: dict[str, Any] = {}
-    for source in (_read_yaml(config) if config else {}, _environment(), command_line()):
+    for source in (read_yaml(config) if config else {}, _environment(), command_line()):
         _merge(merged, source)
-    return _validated(merged, str(config) if config else "settings"), arguments
+    return validated(merged, str(config) if config else "settings"), arguments
 
 
-def _validated(tree: dict[str, Any], origin: str) -> Settings:
+def validated(tree: dict[str, Any], origin: str) -> Settings:
+    """Make settings of a tree; `Stop` names its origin and the first setting that is wrong."""
     try:
         return Settings(**tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise Stop(f"{origin}: " + _unknown("setting", key, flatten(Settings().model_dump()))) from error
-        raise Stop(f"{origin}: {key} = {first['input']!r}: {first['msg']}") from error
+        raise Stop(f"{origin}: {first_error(error, Settings().tree())}") from error
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of settings."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -396,12 +263,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    valid = flatten(Settings().model_dump())
+    valid = flatten(Settings().tree())
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and "__" in name:
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             if key not in valid and not any(k.startswith(key + ".") for k in valid):
-                raise Stop(f"environment variable {name}: " + _unknown("setting", key, valid))
+                raise Stop(f"environment variable {name}: unknown setting {key}{nearest(key, valid)}")
     return EnvSettingsSource(Settings)()
 
 
@@ -413,47 +280,23 @@ def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _unknown(what: str, name: str, valid: Iterable[str]) -> str:
-    return f"unknown {what} {name}{nearest(name, valid)}"
+def of_the_work(settings: Settings) -> dict[str, Any]:
+    """Return the settings that decide what a training does: not those of the machine, nor of the scripts after it."""
+    return {key: value for key, value in _unmarked(settings).items() if key not in ("run", "evaluation", "inference")}
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing if no valid name is near."""
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.3)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data.name": "demo", ...}; an optional section that is null still shows its keys' parent."""
-
-    def pairs(node: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                yield from pairs(value, f"{path}{key}.")
-            else:
-                yield f"{path}{key}", value
-
-    return dict(pairs(tree, prefix))
-
-
-def plain(model: BaseModel) -> dict[str, Any]:
-    """The tree as JSON and YAML hold it: lists, strings, numbers, null."""
-    tree: dict[str, Any] = json.loads(model.model_dump_json())
-    return tree
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each leaf that differs: `recipe.fs: 100.0 -> 360.0`."""
-    before, after = flatten(old), flatten(new)
-    return [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted({**before, **after})
-        if before.get(key) != after.get(key)
-    ]
+def _unmarked(section: BaseModel) -> dict[str, Any]:
+    kept = {
+        key: getattr(section, key)
+        for key, field in type(section).model_fields.items()
+        if field.json_schema_extra != MACHINE
+    }
+    tree = section.model_dump(mode="json")
+    return {key: _unmarked(value) if isinstance(value, BaseModel) else tree[key] for key, value in kept.items()}
 
 
 def print_overrides(settings: Settings) -> None:
     """Say on standard error what differs from the defaults."""
-    changed = differences(plain(Settings()), plain(settings))
+    changed = differences(Settings().tree(), settings.tree())
     if changed:
         print("settings that differ from the defaults:", *changed, sep="\n  ", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The prepared dataset: its parts mapped into memory, splits, batches, beat context, augmentation.
+"""The prepared dataset: its summary, its parts mapped into memory, batches, augmentation.
 
 Knows nothing of networks and imports no torch: batches are NumPy arrays, which a DataLoader turns into tensors.
 """
@@ -6,107 +6,144 @@ Knows nothing of networks and imports no torch: batches are NumPy arrays, which 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from config import Augmentation, Data, Stop
+import script
+from folds import LEAKS, Rows, choose_rows
+from recipe import Recipe, Section
+from script import Stop
 
-Rows = NDArray[np.int64]  # indices of rows in a prepared dataset
+SUMMARY = "dataset.json"
+MANY_CLASSES = 12  # more than a table has columns for
 
-LEAKS = {
-    "random_rows": "rows of one patient stand in several splits: scores say nothing about new patients",
-    "dechazal": "records 201 (DS1) and 202 (DS2) come from one person, as the split is defined",
-}
-
-
-# ------------------------------------------------------------------------------------------------ beat context
+# ------------------------------------------------------------------------------------------------ the summary
 
 
-def beat_context(r_peaks: NDArray[np.int64], fs: float, names: Sequence[str]) -> NDArray[np.float32]:
-    """Numbers about each beat that its own window does not show.
+class Counts(Section):
+    """Rows, patients and rows of each class in some folds."""
 
-    Parameters
-    ----------
-    r_peaks : (N,) ascending sample indices of all beats of a record
-    fs : rate of r_peaks, Hz
-    names : which numbers, in order: `rr_previous_s` and `rr_next_s`, the RR intervals before and after the beat;
-        `rr_mean10_s`, the mean of the ten RR intervals around it (five before, five after, fewer at the ends);
-        `rr_record_s`, the mean over the record (de Chazal, O'Dwyer and Reilly 2004)
+    rows: int
+    patients: int
+    classes: dict[str, int]
 
-    Returns
-    -------
-    (N, F) float32, s; NaN where there is no neighbour.
-    """
-    n = len(r_peaks)
-    rr = np.diff(np.asarray(r_peaks, dtype=np.float64)) / fs  # (N - 1,)
-    missing = np.full(1, np.nan)
-    first, last = np.maximum(np.arange(n) - 5, 0), np.minimum(np.arange(n) + 5, n - 1)
-    total = np.concatenate([np.zeros(1), np.cumsum(rr)])
-    with np.errstate(invalid="ignore"):  # 0 / 0 of a lone beat is its NaN
-        columns = {
-            "rr_previous_s": np.concatenate([missing, rr])[:n],
-            "rr_next_s": np.concatenate([rr, missing])[:n],
-            "rr_mean10_s": (total[last] - total[first]) / (last - first) if n else np.zeros(0),
-            "rr_record_s": np.full(n, rr.mean() if n > 1 else np.nan),
-        }
-    if not names:
-        return np.zeros((n, 0), np.float32)
-    return np.stack([columns[name] for name in names], axis=1).astype(np.float32)
+
+class SplitCounts(Counts):
+    of: tuple[str, ...]  # the folds of the split
+
+
+class PartFile(Section):
+    file: str
+    rows: int
+
+
+class Sources(Section):
+    """The raw files that a dataset was made from."""
+
+    records: int
+    bytes: int
+    sha256: str
+
+
+class Identity(Section):
+    """What makes a prepared dataset what it is: with the same, nothing has to be done again."""
+
+    version: int  # of the format
+    data: dict[str, Any]  # the settings that choose recordings, labels and folds
+    recipe: Recipe
+    sources: Sources
+
+
+class Summary(Section):
+    """What dataset.json holds."""
+
+    name: str
+    task: Literal["multiclass", "multilabel"]
+    classes: tuple[str, ...]
+    labelled: Literal["recordings", "rhythms", "beats"]  # what carries the labels
+    recipe: Recipe
+    data: dict[str, Any]  # as in the identity
+    leak: str | None
+    row_samples: int
+    rows_before: int  # as the index promised
+    rows: int
+    records: int
+    patients: int
+    classes_before: dict[str, int]
+    classes_after: dict[str, int]
+    counts: dict[str, Counts]  # by fold
+    splits: dict[str, SplitCounts]
+    failures: dict[str, int]  # by stage
+    warnings: dict[str, int]
+    parts: tuple[PartFile, ...]
+    identity: Identity
+
+    @classmethod
+    def load(cls, folder: Path) -> Summary:
+        """Read the summary of a prepared dataset; Stop where there is none, or not such a one."""
+        path = folder / SUMMARY
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise Stop(f"{folder}: no prepared dataset ({SUMMARY} is missing); run preprocess.py first") from error
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise Stop(f"{path}: is of another version of the format ({key}); run preprocess.py again") from error
+        except (ValueError, TypeError) as error:
+            raise Stop(f"{path}: not JSON: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the summary, which makes the dataset whole."""
+        with script.aside(folder / SUMMARY) as temporary:
+            temporary.write_text(json.dumps(self.tree(), indent=1), encoding="utf-8")
+
+    def to_text(self) -> str:
+        """Return the counts as a table for people."""
+        many = len(self.classes) > MANY_CLASSES  # a line for each class, then, not a column
+        before = ("recordings", self.rows_before, "", self.classes_before)
+        after = ("prepared", self.rows, f"{self.patients:,}", self.classes_after)
+        groups = [*self.counts.items(), *self.splits.items()]
+        lines = [(name, group.rows, f"{group.patients:,}", group.classes) for name, group in groups]
+        table = [["fold", "rows", "patients", *([] if many else self.classes)]]
+        for name, rows, patients, classes in (*lines, before, after):
+            table.append([name, f"{rows:,}", patients, *([] if many else [f"{n:,}" for n in classes.values()])])
+        if many:
+            columns = (*lines[len(self.counts) :], before, after)
+            table += [[""], ["class", *(name for name, *_ in columns)]]
+            table += [[c, *(f"{classes[c]:,}" for *_, classes in columns)] for c in self.classes]
+        width = max(len(line[0]) for line in table) + 2
+        text = ["".join([name.ljust(width), *(cell.rjust(11) for cell in cells)]).rstrip() for name, *cells in table]
+        for name, stages in (("failures", self.failures), ("warnings", self.warnings)):
+            if stages:
+                text.append(f"{name} by stage: " + ", ".join(f"{count:,} {stage}" for stage, count in stages.items()))
+        return "\n".join(text)
 
 
 # ------------------------------------------------------------------------------------------------ the dataset
 
 
-class Prepared:
+class Dataset:
     """A prepared dataset. Labels and the like are in memory; signals stay on disk and are mapped.
 
     Attributes
     ----------
-    meta : dict, dataset.json
+    summary : what dataset.json holds
     labels : (N, K) uint8
     record, patient : (N,) bytes
     fold : (N,) bytes, name of the fold
     valid : (N, 2) int64, range of samples that lie inside the record
     lead_mask : (N, L) uint8
+    start : (N,) int64, the row's first sample in the record, of a beat its centre
     context : (N, F) float32
+    sample, symbol, beat_index : (N,) of beats
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.meta: dict[str, Any] = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise Stop(f"{folder}: no prepared dataset (dataset.json is missing); run preprocess.py first") from error
-        except ValueError as error:
-            raise Stop(f"{folder / 'dataset.json'}: not JSON: {error}") from error
-        self.recipe: dict[str, Any] = self.meta["recipe"]
-        self.classes: list[str] = self.meta["classes"]
-        self.task: str = self.meta["task"]
-        columns: dict[str, list[NDArray[Any]]] = {}
-        self._signals: list[NDArray[Any]] = []
-        for part in self.meta["parts"]:
-            path = folder / part["file"]
-            try:
-                with h5py.File(path, "r") as file:
-                    if len(file["signals"]) != part["rows"]:
-                        raise Stop(f"{path}: has {len(file['signals'])} rows, dataset.json says {part['rows']}")
-                    for name in file:
-                        if name != "signals":
-                            columns.setdefault(name, []).append(file[name][()])
-                    self._signals.append(_map(path, file["signals"]))
-            except FileNotFoundError as error:
-                raise Stop(f"{path}: named in dataset.json and not there") from error
-            except (OSError, KeyError) as error:
-                raise Stop(f"{path}: not a whole part: {error}") from error
-        self._first = np.cumsum([0] + [len(s) for s in self._signals])
-        for name, arrays in columns.items():
-            setattr(self, name, np.concatenate(arrays))
 
     labels: NDArray[np.uint8]
     record: NDArray[np.bytes_]
@@ -120,51 +157,82 @@ class Prepared:
     symbol: NDArray[np.bytes_]
     beat_index: NDArray[np.int64]
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.summary = Summary.load(folder)
+        columns: dict[str, list[NDArray[Any]]] = {}
+        self._signals: list[NDArray[Any]] = []
+        for part in self.summary.parts:
+            path = folder / part.file
+            try:
+                with h5py.File(path, "r") as file:
+                    if len(file["signals"]) != part.rows:
+                        raise Stop(f"{path}: has {len(file['signals'])} rows, {SUMMARY} says {part.rows}")
+                    for name in file:
+                        if name != "signals":
+                            columns.setdefault(name, []).append(file[name][()])
+                    self._signals.append(_map(path, file["signals"]))
+            except FileNotFoundError as error:
+                raise Stop(f"{path}: does not exist, but {SUMMARY} names it") from error
+            except (OSError, KeyError) as error:
+                raise Stop(f"{path}: not a whole part: {error}") from error
+        self._first = np.cumsum([0] + [len(s) for s in self._signals])
+        for name, arrays in columns.items():
+            setattr(self, name, np.concatenate(arrays))
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.summary.recipe
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.summary.classes
+
+    @property
+    def task(self) -> str:
+        return self.summary.task
+
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def signals(self, rows: Rows) -> NDArray[Any]:
-        """Rows by index -> (B, L, T) in the stored type, copied out of the mapped parts."""
-        out = np.empty((len(rows), len(self.recipe["leads"]), self.meta["row_samples"]), self.recipe["dtype"])
+        """Copy rows out of the mapped parts: (B,) indices -> (B, L, T) in the stored type."""
+        out = np.empty((len(rows), len(self.recipe.leads), self.summary.row_samples), self.recipe.dtype)
         part = np.searchsorted(self._first, rows, side="right") - 1
         for p in np.unique(part):
             here = part == p
             out[here] = self._signals[p][rows[here] - self._first[p]]
         return out
 
+    def splits(self, train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> dict[str, Rows]:
+        """Return the rows of training, validation and test, each a list of folds.
+
+        Raises
+        ------
+        Stop
+            An empty split, or a fold or patient in two splits (but for the leaks that `folds.LEAKS` names).
+        """
+        splits = {"train": train, "validation": validation, "test": test}
+        try:
+            return choose_rows(self.fold, self.patient, splits, self.summary.data["split"] in LEAKS)
+        except Stop as error:
+            raise Stop(f"{self.folder}: {error}") from error
+
+    def units(self, rows: Rows) -> NDArray[np.int64]:
+        """Number what is scored as one: (B,) rows -> (B,). Windows with the labels of their record are one unit."""
+        if self.summary.labelled != "recordings":
+            return rows
+        # the rows of a record follow one another
+        begins = np.concatenate([np.ones(1, bool), self.record[1:] != self.record[:-1]])
+        return np.cumsum(begins)[rows]
+
 
 def _map(path: Path, signals: h5py.Dataset) -> NDArray[Any]:
-    """The contiguous dataset as a memory map: no HDF5 call per row."""
+    """Map a contiguous dataset into memory: no HDF5 call per row."""
     offset = signals.id.get_offset()
     if offset is None:  # no rows, so no space in the file
         return np.empty(signals.shape, signals.dtype)
     return np.memmap(path, signals.dtype, "r", offset, signals.shape)
-
-
-def splits(dataset: Prepared, settings: Data) -> dict[str, Rows]:
-    """Rows of training, validation and test, by the folds that the settings name.
-
-    Raises
-    ------
-    Stop
-        A fold that is not there, an empty split, a fold or patient in two splits (but for the leaks of `LEAKS`).
-    """
-    present = {fold.decode() for fold in np.unique(dataset.fold)}
-    chosen = {"train": settings.train, "validation": settings.validation, "test": settings.test}
-    rows = {}
-    for name, folds in chosen.items():
-        rows[name] = np.flatnonzero(np.isin(dataset.fold, np.array(folds, dtype=bytes)))
-        if len(rows[name]) == 0:
-            raise Stop(f"data.{name} = {folds}: no rows; {dataset.folder} has folds {', '.join(sorted(present))}")
-    named = [fold for folds in chosen.values() for fold in folds]
-    if len(set(named)) < len(named):
-        raise Stop(f"data.train, data.validation and data.test share a fold: {chosen}")
-    if dataset.meta["data"]["split"] not in LEAKS:
-        patients = {name: set(dataset.patient[index]) for name, index in rows.items()}
-        for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
-            if shared := patients[a] & patients[b]:
-                raise Stop(f"{dataset.folder}: patient {min(shared).decode()} is in both {a} and {b}")
-    return rows
 
 
 def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -173,21 +241,8 @@ def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts
 
 
-def class_weights(labels: NDArray[np.uint8], task: str, kind: str) -> NDArray[np.float32]:
-    """Weight of each class in the loss, (K,).
-
-    `inverse`: N / (K * n_k) for multiclass, negatives / positives for multilabel (the weight of a positive);
-    `sqrt`: its square root; `none`: 1. A class without rows gets 1.
-    """
-    counts = class_counts(labels).astype(np.float64)
-    seen = np.maximum(counts, 1)
-    inverse = len(labels) / (len(counts) * seen) if task == "multiclass" else (len(labels) - counts) / seen
-    weights = {"none": np.ones_like(seen), "inverse": inverse, "sqrt": np.sqrt(inverse)}[kind]
-    return np.where(counts > 0, weights, 1.0).astype(np.float32)
-
-
 def row_weights(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Chance of each row with the weighted sampler, (N,), sum 1: the inverse frequency of its rarest class.
+    """Return the chance of each row with the weighted sampler, (N,), sum 1: the inverse frequency of its rarest class.
 
     A row without any class counts as one of a class of its own.
     """
@@ -201,6 +256,8 @@ def row_weights(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 class Batch(NamedTuple):
+    """Rows as a network takes them."""
+
     signal: NDArray[Any]  # (B, L, T) as stored, float32 once augmented
     labels: NDArray[np.uint8]  # (B, K)
     context: NDArray[np.float32]  # (B, F)
@@ -210,43 +267,52 @@ class Batch(NamedTuple):
 
 @dataclass
 class Batches:
-    """Fetches batches by row indices; a DataLoader with `batch_size=None` and lists of rows as sampler drives it."""
+    """Fetch batches by row indices; a DataLoader with `batch_size=None` and lists of rows as sampler drives it."""
 
-    dataset: Prepared
-    augmentation: Augmentation | None = None
+    dataset: Dataset
+    augmentation: Mapping[str, float] = field(default_factory=dict)  # amounts that `augment` takes
     seed: int = 0
     epoch: int = 0
 
     def __getitem__(self, rows: Rows) -> Batch:
         data = self.dataset
         signal, valid = data.signals(rows), data.valid[rows]
-        if self.augmentation and any(self.augmentation.model_dump().values()):
+        if any(self.augmentation.values()):
             signal = signal.astype(np.float32)
             for row, x, (first, last) in zip(rows, signal, valid, strict=True):
                 # keyed by the row, not by the process: the same for any number of them
                 generator = np.random.default_rng((self.seed, self.epoch, int(row)))
-                augment(x[:, first:last], self.augmentation, data.recipe["fs"], generator)
+                augment(x[:, first:last], data.recipe.fs, generator, **self.augmentation)
         return Batch(signal, data.labels[rows], data.context[rows], valid, rows)
 
 
-def augment(x: NDArray[np.float32], how: Augmentation, fs: float, generator: np.random.Generator) -> None:
-    """Change one row in place; x: (L, T), its valid samples."""
+def augment(
+    x: NDArray[np.float32],
+    fs: float,
+    generator: np.random.Generator,
+    *,
+    noise: float = 0.0,
+    gain: float = 0.0,
+    wander: float = 0.0,
+    shift_s: float = 0.0,
+) -> None:
+    """Change the valid samples of one row in place; x (L, T), the amounts as the settings describe them."""
     n_leads, n_samples = x.shape
-    if how.shift_s:
-        shift = int(generator.integers(-round(how.shift_s * fs), round(how.shift_s * fs) + 1))
+    if shift_s:
+        shift = int(generator.integers(-round(shift_s * fs), round(shift_s * fs) + 1))
         x[:] = x[:, np.clip(np.arange(n_samples) + shift, 0, n_samples - 1)]
-    if how.gain:
-        x *= np.float32(generator.uniform(1 - how.gain, 1 + how.gain))
-    if how.wander:
-        amplitude = generator.uniform(0, how.wander, (n_leads, 1))
+    if gain:
+        x *= np.float32(generator.uniform(1 - gain, 1 + gain))
+    if wander:
+        amplitude = generator.uniform(0, wander, (n_leads, 1))
         phase, hz = generator.uniform(0, 2 * np.pi, (n_leads, 1)), generator.uniform(0.05, 0.5)
         x += (amplitude * np.sin(2 * np.pi * hz * np.arange(n_samples) / fs + phase)).astype(np.float32)
-    if how.noise:
-        x += np.float32(how.noise) * generator.standard_normal(x.shape, np.float32)
+    if noise:
+        x += np.float32(noise) * generator.standard_normal(x.shape, np.float32)
 
 
 def epoch_order(rows: Rows, seed: int, epoch: int, weights: NDArray[np.float64] | None) -> Rows:
-    """The rows in the order of this epoch, the same on every process; with weights, drawn with replacement."""
+    """Return the rows in the order of this epoch, the same on every process; with weights, drawn with replacement."""
     generator = np.random.default_rng((seed, epoch))
     if weights is None:
         return generator.permutation(rows)
@@ -254,7 +320,7 @@ def epoch_order(rows: Rows, seed: int, epoch: int, weights: NDArray[np.float64] 
 
 
 def training_batches(order: Rows, batch_size: int, accumulation: int, rank: int, world_size: int) -> list[Rows]:
-    """This process's micro-batches, `accumulation` of them per optimiser step.
+    """List this process's micro-batches, `accumulation` of them per optimiser step.
 
     A step takes the next batch_size rows, whatever the number of processes; the rest that fills no step is left out
     (other rows each epoch).
@@ -264,8 +330,8 @@ def training_batches(order: Rows, batch_size: int, accumulation: int, rank: int,
     return list(shares[:, rank].reshape(steps * accumulation, -1))
 
 
-def scoring_batches(rows: Rows, batch_size: int, rank: int, world_size: int) -> Iterator[Rows]:
-    """This process's share of the rows, each row on one process exactly once."""
+def scoring_batches(rows: Rows, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Rows]:
+    """Give this process's share of the rows in batches; each row comes on one process exactly once."""
     mine = rows[rank::world_size]
     for start in range(0, len(mine), batch_size):
         yield mine[start : start + batch_size]

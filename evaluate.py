@@ -5,7 +5,8 @@
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
 
 Writes runs/<name>/report/: metrics.json, per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png,
-f1.png, predictions.csv. Every row of the split is scored, by the recipe and thresholds of the checkpoint.
+f1.png, predictions.csv. Every row of the split is scored, by the recipe and thresholds of the checkpoint; windows of
+one record count as one.
 """
 
 from __future__ import annotations
@@ -15,40 +16,53 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import bundle
 import config
 import data
 import metrics
 import plots
 import runs
-from config import Settings, Stop
-from data import Batches, Prepared, Rows
+import script
+from bundle import Bundle
+from config import Settings
+from data import Batches, Dataset
+from decide import decide
+from folds import Rows
+from metrics import Report
+from script import Stop
 
 
-def score_split(run: Path, settings: Settings) -> tuple[Prepared, Rows, NDArray[np.float32], dict[str, Any]]:
-    """The dataset, the rows of the split, their scores (N, K), and the checkpoint that gave them."""
-    checkpoint = runs.load_checkpoint(run / f"{settings.evaluation.checkpoint}.pt")
-    dataset = Prepared(settings.data_dir)
-    if changes := config.differences(checkpoint["recipe"], dataset.recipe):
+def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
+    """Open the trained network, its dataset and the rows of the split; Stop where they do not belong together."""
+    trained = bundle.load(run / f"{settings.evaluation.checkpoint}.pt")
+    dataset = Dataset(settings.data_dir)
+    if changes := trained.recipe.differences(dataset.recipe):
         raise Stop(f"{dataset.folder} was prepared with another recipe than {run} ({'; '.join(changes)})")
-    if checkpoint["classes"] != dataset.classes:
-        raise Stop(f"{run} knows classes {checkpoint['classes']}, {dataset.folder} has {dataset.classes}")
-    rows = data.splits(dataset, settings.data)[settings.evaluation.split]
-    network = runs.network_of(checkpoint)
-    batches = list(data.scoring_batches(rows, settings.evaluation.batch_size, 0, 1))
+    if trained.classes != dataset.classes:
+        raise Stop(
+            f"{run} knows classes {', '.join(trained.classes)}, {dataset.folder} has {', '.join(dataset.classes)}"
+        )
+    splits = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
+    return trained, dataset, splits[settings.evaluation.split]
+
+
+def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings) -> tuple[Rows, NDArray[np.float32]]:
+    """Return what was scored, each unit by its first row (U,), and the scores (U, K)."""
+    batches = list(data.scoring_batches(rows, settings.evaluation.batch_size))
     bar = tqdm(batches, settings.evaluation.split, unit=" batches", disable=None, leave=False)
-    logits = np.concatenate([runs.logits_of(network, Batches(dataset)[batch]) for batch in bar])
-    return dataset, rows, runs.scores_from(logits, dataset.task), checkpoint
+    _, logits = bundle.score(trained.network, map(Batches(dataset).__getitem__, bar))
+    first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
+    return rows[first], scores
 
 
-def predictions(dataset: Prepared, rows: Rows, scores: NDArray[np.float32], decided: NDArray[np.uint8]) -> pd.DataFrame:
-    """One line per row: where it comes from, what it is, what was decided, the score of each class."""
+def predictions(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided: NDArray[np.uint8]) -> pd.DataFrame:
+    """Return a line per scored row: where it comes from, what it is, what was decided, the score of each class."""
 
     def names(labels: NDArray[np.uint8]) -> list[str]:
         return ["+".join(np.array(dataset.classes)[row.astype(bool)]) or "-" for row in labels]
@@ -67,40 +81,43 @@ def predictions(dataset: Prepared, rows: Rows, scores: NDArray[np.float32], deci
     return table
 
 
-def evaluate_run(run: Path, settings: Settings) -> dict[str, Any]:
-    """Score a split of the run's dataset, write the report, print it; returns the scores."""
-    dataset, rows, scores, checkpoint = score_split(run, settings)
+def evaluate_run(run: Path, settings: Settings) -> Report:
+    """Score a split of the run's dataset, write the report and print it."""
+    trained, dataset, rows = open_run(run, settings)
+    n_rows, n_patients = len(rows), len(np.unique(dataset.patient[rows]))
+    rows, scores = score_split(trained, dataset, rows, settings)
     target = dataset.labels[rows]
-    thresholds = checkpoint["thresholds"] if dataset.task == "multilabel" else None
     report = metrics.scores_of(
-        target, scores, dataset.classes, dataset.task, thresholds, settings.training.macro_classes or None
+        target, scores, dataset.classes, dataset.task, trained.thresholds, settings.data.scored_classes
     )
-    decided = metrics.decide(scores, dataset.task, thresholds)
+    split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
+    folds = list(getattr(settings.data, split))
     origin = {
         "run": str(run),
-        "checkpoint": settings.evaluation.checkpoint,
-        "epoch": checkpoint["epoch"] + 1,
+        "checkpoint": checkpoint,
+        "epoch": trained.origin.epoch,
         "dataset": str(dataset.folder),
-        "split": settings.evaluation.split,
-        "folds": getattr(settings.data, settings.evaluation.split),
-        "patients": len(np.unique(dataset.patient[rows])),
-        "leak": dataset.meta["leak"],
-        "commit": checkpoint["commit"],
+        "split": split,
+        "folds": folds,
+        "patients": n_patients,
+        "leak": dataset.summary.leak,
+        "commit": trained.origin.commit,
     }
-    head = (
-        f"# {run}: {settings.evaluation.split} rows\n\n"
-        f"{checkpoint['model_name']}, {origin['checkpoint']} checkpoint of epoch {origin['epoch']}, on folds "
-        f"{', '.join(origin['folds'])} of {dataset.folder}: {len(rows):,} rows of {origin['patients']:,} patients.\n\n"
+    pooled = f", the windows of each of {len(rows):,} records pooled" if len(rows) < n_rows else ""
+    leak = f"**LEAK: {dataset.summary.leak}.**\n\n" if dataset.summary.leak else ""
+    text = (
+        f"# {run}: {split} rows\n\n"
+        f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
+        f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows of {n_patients:,} patients{pooled}.\n\n"
+        f"{leak}{metrics.report_markdown(report)}"
     )
-    if origin["leak"]:
-        head += f"**LEAK: {origin['leak']}.**\n\n"
-    text = head + metrics.report_markdown(report)
 
-    folder = run / "report"
+    folder = run / runs.REPORT
     folder.mkdir(exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({**origin, **report}, indent=1))
+    (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree()}, indent=1))
     (folder / "report.md").write_text(text)
-    pd.DataFrame(report["per_class"]).to_csv(folder / "per_class.csv", index=False)
+    pd.DataFrame([each.tree() for each in report.per_class]).to_csv(folder / "per_class.csv", index=False)
+    decided = decide(scores, dataset.task, trained.thresholds)
     predictions(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     plots.save_confusion(report, folder / "confusion.png")
     plots.save_f1(report, folder / "f1.png")
@@ -108,15 +125,15 @@ def evaluate_run(run: Path, settings: Settings) -> dict[str, Any]:
         draw(target, scores, dataset.classes, folder / f"{name}.png")
     print(text)
     print(f"report in {folder}", file=sys.stderr)
-    return {**origin, **report}
+    return report
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"), help="a run of train.py")
-    settings, arguments = config.load(parser, argv, base=lambda given: given.folder / "config.yaml")
+    settings, arguments = config.load(parser, argv, base=lambda given: given.folder / runs.CONFIG)
     evaluate_run(arguments.folder, settings)
 
 
 if __name__ == "__main__":
-    config.script(main)
+    script.run(main)

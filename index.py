@@ -1,51 +1,42 @@
-"""The index of a raw dataset: its recordings with the rows and labels that they promise, and the fold of each row.
+"""The index of a raw dataset: its recordings, the rows and labels that they promise, and the fold of each row.
 
 Made from tables, headers and annotations alone, before any signal is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import config
 import pqrst
 import readers
-from config import Settings, Stop
-from data import LEAKS, beat_context
+import script
+from beats import WINDOW_S, beat_context, detect, match_beats
+from config import Data
+from folds import Fold, deal_patients, deal_rows, draw_key, keeps_fold
+from recipe import Recipe
+from script import Stop
 from sources import BEAT_SYMBOLS, Problem, Recording, Source, Target
 
-# Folds of the owner that each kind of split keeps; all other recordings get a drawn one.
-KEPT_FOLDS = {"patients": {"paced"}, "random_rows": {"paced"}, "dechazal": {"DS2", "paced"}, "official": None}
+Labels = NDArray[np.uint8]  # (N, K), 1 for each class of a row, all 0 for a row of none
 
 
-Fold = bytes | NDArray[np.bytes_]  # of a recording, or of each of its rows where a split divides recordings
-
-
-class Failure(NamedTuple):
-    """What was left out, when and why; the same words wherever the raw folder stands."""
-
-    record: str
-    stage: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.record}: {self.reason}" if self.record else self.reason
+class LabelError(ValueError):
+    """A recording can be read, but its labels give no class."""
 
 
 class Beats(NamedTuple):
-    """The beats of a recording that have a class; each is a row."""
+    """The beats of a recording that are rows."""
 
     sample: NDArray[np.int64]
     symbol: NDArray[np.bytes_]
@@ -53,12 +44,20 @@ class Beats(NamedTuple):
     context: NDArray[np.float32]
 
 
-class Known(NamedTuple):
-    """What is known of a recording's rows before they are prepared."""
+class RowLabels(NamedTuple):
+    """Labels of a recording's rows, and the beats where rows are beats."""
 
-    labels: NDArray[np.uint8]  # (N, K), all 0 for none of the classes
+    labels: Labels
     beats: Beats | None = None
-    undetected: int = 0  # beats without a detected R peak where those are the centres; their labels are 0
+    undetected: int = 0  # annotated beats without a detected R peak, where those are the centres; their labels are 0
+
+
+class Promise(NamedTuple):
+    """Rows that a recording will give, as far as its labels tell."""
+
+    n_rows: int
+    counts: NDArray[np.int64]  # (K + 1,) rows of each class, and of none
+    without: tuple[str, ...] = ()  # a line for each kind of row or beat that has no class
 
 
 class Item(NamedTuple):
@@ -66,13 +65,11 @@ class Item(NamedTuple):
 
     recording: Recording
     n_rows: int
+    n_samples: int
     fs: float
-    bytes: int  # of its files, which tell whether the source has changed
+    n_bytes: int  # of its files, which tell whether the source has changed
     native: bool  # the extension reads it by itself
     counts: NDArray[np.int64]  # (K + 1,) rows of each class, and of none; one array for all recordings alike
-
-
-# ------------------------------------------------------------------------------------------------ the index
 
 
 class Index(NamedTuple):
@@ -81,178 +78,256 @@ class Index(NamedTuple):
     raw: Path
     items: list[Item]
     target: Target  # its classes known
-    failures: list[Failure]
-    warnings: list[Failure]
+    problems: list[Problem]
+    warnings: list[Problem]
 
 
-def build_index(source: Source, settings: Settings, raw: Path) -> Index:
-    """All recordings in order, from tables, headers and annotations alone."""
-    target = _target(source, settings)
-    recordings, failures = _recordings(source, settings, raw)
+# ------------------------------------------------------------------------------------------------ the index
+
+
+def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
+    """List all recordings in order, from tables, headers and annotations alone.
+
+    Raises
+    ------
+    Stop
+        Settings that do not fit the dataset, or no recording at all. A recording that cannot be used is a problem.
+    """
+    target = _target(source, data, recipe.window.kind)
+    recordings, problems = _recordings(source, data, raw)
     if not recordings:
-        first = f"; first of {len(failures)} problems: {failures[0]}" if failures else ""
-        raise Stop(f"{raw}: no recordings of {settings.data.name} there{first}")
+        first = f"; first of {len(problems)} problems: {problems[0]}" if problems else ""
+        raise Stop(f"{raw}: no recordings of {data.name} there{first}")
     if target.of is None and not target.classes:
         target = replace(target, classes=tuple(sorted({label for r in recordings for label in r.labels})))
+    promise_of = PROMISES[target.rows](target, recipe)
     items: list[Item] = []
-    recipe = config.plain(settings.recipe)
-    rows_of = cache(partial(pqrst.n_rows, unscaled(recipe)))  # by length and rate
-
-    @cache
-    def of_recording(labels: tuple[str, ...], n: int) -> NDArray[np.int64]:
-        return n * _counts(one_hot(labels, target))
-
     unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
-        stage, path = "index", raw / recording.locator
+        path = raw / recording.locator
         try:
             info = readers.info(path, recording.units_per_mv, recording.fs)
-            size = info.n_bytes
-            if target.rows == "recordings":
-                n, stage = rows_of(info.n_samples, info.fs), "labels"
-                unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
-                counts = of_recording(recording.labels, n)
-            else:
-                size += path.with_suffix(f".{_extension(path, recording)}").stat().st_size
-                if target.rows == "rhythms":
-                    n = rows_of(info.n_samples, info.fs)
-                    counts = _counts(_rhythms(path, recording, info.fs, n, target, recipe))
-                    without = [f"{counts[-1]} of {n} windows have none of the rhythms"] if counts[-1] else []
-                else:
-                    _, symbols, labels = _beats(path, recording, target)
-                    has_class = labels.any(axis=1)
-                    counts, n = _counts(labels[has_class]), int(has_class.sum())
-                    others = sorted(Counter(symbols[~has_class].tolist()).items())
-                    without = [f"{count} beats {symbol!r} have no class" for symbol, count in others]
-                failures += [Failure(recording.locator, "labels", line) for line in without]
-                if not counts[:-1].any():
-                    stage = "labels"
-                    raise ValueError(f"{path}: none of its {target.rows} has a class")
-            items.append(Item(recording, n, info.fs, size, info.native, counts))
+            unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
+            promise = promise_of(path, recording, info)
+            problems += [Problem(recording.locator, "labels", line) for line in promise.without]
+            n_bytes = info.n_bytes
+            if target.rows != "recordings":
+                n_bytes += _annotation_file(path, recording).stat().st_size
+                if not promise.counts[:-1].any():
+                    raise LabelError(f"{path}: none of its {target.rows} has a class")
+            size = (promise.n_rows, info.n_samples, info.fs, n_bytes)
+            items.append(Item(recording, *size, info.native, promise.counts))
         except (OSError, ValueError) as error:
-            reason = config.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
-            failures.append(Failure(recording.locator, stage, reason_below(raw, recording.locator, reason)))
+            stage = "labels" if isinstance(error, LabelError) else "index"
+            reason = script.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
+            problems.append(problem_below(raw, recording.locator, stage, reason))
     warnings = []
-    if target.unknown == "counted":  # otherwise each is a failure
+    if target.unknown == "counted":  # otherwise each is a problem
         said = unknown.most_common()
-        warnings = [Failure("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in said]
-    return Index(raw, items, target, failures, warnings)
+        warnings = [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in said]
+    return Index(raw, items, target, problems, warnings)
 
 
-def reason_below(raw: Path, locator: str, text: str) -> str:
-    """What is wrong with a recording, without its own name in front or the raw folder's path, which may be moved."""
-    return text.replace(f"{raw}/", "").removeprefix(f"{locator}: ")
+def problem_below(raw: Path, locator: str, stage: str, reason: str) -> Problem:
+    """Make a problem whose reason repeats neither the recording's name nor the raw folder, which may be moved."""
+    return Problem(locator, stage, reason.replace(f"{raw}/", "").removeprefix(f"{locator}: "))
 
 
-def _target(source: Source, settings: Settings) -> Target:
-    """What the settings ask of a dataset; rows that cannot carry it stop the program."""
-    name = settings.data.target or next(iter(source.targets))
+def _target(source: Source, data: Data, kind: str) -> Target:
+    """Return the target that the settings name; rows of a kind that cannot carry it stop the program."""
+    name = data.target or next(iter(source.targets))
     if name not in source.targets:
-        raise Stop(f"data.target = {name!r}: {settings.data.name} has {', '.join(source.targets)}")
-    target, kind = source.targets[name], settings.recipe.window.kind
+        raise Stop(f"data.target = {name!r}: {data.name} has {', '.join(source.targets)}")
+    target = source.targets[name]
     if (target.rows == "beats") != (kind == "beat") or (target.rows == "rhythms" and kind != "window"):
         fitting = {"beats": "beat", "rhythms": "window", "recordings": "record or window"}[target.rows]
-        raise Stop(f"recipe.window.kind = {kind}: {settings.data.name} tells {name} of rows of kind {fitting}")
+        raise Stop(f"recipe.window.kind = {kind}: {data.name} tells {name} of rows of kind {fitting}")
     return target
 
 
-def _recordings(source: Source, settings: Settings, raw: Path) -> tuple[list[Recording], list[Failure]]:
-    """What the dataset yields, as far as the settings want it, and what its tables name in vain."""
-    known = list(inspect.signature(source.recordings).parameters)[1:]
-    if strange := [name for name in settings.data.arguments if name not in known]:
-        raise Stop(f"data.arguments: {settings.data.name} has no {strange[0]} ({', '.join(known) or 'none at all'})")
+def _recordings(source: Source, data: Data, raw: Path) -> tuple[list[Recording], list[Problem]]:
+    """List the recordings that the settings want of a dataset, and the problems of its tables."""
+    names = list(inspect.signature(source.recordings).parameters)[1:]
+    if strange := [name for name in data.arguments if name not in names]:
+        raise Stop(f"data.arguments: {data.name} has no {strange[0]} ({', '.join(names) or 'none at all'})")
     found: list[Recording] = []
-    failures: list[Failure] = []
+    problems: list[Problem] = []
     try:
-        for entry in source.recordings(raw, **settings.data.arguments):
+        for entry in source.recordings(raw, **data.arguments):
             if isinstance(entry, Problem):
-                failures.append(Failure(entry.locator, "index", reason_below(raw, entry.locator, entry.reason)))
+                problems.append(problem_below(raw, *entry))
             else:
                 found.append(entry)
     except FileNotFoundError as error:
-        raise Stop(f"{error.filename}: not there; is {raw} the folder of {settings.data.name}?") from error
-    found = found[: settings.data.limit]
-    if settings.data.fraction < 1:
-        found = _fraction(found, settings.data.fraction, settings.data.seed)
-    return found, failures
+        raise Stop(f"{error.filename}: does not exist; is {raw} the folder of {data.name}?") from error
+    found = found[: data.limit]
+    if data.fraction < 1:
+        found = _fraction(found, data.fraction, data.seed)
+    return found, problems
 
 
 def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[Recording]:
-    """A part of the recordings, in their order: evenly from all, sorted by labels and then at random."""
-    order = sorted(range(len(recordings)), key=lambda n: (recordings[n].labels, _hash(seed, recordings[n].locator)))
+    """Take a part of the recordings, in their order: evenly from all, sorted by labels and then at random."""
+    keys = [(recording.labels, draw_key(seed, recording.locator)) for recording in recordings]
+    order = sorted(range(len(recordings)), key=keys.__getitem__)
     steps = np.ceil(np.arange(len(order) + 1) * fraction)  # the first is always taken
     return [recordings[number] for number in sorted(order[n] for n in np.flatnonzero(np.diff(steps)))]
 
 
-def known(item: Item, index: Index, recipe: dict[str, Any]) -> Known:
-    """Labels and beats of a recording's rows, from its annotations; of all recordings they may not fit in memory.
+def draw_folds(index: Index, recipe: Recipe, data: Data) -> list[Fold]:
+    """Return the fold of every recording: the owner's where the split keeps it, else a drawn one.
+
+    Raises
+    ------
+    Stop
+        A recording without a fold where the owner's are wanted, or fewer patients than folds.
+    """
+    keeps = [keeps_fold(data.split, item.recording.fold) for item in index.items]
+    drawn = [item for item, kept in zip(index.items, keeps, strict=True) if not kept]
+    if drawn and data.split == "official":
+        raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")
+    dealt: Iterable[Fold] = ()
+    if drawn and data.split == "random_rows":
+        annotated = recipe.model_copy(update={"centers": "annotations"})
+        labels = [read_labels(item, index, annotated).labels for item in drawn]
+        of_rows = deal_rows(np.concatenate(labels), data.folds, data.seed)
+        dealt = np.split(of_rows, np.cumsum([len(each) for each in labels])[:-1])
+    elif drawn:
+        counts = np.array([[*item.counts, item.n_rows] for item in drawn])  # (N, K + 2): classes, none, any
+        dealt = deal_patients([item.recording.patient for item in drawn], counts, data.folds, data.seed)
+    next_drawn = iter(dealt)
+    owners = [(item.recording.fold or "").encode() for item in index.items]
+    return [fold if kept else next(next_drawn) for fold, kept in zip(owners, keeps, strict=True)]
+
+
+def total_rows(items: Iterable[Item]) -> int:
+    """Add up the rows that recordings promise."""
+    return sum(item.n_rows for item in items)
+
+
+# ------------------------------------------------------------------------------------------------ labels of rows
+
+
+def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
+    """Read labels and beats of a recording's rows; those of all recordings may not fit in memory.
 
     Raises
     ------
     OSError, ValueError
         The annotations cannot be read any more; or, where detected R peaks are the centres, the signal.
     """
-    recording, target = item.recording, index.target
-    path = index.raw / recording.locator
-    if target.rows == "recordings":
-        return Known(np.repeat(one_hot(recording.labels, target), item.n_rows, axis=0))
-    if target.rows == "rhythms":
-        return Known(_rhythms(path, recording, item.fs, item.n_rows, target, recipe))
-    r_peaks, symbols, labels = _beats(path, recording, target)
-    beat_index = np.flatnonzero(labels.any(axis=1))
-    labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
-    if recipe["centers"] == "rpeaks":
-        r_peaks, beat_index, found = _detected(path, recording, r_peaks[beat_index])
-        labels[~found] = 0
-        undetected = int((~found).sum())
-    context = beat_context(r_peaks, item.fs, recipe["context"])
-    return Known(labels, Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context[beat_index]), undetected)
+    return READERS[index.target.rows](index.raw / item.recording.locator, item, index.target, recipe)
 
 
-def nothing(target: Target, recipe: dict[str, Any]) -> Known:
-    """What is known of no rows."""
+def no_labels(target: Target, recipe: Recipe) -> RowLabels:
+    """Return labels and beats of no row."""
     labels = np.zeros((0, len(target.classes)), np.uint8)
     if target.rows != "beats":
-        return Known(labels)
-    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe["context"])), np.float32)
-    return Known(labels, Beats(none, np.zeros(0, "S4"), none, context))
+        return RowLabels(labels)
+    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe.context)), np.float32)
+    return RowLabels(labels, Beats(none, np.zeros(0, "S4"), none, context))
 
 
-def _extension(path: Path, recording: Recording) -> str:
-    """Of the file with its annotations."""
+def _annotation_file(path: Path, recording: Recording) -> Path:
     if recording.annotations is None:
         raise ValueError(f"{path}: rows of beats or rhythms need annotations, and this dataset has none")
-    return recording.annotations
+    return path.with_suffix(f".{recording.annotations}")
 
 
-def _rhythms(
-    path: Path, recording: Recording, fs: float, n: int, target: Target, recipe: dict[str, Any]
-) -> NDArray[np.uint8]:
-    """(n, K): the rhythm that fills at least half of each window; all 0 where none does."""
-    annotations = pqrst.read_annotations(path, _extension(path, recording))
-    of = target.of or {}
-    window = recipe["window"]
-    length_s = window["length_s"] or window["samples"] / recipe["fs"]
-    begin = np.arange(n) * (length_s - window["overlap_s"]) * fs
-    covered = np.zeros((n, len(target.classes)))
+def _read_annotations(path: Path, recording: Recording) -> pqrst.Annotations:
+    return pqrst.read_annotations(path, _annotation_file(path, recording).suffix[1:])
+
+
+def count_labels(labels: Labels) -> NDArray[np.int64]:
+    """(N, K) -> (K + 1,): rows of each class, and of none."""
+    return np.append(labels.sum(axis=0, dtype=np.int64), np.int64((~labels.any(axis=1)).sum()))
+
+
+# Rows that share the labels of their recording.
+
+
+def one_hot(labels: tuple[str, ...], target: Target) -> Labels:
+    """Return (1, K), 1 for each class that the labels give; LabelError where they give none, or too many."""
+    of = {name: name for name in target.classes} if target.of is None else target.of
+    unknown = [label for label in labels if label not in of]
+    if unknown and target.unknown == "left out":
+        raise LabelError(f"label {unknown[0]!r} is not known; known: {_some(of)}")
+    given = {of[label] for label in labels if label in of} - {""}
+    if not given and target.without == "left out":
+        raise LabelError(f"none of the classes {_some(target.classes)}: its labels are {', '.join(labels) or 'empty'}")
+    if len(given) > 1 and target.task == "multiclass":
+        raise LabelError(f"has several classes, {', '.join(sorted(given))}, where one is wanted")
+    return np.array([[name in given for name in target.classes]], dtype=np.uint8)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+
+
+PromiseOf = Callable[[Path, Recording, readers.Info], Promise]
+
+
+def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
+    tree = recipe.unscaled().tree()
+    n_rows = cache(lambda n_samples, fs: pqrst.n_rows(tree, n_samples, fs))
+
+    @cache  # one array of counts for all recordings alike
+    def promise(labels: tuple[str, ...], n: int) -> Promise:
+        return Promise(n, n * count_labels(one_hot(labels, target)))
+
+    return lambda path, recording, info: promise(recording.labels, n_rows(info.n_samples, info.fs))
+
+
+def _recording_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+    return RowLabels(np.repeat(one_hot(item.recording.labels, target), item.n_rows, axis=0))
+
+
+# Windows, each with the rhythm that fills it.
+
+
+def window_labels(annotations: pqrst.Annotations, n_samples: int, fs: float, target: Target, recipe: Recipe) -> Labels:
+    """Return (N, K): the rhythm that fills at least half of each window; all 0 where none does."""
+    tree = recipe.unscaled().tree()
+    begin = pqrst.row_starts(tree, n_samples, fs)  # (N,) samples of the record
+    length = pqrst.row_samples(tree) * fs / recipe.fs
+    covered = np.zeros((len(begin), len(target.classes)))
     noted = zip(annotations.sample, annotations.aux, strict=True)
     marks = [(sample, mark) for sample, aux in noted for mark in re.findall(r"\([^()\0]+|\)", aux)]  # also "(N)", ")(N"
     for (start, mark), (stop, _) in zip(marks, [*marks[1:], (np.inf, "")], strict=True):
-        if name := of.get(mark):
-            inside = np.minimum(begin + length_s * fs, stop) - np.maximum(begin, start)
+        if name := (target.of or {}).get(mark):
+            inside = np.minimum(begin + length, stop) - np.maximum(begin, start)
             covered[:, target.classes.index(name)] += np.maximum(inside, 0)
     most = covered.argmax(axis=1)
-    filled = covered[np.arange(n), most] >= length_s * fs / 2
-    labels = np.zeros((n, len(target.classes)), np.uint8)
+    filled = covered[np.arange(len(begin)), most] >= length / 2
+    labels = np.zeros(covered.shape, np.uint8)
     labels[filled, most[filled]] = 1
     return labels
 
 
-def _beats(
+def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
+    def promise(path: Path, recording: Recording, info: readers.Info) -> Promise:
+        annotations = _read_annotations(path, recording)
+        labels = window_labels(annotations, info.n_samples, info.fs, target, recipe)
+        n, counts = len(labels), count_labels(labels)
+        return Promise(n, counts, (f"{counts[-1]} of {n} windows have none of the rhythms",) if counts[-1] else ())
+
+    return promise
+
+
+def _read_window_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+    annotations = _read_annotations(path, item.recording)
+    return RowLabels(window_labels(annotations, item.n_samples, item.fs, target, recipe))
+
+
+# Beats.
+
+
+def _annotated_beats(
     path: Path, recording: Recording, target: Target
-) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.uint8]]:
-    """Samples, symbols and labels of all N annotated beats; the labels (N, K) are all 0 for a beat without a class."""
-    annotations = pqrst.read_annotations(path, _extension(path, recording))
+) -> tuple[NDArray[np.int64], NDArray[np.str_], Labels]:
+    """Read samples, symbols and labels of all N annotated beats; the labels are all 0 for a beat without a class."""
+    annotations = _read_annotations(path, recording)
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
     symbols = symbols[is_beat]
@@ -263,119 +338,38 @@ def _beats(
     return annotations.sample[is_beat], symbols, labels
 
 
-def _counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N, K) -> (K + 1,): rows of each class, and of none."""
-    return np.append(labels.sum(axis=0, dtype=np.int64), np.int64((~labels.any(axis=1)).sum()))
+def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
+    def promise(path: Path, recording: Recording, info: readers.Info) -> Promise:
+        _, symbols, labels = _annotated_beats(path, recording, target)
+        has_class = labels.any(axis=1)
+        others = sorted(Counter(symbols[~has_class].tolist()).items())
+        without = tuple(f"{count} beats {symbol!r} have no class" for symbol, count in others)
+        return Promise(int(has_class.sum()), count_labels(labels[has_class]), without)
+
+    return promise
 
 
-def _detected(
-    path: Path, recording: Recording, annotated: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """All detected R peaks, the index of the one nearest to each annotated beat, and whether it is within 150 ms."""
-    record = readers.read(path, recording.units_per_mv, recording.fs)
-    r_peaks = readers.detect(record)
-    if len(r_peaks) == 0:
-        raise ValueError(f"{path}: no R peak detected")
-    right = np.clip(np.searchsorted(r_peaks, annotated), 1, max(len(r_peaks) - 1, 1))
-    left_nearer = annotated - r_peaks[right - 1] <= np.abs(r_peaks[np.minimum(right, len(r_peaks) - 1)] - annotated)
-    nearest = np.where(left_nearer, right - 1, right)
-    found = np.abs(r_peaks[nearest] - annotated) <= round(0.15 * record.fs)
-    found[1:] &= nearest[1:] != nearest[:-1]  # one to one
-    return r_peaks, nearest, found
+def _beat_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+    recording = item.recording
+    r_peaks, symbols, labels = _annotated_beats(path, recording, target)
+    beat_index = np.flatnonzero(labels.any(axis=1))
+    labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
+    if recipe.centers == "rpeaks":
+        record = readers.read(path, recording.units_per_mv, recording.fs)
+        annotated, r_peaks = r_peaks[beat_index], detect(record)
+        if len(r_peaks) == 0:
+            raise ValueError(f"{path}: no R peak detected")
+        pairs = match_beats(annotated, r_peaks, WINDOW_S * record.fs)
+        found = np.isin(np.arange(len(annotated)), pairs[:, 0])
+        beat_index = np.zeros(len(annotated), np.int64)
+        beat_index[pairs[:, 0]] = pairs[:, 1]
+        labels[~found] = 0  # a beat that is not detected loses its label, and with it its row
+        undetected = int((~found).sum())
+    context = beat_context(r_peaks, item.fs, recipe.context)
+    beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context[beat_index])
+    return RowLabels(labels, beats, undetected)
 
 
-def one_hot(labels: tuple[str, ...], target: Target) -> NDArray[np.uint8]:
-    """(1, K), 1 for each class that the labels give."""
-    of = {name: name for name in target.classes} if target.of is None else target.of
-    unknown = [label for label in labels if label not in of]
-    if unknown and target.unknown == "left out":
-        raise ValueError(f"label {unknown[0]!r} is not known; known: {_some(of)}")
-    given = {of[label] for label in labels if label in of} - {""}
-    if not given and target.without == "left out":
-        raise ValueError(f"none of the classes {_some(target.classes)}: its labels are {', '.join(labels) or 'empty'}")
-    if len(given) > 1 and target.task == "multiclass":
-        raise ValueError(f"has several classes, {', '.join(sorted(given))}, where one is wanted")
-    return np.array([[name in given for name in target.classes]], dtype=np.uint8)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-
-
-def n_rows(items: Iterable[Item]) -> int:
-    return sum(item.n_rows for item in items)
-
-
-def unscaled(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The chain up to its scale, which may still lack the numbers of the dataset."""
-    return {**recipe, "dtype": "float32", "scale": {**recipe["scale"], "kind": "none"}}
-
-
-# ------------------------------------------------------------------------------------------------ folds
-
-
-def draw_folds(index: Index, settings: Settings) -> tuple[list[Fold], str | None]:
-    """Folds of every recording, and what leaks, if anything.
-
-    Patients are dealt out one by one, those with the largest share of a rare class first, each to the fold where the
-    shares of all classes then lie closest to even. Ties fall by a hash of seed and patient: the same on every machine.
-    """
-    how, items = settings.data, index.items
-    kept = KEPT_FOLDS[how.split]
-    stays = [item.recording.fold is not None and (kept is None or item.recording.fold in kept) for item in items]
-    drawn = [item for item, stay in zip(items, stays, strict=True) if not stay]
-    if drawn and kept is None:
-        raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")
-    folds: list[Fold] = [(item.recording.fold or "").encode() for item in items]
-    dealt: Iterable[Fold] = ()
-    if drawn and how.split == "random_rows":
-        recipe = {**config.plain(settings.recipe), "centers": "annotations"}
-        labels = [known(item, index, recipe).labels for item in drawn]
-        of_rows = _deal_rows(np.concatenate(labels), how.folds, how.seed)
-        dealt = np.split(of_rows, np.cumsum([len(each) for each in labels])[:-1])
-    elif drawn:
-        dealt = _deal_patients(drawn, how.folds, how.seed)
-    for number, fold in zip(np.flatnonzero(~np.array(stays)), dealt, strict=True):
-        folds[number] = fold
-    leak = LEAKS.get(how.split)
-    if how.split == "dechazal" and not {"201", "202"} <= {Path(i.recording.locator).stem for i in items}:
-        leak = None
-    return folds, leak
-
-
-def _deal_patients(items: list[Item], n_folds: int, seed: int) -> list[bytes]:
-    """Fold of each recording."""
-    number: dict[str, int] = {}  # of each patient
-    of_item = [number.setdefault(item.recording.patient, len(number)) for item in items]
-    if len(number) < n_folds:
-        raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients to draw from")
-    counts = np.zeros((len(number), len(items[0].counts) + 1), np.int64)  # (patients, K + 2): classes, none, any
-    for patient, item in zip(of_item, items, strict=True):
-        counts[patient] += [*item.counts, item.n_rows]
-    share = counts / np.maximum(counts.sum(axis=0), 1)
-    by_weight = np.lexsort((np.array([_hash(seed, patient) for patient in number]), -share.max(axis=1)))
-    filled = np.zeros((n_folds, share.shape[1]))  # share of each class in each fold so far
-    fold_of = np.empty(len(number), np.int64)
-    for patient in by_weight:
-        # growth of the sum of squared shares: least where this patient's classes are scarcest
-        growth = ((filled + share[patient]) ** 2 - filled**2).sum(axis=1)
-        fold = growth.argmin()
-        filled[fold] += share[patient]
-        fold_of[patient] = fold
-    names = [str(fold).encode() for fold in range(n_folds)]
-    return [names[fold_of[patient]] for patient in of_item]
-
-
-def _deal_rows(labels: NDArray[np.uint8], n_folds: int, seed: int) -> NDArray[np.bytes_]:
-    """Fold of each row."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.lexsort(labels[order].T)]  # by class, at random within each
-    fold_of = np.empty(len(labels), np.int64)
-    fold_of[order] = np.arange(len(labels)) % n_folds
-    folds: NDArray[np.bytes_] = fold_of.astype("S16")
-    return folds
-
-
-def _hash(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()
+# By what carries the labels: how a recording's rows are counted for the index, and how their labels are read.
+PROMISES = {"recordings": _recording_promises, "rhythms": _window_promises, "beats": _beat_promises}
+READERS = {"recordings": _recording_labels, "rhythms": _read_window_labels, "beats": _beat_labels}

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,37 +27,138 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+import bundle
 import config
 import pqrst
 import readers
 import runs
-from config import Stop
-from data import Batch, beat_context
-from readers import detect
+import script
+from beats import beat_context, detect
+from bundle import Bundle
+from data import Batch, scoring_batches
+from decide import decide
+from recipe import Recipe
+from script import Stop
+
+# ------------------------------------------------------------------------------------------------ the prediction
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained network and what its checkpoint says of it."""
+class Prediction:
+    """What a network says of one record: a class for each beat, or findings of the whole record."""
 
-    name: str
-    network: nn.Module
-    checkpoint: dict[str, Any]
+    record: str
+    fs: float  # Hz
+    leads: tuple[str, ...]  # of the record
+    duration_s: float
+    run: str  # that the network comes from, and the commit of its scripts
+    commit: str
+    warnings: tuple[str, ...]
+    classes: tuple[str, ...]
+    scores: NDArray[np.float32]  # (N, K) 0..1; of findings (1, K)
+    decided: NDArray[np.uint8]  # (N, K)
+    thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
+    samples: NDArray[np.int64] | None = None  # (N,) R peaks of the beats, at the record's rate; None: findings
+    mean_hr_bpm: float | None = None  # over all detected beats
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        recipe: dict[str, Any] = self.checkpoint["recipe"]
-        return recipe
+    def beat_classes(self) -> NDArray[np.int64]:
+        """(N,) the class that was decided for each beat, as a place in `classes`."""
+        places: NDArray[np.int64] = self.decided.argmax(axis=1)
+        return places
 
     @property
-    def of_beats(self) -> bool:
-        return bool(self.recipe["window"]["kind"] == "beat")
+    def counts(self) -> dict[str, int]:
+        """Beats of each class."""
+        n = np.bincount(self.beat_classes, minlength=len(self.classes))
+        return dict(zip(self.classes, n.tolist(), strict=True))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return an entry for each beat, in order of time, or for each class that may be found."""
+        if self.samples is None:
+            limits = self.thresholds or (None,) * len(self.classes)
+            columns = zip(self.classes, self.scores[0].tolist(), limits, self.decided[0].tolist(), strict=True)
+            return [
+                {"class": name, "probability": score, "threshold": limit, "present": bool(present)}
+                for name, score, limit, present in columns
+            ]
+        return [
+            {
+                "sample": sample,
+                "time_s": sample / self.fs,
+                "class": self.classes[k],
+                "probability": float(score[k]),
+            }
+            for sample, k, score in zip(self.samples.tolist(), self.beat_classes, self.scores, strict=True)
+        ]
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return one JSON object; without an indent in one line."""
+        tree: dict[str, Any] = {
+            "record": self.record,
+            "fs": self.fs,
+            "leads": list(self.leads),
+            "duration_s": self.duration_s,
+            "model": {"run": self.run, "commit": self.commit},
+            "warnings": list(self.warnings),
+        }
+        if self.samples is None:
+            tree["findings"] = self.rows()
+        else:
+            tree["beats"] = self.rows()
+            tree["summary"] = {"beats": len(self.samples), "counts": self.counts, "mean_hr_bpm": self.mean_hr_bpm}
+        return json.dumps(tree, indent=indent)
+
+    def to_csv(self, header: bool = True) -> str:
+        """Return a line for each beat or finding, under a header unless other lines stand above."""
+        columns = ["class", "probability", "threshold", "present"]
+        if self.samples is not None:
+            columns = ["sample", "time_s", "class", "probability"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["record", *columns], lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows({"record": self.record, **row} for row in self.rows())
+        return text.getvalue()
+
+    def to_text(self) -> str:
+        """Return the prediction for people."""
+        lines = [f"{self.record}: {self.duration_s:.1f} s at {self.fs:g} Hz, leads {', '.join(self.leads)}"]
+        if self.samples is None:
+            for row in self.rows():
+                present = "present" if row["present"] else "-"
+                lines.append(f"  {row['class']:<12} {row['probability']:6.3f}  {present}")
+            return "\n".join(lines)
+        lines.append(f"{'time (s)':>10}  class  probability")
+        lines += [f"{row['time_s']:10.3f}  {row['class']:<5}  {row['probability']:11.3f}" for row in self.rows()]
+        counts = ", ".join(f"{name} {n:,}" for name, n in self.counts.items())
+        rate = f"{self.mean_hr_bpm:.0f} beats per minute" if self.mean_hr_bpm else "rate unknown"
+        lines.append(f"{len(self.samples):,} beats: {counts}; mean {rate}")
+        return "\n".join(lines)
+
+    def title(self) -> str:
+        """Return what was found in one line, for a figure."""
+        if self.samples is None:
+            found = ", ".join(f"{row['class']} {row['probability']:.2f}" for row in self.rows() if row["present"])
+        else:
+            found = ", ".join(f"{name} {n:,}" for name, n in self.counts.items() if n)
+        return f"{Path(self.record).name}: {found or 'no finding'} (not a medical device)"
+
+    def annotation(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Return samples and symbols of the beats as WFDB annotations hold them; ValueError where there are none."""
+        if self.samples is None:
+            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
+        if not len(self.samples):
+            raise ValueError(f"{self.record}: no beats found, nothing to annotate")
+        return self.samples, [self.classes[k] for k in self.beat_classes]
 
 
-def load_model(run: str | Path | None, record: pqrst.Record | None = None) -> Model:
-    """The network of a run.
+# ------------------------------------------------------------------------------------------------ which network
+
+
+def find_bundle(run: str | Path | None, record: pqrst.Record | None = None) -> tuple[str, Bundle]:
+    """Load the network of a run, and name the run.
 
     Parameters
     ----------
@@ -69,126 +170,51 @@ def load_model(run: str | Path | None, record: pqrst.Record | None = None) -> Mo
         if not candidates:
             raise Stop("no run in runs/: train one (python train.py) or name one with --run")
         if run is None and record is not None:
-            candidates = [c for c in candidates if _fits(c, record)]
-            if not candidates:
-                raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; see --run")
+            for folder in candidates:
+                candidate = bundle.load(runs.checkpoint_of(folder))
+                if -1 not in pqrst.match_leads(candidate.recipe.leads, list(record.leads)):
+                    return str(folder), candidate
+            raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; see --run")
         run = candidates[0]
-    path = Path(run)
-    checkpoint = runs.load_checkpoint(path / "best.pt" if path.is_dir() or not path.suffix else path)
-    return Model(str(run), runs.network_of(checkpoint), checkpoint)
+    return str(run), bundle.load(runs.checkpoint_of(run))
 
 
-def _fits(run: Path, record: pqrst.Record) -> bool:
-    slots = runs.load_checkpoint(run / "best.pt")["recipe"]["leads"]
-    return -1 not in pqrst.match_leads(slots, list(record.leads))
-
-
-# ------------------------------------------------------------------------------------------------ one record
-
-
-def mapped(record: pqrst.Record, recipe: dict[str, Any], mapping: str) -> tuple[dict[str, Any], list[str]]:
-    """The recipe with its slots narrowed to what the mapping says, e.g. `MLII=ECG1,V1=zeros`, and what to warn of."""
+def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recipe, list[str]]:
+    """Narrow the recipe's slots to what the mapping says, e.g. `MLII=ECG1,V1=zeros`, and say so in warnings."""
     asked: dict[int, str] = {}  # slot -> lead
     warnings = []
     for pair in mapping.split(","):
         slot, equals, lead = pair.partition("=")
         if not equals:
             raise Stop(f"inference.leads {mapping!r}: expected slot=lead pairs such as MLII=ECG1,V1=zeros")
-        places = [place for place, names in enumerate(recipe["leads"]) if slot in names and place not in asked]
+        places = [place for place, names in enumerate(recipe.leads) if slot in names and place not in asked]
         if not places:
-            raise Stop(f"inference.leads: {slot} is in none of the model's slots {recipe['leads']}")
+            accepted = ", ".join("|".join(names) for names in recipe.leads)
+            raise Stop(f"inference.leads: {slot} is in none of the model's slots {accepted}")
         if lead != "zeros" and lead not in record.leads:
             raise Stop(f"inference.leads: {record.name} has no lead {lead}, its leads are {', '.join(record.leads)}")
         asked[places[0]] = lead
         used = f"{slot} is filled with zeros" if lead == "zeros" else f"lead {lead} is used as {slot}"
         warnings.append(f"{used}, as asked")
     left = [lead for lead in record.leads if lead not in asked.values()]
-    others = [place for place in range(len(recipe["leads"])) if place not in asked]
-    for place, index in zip(others, pqrst.match_leads([recipe["leads"][k] for k in others], left), strict=True):
+    others = [place for place in range(len(recipe.leads)) if place not in asked]
+    for place, index in zip(others, pqrst.match_leads([recipe.leads[k] for k in others], left), strict=True):
         if index < 0:
-            names = "|".join(recipe["leads"][place])
+            names = "|".join(recipe.leads[place])
             raise Stop(f"{record.name}: has leads {', '.join(record.leads)}; none fills the slot {names}")
         asked[place] = left[index]
-    missing = "zeros" if "zeros" in asked.values() else recipe["missing"]
-    slots = [[asked[place]] for place in range(len(recipe["leads"]))]  # no lead is called zeros
-    return {**recipe, "leads": slots, "missing": missing}, warnings
+    missing = "zeros" if "zeros" in asked.values() else recipe.missing
+    slots = tuple((asked[place],) for place in range(len(recipe.leads)))  # no lead is called zeros
+    return recipe.model_copy(update={"leads": slots, "missing": missing}), warnings
 
 
-def predict_record(record: pqrst.Record, model: Model, leads: str = "", batch_size: int = 512) -> dict[str, Any]:
-    """What `infer.py --format json` says of one record, as a dict."""
-    recipe, warnings = model.recipe, list(record.warnings)
-    if leads:
-        recipe, mapping_warnings = mapped(record, recipe, leads)
-        warnings += mapping_warnings
-    uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
-    if uncalibrated:
-        warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")
-
-    result: dict[str, Any] = {
-        "record": record.name,
-        "fs": record.fs,
-        "leads": list(record.leads),
-        "duration_s": record.signal.shape[1] / record.fs,
-        "model": {"run": model.name, "commit": model.checkpoint["commit"]},
-        "warnings": warnings,
-    }
-    r_peaks = detect(record) if model.of_beats else None
-    prepared = pqrst.prepare([record], recipe, None if r_peaks is None else [r_peaks])
-    warnings += [text for _, _, text in prepared.warnings if text not in warnings]
-    warnings += [text for _, _, text in prepared.errors]
-    if r_peaks is None and len(prepared.rows) == 0:
-        raise Stop(warnings[-1])
-    context = beat_context(r_peaks if r_peaks is not None else np.zeros(0, np.int64), record.fs, recipe["context"])
-    context = context[prepared.index] if r_peaks is not None else np.zeros((len(prepared.rows), 0), np.float32)
-    scores = _scores(prepared, context, model, batch_size)
-    classes = model.checkpoint["classes"]
-    if r_peaks is None:
-        probability = scores.mean(axis=0)  # over the windows of the record
-        decided = probability >= np.array(model.checkpoint["thresholds"])
-        if model.checkpoint["task"] == "multiclass":
-            decided = np.arange(len(classes)) == probability.argmax()
-        result["findings"] = [
-            {"class": name, "probability": float(p), "threshold": float(t), "present": bool(d)}
-            for name, p, t, d in zip(classes, probability, model.checkpoint["thresholds"], decided, strict=True)
-        ]
-        return result
-    best = scores.argmax(axis=1)
-    result["beats"] = [
-        {
-            "sample": int(sample),
-            "time_s": float(sample / record.fs),
-            "class": classes[k],
-            "probability": float(row[k]),
-        }
-        for sample, k, row in zip(prepared.start, best, scores, strict=True)
-    ]
-    counts = Counter(beat["class"] for beat in result["beats"])
-    span_s = (r_peaks[-1] - r_peaks[0]) / record.fs if len(r_peaks) > 1 else 0.0
-    result["summary"] = {
-        "beats": len(result["beats"]),
-        "counts": {name: counts[name] for name in classes},
-        "mean_hr_bpm": round(60 * (len(r_peaks) - 1) / span_s, 1) if span_s else None,
-    }
-    return result
-
-
-def _scores(
-    prepared: pqrst.Prepared, context: NDArray[np.float32], model: Model, batch_size: int
-) -> NDArray[np.float32]:
-    n = len(prepared.rows)
-    labels = np.zeros((n, len(model.checkpoint["classes"])), np.uint8)
-    pieces = [np.zeros((0, labels.shape[1]), np.float32)]
-    for start in range(0, n, batch_size):
-        rows = np.arange(start, min(start + batch_size, n))
-        batch = Batch(prepared.rows[rows], labels[rows], context[rows], prepared.valid[rows], rows)
-        pieces.append(runs.logits_of(model.network, batch))
-    return runs.scores_from(np.concatenate(pieces), model.checkpoint["task"])
+# ------------------------------------------------------------------------------------------------ one record
 
 
 def predict(
     record: str | Path | pqrst.Record, run: str | Path | None = None, leads: str = "", batch_size: int = 512
-) -> dict[str, Any]:
-    """Beats or findings of one record.
+) -> Prediction:
+    """Predict beats or findings of one record.
 
     Parameters
     ----------
@@ -197,83 +223,116 @@ def predict(
     leads : the lead to use for each slot, e.g. `MLII=ECG1,V1=zeros`
     batch_size : rows at a time
 
-    Returns
-    -------
-    dict with `record`, `fs`, `leads`, `duration_s`, `model`, `warnings`, and `beats` with `summary`, or `findings`.
-
     Raises
     ------
-    config.Stop, ValueError, FileNotFoundError
+    script.Stop, ValueError, FileNotFoundError
         What the command line prints in one line: unreadable records, leads that do not fit, no checkpoint.
     """
     opened = record if isinstance(record, pqrst.Record) else readers.read(record)
-    return predict_record(opened, load_model(run, opened), leads, batch_size)
+    name, trained = find_bundle(run, opened)
+    return predict_record(opened, trained, name, leads, batch_size)
+
+
+def predict_record(
+    record: pqrst.Record, trained: Bundle, run: str, leads: str = "", batch_size: int = 512
+) -> Prediction:
+    """Predict beats or findings of one record with a network that is loaded already."""
+    recipe, warnings = trained.recipe, list(record.warnings)
+    if leads:
+        recipe, mapping_warnings = map_leads(record, recipe, leads)
+        warnings += mapping_warnings
+    uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
+    if uncalibrated:
+        warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")
+    r_peaks = detect(record) if recipe.of_beats else None
+    prepared = pqrst.prepare([record], recipe.tree(), None if r_peaks is None else [r_peaks])
+    warnings += [text for _, _, text in prepared.warnings if text not in warnings]
+    warnings += [text for _, _, text in prepared.errors]
+    n_rows = len(prepared.rows)
+    if r_peaks is None:
+        if not n_rows:
+            raise Stop(warnings[-1])
+        context, units = np.zeros((n_rows, 0), np.float32), np.zeros(n_rows, np.int64)  # the windows of one record
+    else:
+        context, units = beat_context(r_peaks, record.fs, recipe.context)[prepared.index], np.arange(n_rows)
+    _, logits = bundle.score(trained.network, _batches(prepared, context, len(trained.classes), batch_size))
+    _, scores = bundle.pool(logits.reshape(-1, len(trained.classes)), units, trained.task)
+    return Prediction(
+        record=record.name,
+        fs=record.fs,
+        leads=tuple(record.leads),
+        duration_s=record.signal.shape[1] / record.fs,
+        run=run,
+        commit=trained.origin.commit,
+        warnings=tuple(warnings),
+        classes=trained.classes,
+        scores=scores,
+        decided=decide(scores, trained.task, trained.thresholds),
+        thresholds=trained.thresholds,
+        samples=None if r_peaks is None else prepared.start,
+        mean_hr_bpm=None if r_peaks is None else _mean_rate(r_peaks, record.fs),
+    )
+
+
+def _batches(
+    prepared: pqrst.Prepared, context: NDArray[np.float32], n_classes: int, batch_size: int
+) -> Iterator[Batch]:
+    """Give the rows of a record in batches, without labels."""
+    for rows in scoring_batches(np.arange(len(prepared.rows)), batch_size):
+        labels = np.zeros((len(rows), n_classes), np.uint8)
+        yield Batch(prepared.rows[rows], labels, context[rows], prepared.valid[rows], rows)
+
+
+def _mean_rate(r_peaks: NDArray[np.int64], fs: float) -> float | None:
+    """Return beats per minute, None where there are fewer than two."""
+    if len(r_peaks) < 2:
+        return None
+    return round(60 * (len(r_peaks) - 1) / float((r_peaks[-1] - r_peaks[0]) / fs), 1)
 
 
 # ------------------------------------------------------------------------------------------------ output
 
 
-def write(results: list[dict[str, Any]], output_format: str) -> None:
-    """The predictions on standard output."""
+def to_output(predictions: Sequence[Prediction], output_format: str) -> str:
+    """Return the predictions as they go to standard output."""
     if output_format == "json":
-        for result in results:
-            print(json.dumps(result, indent=1 if len(results) == 1 else None))
-    elif output_format == "csv":
-        rows = [{"record": r["record"], **row} for r in results for row in r.get("beats", r.get("findings", []))]
-        fields = ["record", "sample", "time_s", "class", "probability"]
-        if results and "findings" in results[0]:
-            fields = ["record", "class", "probability", "threshold", "present"]
-        writer = csv.DictWriter(sys.stdout, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        print("\n\n".join(as_text(result) for result in results))
+        return "".join(each.to_json(1 if len(predictions) == 1 else None) + "\n" for each in predictions)
+    if output_format == "csv":
+        return "".join(each.to_csv(header=number == 0) for number, each in enumerate(predictions))
+    return "\n\n".join(each.to_text() for each in predictions) + "\n"
 
 
-def as_text(result: dict[str, Any]) -> str:
-    lines = [
-        f"{result['record']}: {result['duration_s']:.1f} s at {result['fs']:g} Hz, leads {', '.join(result['leads'])}"
-    ]
-    if "findings" in result:
-        lines += [
-            f"  {f['class']:<12} {f['probability']:6.3f}  {'present' if f['present'] else '-'}"
-            for f in result["findings"]
-        ]
-        return "\n".join(lines)
-    lines.append(f"{'time (s)':>10}  class  probability")
-    lines += [f"{b['time_s']:10.3f}  {b['class']:<5}  {b['probability']:11.3f}" for b in result["beats"]]
-    summary = result["summary"]
-    counts = ", ".join(f"{name} {n:,}" for name, n in summary["counts"].items())
-    rate = f"{summary['mean_hr_bpm']:.0f} beats per minute" if summary["mean_hr_bpm"] else "rate unknown"
-    lines.append(f"{summary['beats']:,} beats: {counts}; mean {rate}")
-    return "\n".join(lines)
-
-
-def annotate(path: Path, result: dict[str, Any], extension: str) -> Path:
-    """Write the beats as a WFDB annotation file beside the record; a file that is there is not overwritten."""
+def annotate(path: Path, prediction: Prediction, extension: str) -> Path:
+    """Write the beats as a WFDB annotation file beside the record; a file that exists is not overwritten."""
     import wfdb  # slow to import, and only this needs it
 
     target = path.with_suffix(f".{extension}")
     if "#" in path.name:
         raise Stop(f"--annotate {extension}: {path} is one of many recordings in a file; none can stand beside it")
-    if "beats" not in result:
-        raise Stop(f"--annotate {extension}: {result['model']['run']} finds no beats; it is a model of whole records")
     if not extension.isalpha():
         raise Stop(f"--annotate {extension}: an annotator's name is made of letters")
     if target.exists():
-        raise Stop(f"{target}: is there already; choose another name with --annotate")
-    if not result["beats"]:
-        raise Stop(f"{path}: no beats found, nothing to annotate")
-    samples = np.array([beat["sample"] for beat in result["beats"]])
-    symbols = [beat["class"] for beat in result["beats"]]
+        raise Stop(f"{target}: already exists; choose another name with --annotate")
+    samples, symbols = prediction.annotation()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside the target: renaming is then atomic
-        wfdb.wrann(target.stem, extension, samples, symbols, fs=result["fs"], write_dir=folder)
+        wfdb.wrann(target.stem, extension, samples, symbols, fs=prediction.fs, write_dir=folder)
         (Path(folder) / target.name).replace(target)
     return target
 
 
+def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
+    """Draw the record with what was found in it."""
+    import plots  # slow to import, and only this needs it
+
+    marks = None
+    if prediction.samples is not None:
+        found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+        marks = [plots.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    plots.save_prediction(record, prediction.title(), path, marks)
+
+
 def recordings(records: Sequence[Path]) -> list[Path]:
-    """The recordings named, folders replaced by the headers in them."""
+    """Return the recordings named, folders replaced by the headers in them."""
     found: list[Path] = []
     for path in records:
         if path.is_dir():
@@ -282,8 +341,8 @@ def recordings(records: Sequence[Path]) -> list[Path]:
                 raise Stop(f"{path}: no .hea file in it")
             found += inside
         else:
-            known = path.suffix in (".hea", ".mat", ".csv") or "#" in path.name
-            found.append(path if known else path.with_name(path.name + ".hea"))
+            complete = path.suffix in (".hea", ".mat", ".csv") or "#" in path.name
+            found.append(path if complete else path.with_name(path.name + ".hea"))
     return found
 
 
@@ -294,38 +353,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="also draw the signal and what was found")
     settings, arguments = config.load(parser, argv)
-    paths = recordings(arguments.records)
+    paths, inference = recordings(arguments.records), settings.inference
     if arguments.plot and len(paths) > 1:
         raise Stop("--plot draws one record; several were given")
-    how = settings.inference
     # the first is asked for twice where its leads choose the run
-    read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=how.units_per_mv, fs=how.fs))
-    model = load_model(settings.run, None if settings.run else read(paths[0]))
-    print(f"model {model.name} ({model.checkpoint['model_name']}); not a medical device", file=sys.stderr)
-    results, failed = [], []
+    read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=inference.units_per_mv, fs=inference.fs))
+    run, trained = find_bundle(settings.run, None if settings.run else read(paths[0]))
+    print(f"model {run} ({trained.name}); not a medical device", file=sys.stderr)
+    predictions, failed = [], []
     for path in paths:
         try:
             record = read(path)
-            result = predict_record(record, model, how.leads, how.batch_size)
+            prediction = predict_record(record, trained, run, inference.leads, inference.batch_size)
             if arguments.annotate:
-                print(f"wrote {annotate(path, result, arguments.annotate)}", file=sys.stderr)
+                print(f"wrote {annotate(path, prediction, arguments.annotate)}", file=sys.stderr)
             if arguments.plot:
-                import plots
-
-                plots.save_prediction(record.signal, record.fs, list(record.leads), result, arguments.plot)
+                draw(arguments.plot, record, prediction)
         except (Stop, ValueError, OSError) as error:
             if len(paths) == 1:
                 raise
             failed.append(path)
-            print("error: " + config.one_line(error), file=sys.stderr)
+            print("error: " + script.one_line(error), file=sys.stderr)
             continue
-        for warning in result["warnings"]:
+        for warning in prediction.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        results.append(result)
-    write(results, arguments.format)
+        predictions.append(prediction)
+    sys.stdout.write(to_output(predictions, arguments.format))
     if failed:
         raise Stop(f"{len(failed)} of {len(paths)} records could not be read or do not fit the model")
 
 
 if __name__ == "__main__":
-    config.script(main)
+    script.run(main)

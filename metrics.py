@@ -1,8 +1,8 @@
-"""The scores of a set of rows, used by train.py and evaluate.py. scikit-learn computes every one of them.
+"""The scores of a set of rows, for training and evaluation. scikit-learn computes every one of them.
 
     report = scores_of(targets, scores, classes=("N", "S", "V"), task="multiclass")
-    report["macro_f1"], report["per_class"][1]["recall"]
-    Path("metrics.json").write_text(json.dumps(report))
+    report.macro_f1, report.per_class[1].recall
+    Path("metrics.json").write_text(json.dumps(report.tree()))
     Path("report.md").write_text(report_markdown(report))
 
 Where a score has no value:
@@ -15,11 +15,14 @@ Where a score has no value:
   say how many classes entered. Without any, the mean is None as well.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -30,46 +33,64 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-Array = npt.NDArray[Any]
-TASKS = ("multiclass", "multilabel")
+from decide import TASKS, decide, thresholds_of
+
+Array = NDArray[Any]
 ZERO_DIVISION = 0.0
 
 
-def decide(scores: Array, task: str, thresholds: float | Sequence[float] | Array | None = None) -> Array:
-    """Decide classes from scores.
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class against all others, 0..1."""
 
-    Parameters
-    ----------
-    scores : (N, K) float, finite
-    task : "multiclass" (one class per row: the highest score, the first of equals) or "multilabel" (any number of
-        classes: every score at or above its threshold)
-    thresholds : one for all classes or (K,), 0.5 if None; multilabel only
+    name: str
+    support: int  # rows of the class
+    decided: int  # rows decided to be of it
+    precision: float
+    recall: float
+    f1: float
+    auroc: float | None
+    average_precision: float | None
 
-    Returns
-    -------
-    (N, K) uint8, 1 where the class is decided
+    def tree(self) -> dict[str, Any]:
+        """Return the scores as JSON and CSV hold them."""
+        return {"class" if key == "name" else key: value for key, value in asdict(self).items()}
 
-    Raises
-    ------
-    ValueError
-        another task or shape, scores that are not finite, thresholds for multiclass.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if task not in TASKS:
-        raise ValueError(f"task {task!r}: must be one of {', '.join(TASKS)}")
-    if scores.ndim != 2 or scores.shape[1] == 0:
-        raise ValueError(f"scores {scores.shape}: must be (N, K), rows by classes")
-    broken = ~np.isfinite(scores).all(axis=1)  # (N,)
-    if broken.any():
-        raise ValueError(
-            f"scores: NaN or infinity in {broken.sum()} of {len(scores)} rows, first row {broken.argmax()}"
-        )
-    if task == "multiclass":
-        if thresholds is not None:
-            raise ValueError("thresholds: multiclass decides for the highest score and has none; leave them out")
-        decided: Array = np.eye(scores.shape[1], dtype=np.uint8)[scores.argmax(axis=1)]  # (N, K), one 1 per row
-        return decided
-    return (scores >= _thresholds(thresholds, scores.shape[1])).astype(np.uint8)
+
+@dataclass(frozen=True)
+class Report:
+    """All scores of a set of rows, 0..1; macro scores are means over the scored classes."""
+
+    task: str
+    n_rows: int
+    classes: tuple[str, ...]
+    scored_classes: tuple[str, ...]  # those that enter the macro scores
+    thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
+    classes_without_rows: tuple[str, ...]
+    accuracy: float  # fraction of rows with every class right (multilabel: exact match)
+    mean_class_accuracy: float | None  # fraction of right decisions over all classes; None for multiclass
+    macro_f1: float
+    macro_precision: float
+    macro_recall: float
+    micro_f1: float
+    micro_precision: float
+    micro_recall: float
+    weighted_f1: float
+    weighted_precision: float
+    weighted_recall: float
+    macro_auroc: float | None
+    macro_auroc_classes: int
+    micro_auroc: float | None
+    macro_average_precision: float | None
+    macro_average_precision_classes: int
+    micro_average_precision: float | None
+    per_class: tuple[ClassScores, ...]
+    # multiclass (K, K) rows, [class][decided]; multilabel (K, 2, 2) rows, [[TN, FP], [FN, TP]] of each class
+    confusion: list[Any]
+
+    def tree(self) -> dict[str, Any]:
+        """Return the report as JSON holds it."""
+        return {**asdict(self), "per_class": [scores.tree() for scores in self.per_class]}
 
 
 def scores_of(
@@ -78,9 +99,9 @@ def scores_of(
     classes: Sequence[str],
     task: str,
     thresholds: float | Sequence[float] | Array | None = None,
-    macro_classes: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """All scores of a set of rows.
+    scored: Sequence[str] = (),
+) -> Report:
+    """Compute all scores of a set of rows.
 
     Parameters
     ----------
@@ -88,29 +109,19 @@ def scores_of(
     scores : (N, K) float, finite; AUROC and average precision use their order only
     classes : K different names
     task, thresholds : as in `decide`
-    macro_classes : some of the classes, each once, for a second macro mean of F1, e.g. ("N", "S", "V") of beats
-
-    Returns
-    -------
-    dict of str, int, float, lists and None, so that json.dumps takes it. All scores 0..1:
-    task, n_rows, classes, thresholds (list, None for multiclass), classes_without_rows;
-    accuracy: fraction of rows with every class right (multilabel: exact match);
-    mean_class_accuracy: fraction of right decisions over all classes, None for multiclass;
-    macro_*, micro_*, weighted_* of f1, precision, recall; macro_ and micro_auroc, macro_ and micro_average_precision,
-    macro_auroc_classes, macro_average_precision_classes (int);
-    macro_classes (list) and macro_classes_f1, None unless asked for;
-    per_class: a list of {class, support, decided, precision, recall, f1, auroc, average_precision}, support and decided
-    being rows of the class and rows decided to be;
-    confusion: multiclass (K, K) rows, [class][decided]; multilabel (K, 2, 2) rows, [[TN, FP], [FN, TP]] for each class.
+    scored : the classes that enter the macro scores, each once, e.g. ("N", "S", "V") of beats; all where empty
 
     Raises
     ------
     ValueError
-        what `decide` raises, shapes that disagree, no rows, targets other than described, unknown macro_classes.
+        what `decide` raises, shapes that disagree, no rows, targets other than described, unknown scored classes.
     """
-    targets, classes = np.asarray(targets), list(classes)
+    targets, classes, scored = np.asarray(targets), tuple(classes), tuple(scored or classes)
     scores = np.asarray(scores, dtype=np.float64)
     _check(targets, scores, classes, task)
+    if len(set(scored)) != len(scored) or set(scored) - set(classes):
+        raise ValueError(f"scored classes {', '.join(scored)}: must be some of {', '.join(classes)}, each once")
+    columns = [classes.index(name) for name in scored]
     targets = targets.astype(np.uint8)
     decided = decide(scores, task, thresholds)  # (N, K)
 
@@ -118,56 +129,50 @@ def scores_of(
     support, n_decided = targets.sum(axis=0, dtype=int), decided.sum(axis=0, dtype=int)  # (K,)
     with_positives = support > 0
     with_both = with_positives & (support < len(targets))
-    auroc, macro_auroc, micro_auroc = _ranking(roc_auc_score, targets, scores, with_both)
-    precisions, macro_precision, micro_precision = _ranking(average_precision_score, targets, scores, with_positives)
+    enters = np.isin(np.arange(len(classes)), columns)  # (K,) the macro means
+    auroc, macro_auroc, micro_auroc = _ranking(roc_auc_score, targets, scores, with_both, enters)
+    precisions, macro_precision, micro_precision = _ranking(
+        average_precision_score, targets, scores, with_positives, enters
+    )
+    macro = _f1(targets[:, columns], decided[:, columns], average="macro")
+    means = {f"macro_{name}": float(value) for name, value in macro.items()}
+    for average in ("micro", "weighted"):
+        means |= {f"{average}_{name}": float(value) for name, value in _f1(targets, decided, average).items()}
 
-    means = {}
-    for average in ("macro", "micro", "weighted"):
-        for name, value in _f1(targets, decided, average=average).items():
-            means[f"{average}_{name}"] = float(value)
-
-    subset_f1 = None
-    if macro_classes is not None:
-        if not macro_classes or len(set(macro_classes)) != len(macro_classes) or set(macro_classes) - set(classes):
-            raise ValueError(f"macro_classes {list(macro_classes)}: must be some of {', '.join(classes)}, each once")
-        columns = [classes.index(name) for name in macro_classes]
-        subset_f1 = float(_f1(targets[:, columns], decided[:, columns], average="macro")["f1"])
-
-    return {
-        "task": task,
-        "n_rows": len(targets),
-        "classes": classes,
-        "thresholds": _thresholds(thresholds, len(classes)).tolist() if task == "multilabel" else None,
-        "classes_without_rows": [name for name, n in zip(classes, support, strict=True) if n == 0],
-        "accuracy": float(accuracy_score(targets, decided)),
-        "mean_class_accuracy": float(1 - hamming_loss(targets, decided)) if task == "multilabel" else None,
+    return Report(
+        task=task,
+        n_rows=len(targets),
+        classes=classes,
+        scored_classes=scored,
+        thresholds=thresholds_of(task, len(classes), thresholds),
+        classes_without_rows=tuple(name for name, n in zip(classes, support, strict=True) if n == 0),
+        accuracy=float(accuracy_score(targets, decided)),
+        mean_class_accuracy=float(1 - hamming_loss(targets, decided)) if task == "multilabel" else None,
         **means,
-        "macro_auroc": macro_auroc,
-        "macro_auroc_classes": int(with_both.sum()),
-        "micro_auroc": micro_auroc,
-        "macro_average_precision": macro_precision,
-        "macro_average_precision_classes": int(with_positives.sum()),
-        "micro_average_precision": micro_precision,
-        "macro_classes": None if macro_classes is None else list(macro_classes),
-        "macro_classes_f1": subset_f1,
-        "per_class": [
-            {
-                "class": name,
-                "support": int(support[k]),
-                "decided": int(n_decided[k]),
-                "precision": float(per_class["precision"][k]),
-                "recall": float(per_class["recall"][k]),
-                "f1": float(per_class["f1"][k]),
-                "auroc": auroc[k],
-                "average_precision": precisions[k],
-            }
+        macro_auroc=macro_auroc,
+        macro_auroc_classes=int((with_both & enters).sum()),
+        micro_auroc=micro_auroc,
+        macro_average_precision=macro_precision,
+        macro_average_precision_classes=int((with_positives & enters).sum()),
+        micro_average_precision=micro_precision,
+        per_class=tuple(
+            ClassScores(
+                name=name,
+                support=int(support[k]),
+                decided=int(n_decided[k]),
+                precision=float(per_class["precision"][k]),
+                recall=float(per_class["recall"][k]),
+                f1=float(per_class["f1"][k]),
+                auroc=auroc[k],
+                average_precision=precisions[k],
+            )
             for k, name in enumerate(classes)
-        ],
-        "confusion": _confusion(targets, decided, task).tolist(),
-    }
+        ),
+        confusion=_confusion(targets, decided, task).tolist(),
+    )
 
 
-def _check(targets: Array, scores: Array, classes: list[str], task: str) -> None:
+def _check(targets: Array, scores: Array, classes: Sequence[str], task: str) -> None:
     if task not in TASKS:
         raise ValueError(f"task {task!r}: must be one of {', '.join(TASKS)}")
     if targets.ndim != 2 or targets.shape != scores.shape or targets.shape[1] != len(classes):
@@ -182,22 +187,14 @@ def _check(targets: Array, scores: Array, classes: list[str], task: str) -> None
         raise ValueError("targets: must be 0 or 1")
     if task == "multiclass":
         if len(classes) < 2:
-            raise ValueError(f"classes {classes}: multiclass needs at least 2; one class alone is multilabel")
+            raise ValueError(f"class {', '.join(classes)} alone: multiclass needs at least 2; one class is multilabel")
         wrong = np.flatnonzero(targets.sum(axis=1, dtype=int) != 1)
         if len(wrong):
             raise ValueError(f"targets: {len(wrong)} rows without exactly one class, first row {wrong[0]}")
 
 
-def _thresholds(thresholds: float | Sequence[float] | Array | None, n_classes: int) -> Array:
-    """(K,) float64."""
-    values = np.asarray(0.5 if thresholds is None else thresholds, dtype=np.float64)
-    if values.shape not in ((), (n_classes,)) or np.isnan(values).any():
-        raise ValueError(f"thresholds {values.tolist()}: must be one number or {n_classes}, one per class")
-    return np.broadcast_to(values, (n_classes,))
-
-
 def _f1(targets: Array, decided: Array, average: str | None) -> dict[str, Any]:
-    """precision, recall and f1 over the columns of two (N, K) arrays: (K,) each, or their mean."""
+    """Return precision, recall and f1 over the columns of two (N, K) arrays: (K,) each, or their mean."""
     columns = list(range(targets.shape[1]))
     if len(columns) == 1:  # scikit-learn takes one column for a binary problem, where class 1 is the column
         targets, decided, columns = targets[:, 0], decided[:, 0], [1]
@@ -208,12 +205,16 @@ def _f1(targets: Array, decided: Array, average: str | None) -> dict[str, Any]:
 
 
 def _ranking(
-    score: Any, targets: Array, scores: Array, usable: Array
+    score: Any, targets: Array, scores: Array, usable: Array, enters: Array
 ) -> tuple[list[float | None], float | None, float | None]:
-    """AUROC or average precision: per class (None where not usable), their macro mean, and micro over all decisions."""
+    """Return AUROC or average precision per class, their macro mean, and micro over all decisions.
+
+    A class that is not usable has None; the macro mean is over the usable classes that enter it.
+    """
     columns = range(targets.shape[1])
     per_class = [float(score(targets[:, k], scores[:, k])) if usable[k] else None for k in columns]
-    macro = float(score(targets[:, usable], scores[:, usable], average="macro")) if usable.any() else None
+    mean_of = usable & enters
+    macro = float(score(targets[:, mean_of], scores[:, mean_of], average="macro")) if mean_of.any() else None
     # micro: every cell of the (N, K) table is one decision, so a class without rows still counts by its negatives
     positives = targets.sum(dtype=int)
     defined = 0 < positives < targets.size or (positives > 0 and score is average_precision_score)
@@ -222,7 +223,7 @@ def _ranking(
 
 
 def _confusion(targets: Array, decided: Array, task: str) -> Array:
-    """(K, K) rows of one class decided for another, or for multilabel (K, 2, 2)."""
+    """Count rows: (K, K) of one class decided for another, or for multilabel (K, 2, 2)."""
     columns = list(range(targets.shape[1]))
     if task == "multiclass":
         table: Array = confusion_matrix(targets.argmax(axis=1), decided.argmax(axis=1), labels=columns)
@@ -238,51 +239,49 @@ def _confusion(targets: Array, decided: Array, task: str) -> Array:
 MAX_CONFUSION_COLUMNS = 20  # a wider table is no longer read; the most frequent confusions are listed instead
 
 
-def report_markdown(report: dict[str, Any]) -> str:
-    """What `scores_of` returned as Markdown: overall scores, one line per class, and who was taken for whom."""
+def report_markdown(report: Report) -> str:
+    """Return a report as Markdown: overall scores, one line per class, and the confusion matrix."""
     sections = [_overall_section(report), _classes_section(report), _confusion_section(report)]
     return "\n\n".join(sections) + "\n"
 
 
-def _overall_section(report: dict[str, Any]) -> str:
-    multilabel = report["task"] == "multilabel"
-    rows = [("accuracy" + (" (all classes of a row right)" if multilabel else ""), _number(report["accuracy"]))]
+def _overall_section(report: Report) -> str:
+    multilabel = report.task == "multilabel"
+    rows = [("accuracy" + (" (all classes of a row right)" if multilabel else ""), _number(report.accuracy))]
     if multilabel:
-        rows.append(("accuracy, mean over classes", _number(report["mean_class_accuracy"])))
-    if report["macro_classes"] is not None:
-        rows.append((f"macro F1 of {', '.join(report['macro_classes'])}", _number(report["macro_classes_f1"])))
+        rows.append(("accuracy, mean over classes", _number(report.mean_class_accuracy)))
+    some = "" if report.scored_classes == report.classes else f" of {', '.join(report.scored_classes)}"
     for score, label in (("f1", "F1"), ("precision", "precision"), ("recall", "recall")):
-        rows += [(f"{mean} {label}", _number(report[f"{mean}_{score}"])) for mean in ("macro", "micro", "weighted")]
+        for mean, which in (("macro", some), ("micro", ""), ("weighted", "")):
+            rows.append((f"{mean} {label}{which}", _number(getattr(report, f"{mean}_{score}"))))
     for score, label in (("auroc", "AUROC"), ("average_precision", "average precision")):
-        entered = f"over {report[f'macro_{score}_classes']} of {len(report['classes'])} classes"
-        rows.append((f"macro {label}, {entered}", _number(report[f"macro_{score}"])))
-        rows.append((f"micro {label}", _number(report[f"micro_{score}"])))
+        entered = f"over {getattr(report, f'macro_{score}_classes')} of {len(report.scored_classes)} classes"
+        rows.append((f"macro {label}{some}, {entered}", _number(getattr(report, f"macro_{score}"))))
+        rows.append((f"micro {label}", _number(getattr(report, f"micro_{score}"))))
     kind = "any number of classes per row" if multilabel else "one class per row"
-    text = f"{report['n_rows']:,} rows, {len(report['classes'])} classes, {kind} ({report['task']}). Scores are 0 to 1."
-    if report["classes_without_rows"]:
-        text += (
-            f" Without a row, and with an F1 of 0 in the macro means: {_cells(report['classes_without_rows'], ', ')}."
-        )
+    text = f"{report.n_rows:,} rows, {len(report.classes)} classes, {kind} ({report.task}). Scores are 0 to 1."
+    if report.classes_without_rows:
+        text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(report.classes_without_rows, ', ')}."
     return f"## Overall\n\n{text}\n\n" + _table(("score", "value"), rows)
 
 
-def _classes_section(report: dict[str, Any]) -> str:
+def _classes_section(report: Report) -> str:
     header = ["class", "rows", "decided", "precision", "recall", "F1", "AUROC", "average precision"]
     keys = ("precision", "recall", "f1", "auroc", "average_precision")
     rows = []
-    for k, entry in enumerate(report["per_class"]):
-        row = [entry["class"], f"{entry['support']:,}", f"{entry['decided']:,}", *(_number(entry[key]) for key in keys)]
-        rows.append(row if report["thresholds"] is None else [*row, _number(report["thresholds"][k])])
+    for k, entry in enumerate(report.per_class):
+        row = [entry.name, f"{entry.support:,}", f"{entry.decided:,}", *(_number(getattr(entry, key)) for key in keys)]
+        rows.append(row if report.thresholds is None else [*row, _number(report.thresholds[k])])
     text = "Rows of the class and rows decided to be of it; a dash where a score is not defined."
-    if report["thresholds"] is not None:
+    if report.thresholds is not None:
         header.append("threshold")
         text += " A class is decided at or above its threshold."
     return f"## Per class\n\n{text}\n\n" + _table(header, rows)
 
 
-def _confusion_section(report: dict[str, Any]) -> str:
-    classes, confusion = report["classes"], report["confusion"]
-    if report["task"] == "multilabel":
+def _confusion_section(report: Report) -> str:
+    classes, confusion = report.classes, report.confusion
+    if report.task == "multilabel":
         text = "Rows of each class against all others."
         header = ["class", "true negative", "false positive", "false negative", "true positive"]
         rows = [

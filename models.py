@@ -21,7 +21,6 @@ Weights: He initialisation (normal, fan out) for convolutions, PyTorch's default
 layer 0, batch norm 1 and 0: the first logits are small and no class is ahead.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -30,6 +29,8 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from script import nearest
 
 # ---------------------------------------------------------------------------------------------------------- registry
 
@@ -77,7 +78,7 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
     for argument in arguments:
         if argument not in allowed:
             raise ValueError(
-                f"model {name}: no argument {argument!r}{_nearest(argument, list(allowed))}; "
+                f"model {name}: no argument {argument!r}{nearest(argument, allowed)}; "
                 f"its arguments are {', '.join(allowed)}"
             )
     return _networks[name](n_leads, n_classes, **arguments)
@@ -86,7 +87,7 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
 def arguments_of(name: str) -> dict[str, Any]:
     """The arguments of a network and their defaults; ValueError for an unknown name, with the nearest valid one."""
     if name not in _networks:
-        raise ValueError(f"model {name!r}: unknown{_nearest(name, names())}; models are {', '.join(names())}")
+        raise ValueError(f"model {name!r}: unknown{nearest(name, names())}; models are {', '.join(names())}")
     parameters = inspect.signature(_networks[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -134,11 +135,6 @@ def listing(n_leads: int = 12, n_classes: int = 6) -> str:
             f"{'':<21}  settings {arguments}",
         ]
     return "\n".join(lines)
-
-
-def _nearest(word: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), valid, n=1, cutoff=0.0)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

@@ -4,7 +4,7 @@ and those of a prepared dataset: its classes and some of its rows.
     save_confusion(report, "report/confusion.png")          # report: what metrics.scores_of returned
     save_roc(targets, scores, classes, "report/roc.png")    # (N, K) each
     save_curves("runs/demo/metrics.csv", "runs/demo/curves.png")
-    save_samples(data.Prepared(Path("prepared/demo")), "samples.png")
+    save_samples(data.Dataset(Path("prepared/demo")), "samples.png")
 
 Each draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
 The suffix of the path chooses the format. Files are written aside and renamed, so that none is ever half written.
@@ -12,7 +12,7 @@ The suffix of the path chooses the format. Files are written aside and renamed, 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,24 +28,37 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-import config
-from data import Prepared
+import pqrst
+import script
+from data import Dataset
+from metrics import Report
+from runs import PANELS
 
 Array = npt.NDArray[Any]
 MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
+
+
+class Mark(NamedTuple):
+    """A beat to be marked in a figure."""
+
+    sample: int
+    number: int  # of its class, which chooses the colour
+    name: str
+
+
 MAX_WRITTEN = 20  # classes up to which every cell of the confusion matrix carries its number
 
 
-def save_confusion(report: dict[str, Any], path: str | Path) -> None:
+def save_confusion(report: Report, path: str | Path) -> None:
     """Confusion matrix in rows and as fractions of each true class.
 
     Multiclass: class by class decided. Multilabel: one line per class with its true and false negatives and positives,
     the fractions being of the rows without and of those with the class.
     """
-    classes, counts = report["classes"], np.asarray(report["confusion"])  # (K, K) or (K, 2, 2)
+    classes, counts = report.classes, np.asarray(report.confusion)  # (K, K) or (K, 2, 2)
     n = len(classes)
     shares = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)  # a class without rows: all 0
-    if report["task"] == "multilabel":
+    if report.task == "multilabel":
         columns, label = ["TN", "FP", "FN", "TP"], "one class against all others"
         counts, shares = counts.reshape(n, 4), shares.reshape(n, 4)
         width, written, fontsize = 3.5, True, 7
@@ -118,18 +131,18 @@ def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path
     _save(figure, path)
 
 
-def save_f1(report: dict[str, Any], path: str | Path) -> None:
+def save_f1(report: Report, path: str | Path) -> None:
     """F1 of each class as a bar with its number of rows, and the macro mean as a line."""
-    entries = report["per_class"]
+    entries = report.per_class
     figure = Figure(figsize=(7, max(2.5, 1.2 + 0.2 * len(entries))), layout="constrained")
     axes = figure.subplots()
-    axes.barh(range(len(entries)), [entry["f1"] for entry in entries], color="tab:blue", height=0.8)
-    axes.axvline(report["macro_f1"], color="tab:red", linewidth=1)
-    axes.set_title(f"F1 per class; line: macro F1 {report['macro_f1']:.3f}", fontsize=10)
+    axes.barh(range(len(entries)), [entry.f1 for entry in entries], color="tab:blue", height=0.8)
+    axes.axvline(report.macro_f1, color="tab:red", linewidth=1)
+    axes.set_title(f"F1 per class; line: macro F1 {report.macro_f1:.3f}", fontsize=10)
     for k, entry in enumerate(entries):
-        rows = f" {entry['f1']:.2f}, {entry['support']:,} rows"
-        axes.text(entry["f1"], k, rows, va="center", fontsize=7, clip_on=False)
-    axes.set_yticks(range(len(entries)), _plain([entry["class"] for entry in entries]), fontsize=7)
+        rows = f" {entry.f1:.2f}, {entry.support:,} rows"
+        axes.text(entry.f1, k, rows, va="center", fontsize=7, clip_on=False)
+    axes.set_yticks(range(len(entries)), _plain([entry.name for entry in entries]), fontsize=7)
     axes.set_ylim(len(entries) - 0.4, -0.6)  # first class on top
     axes.set_xlim(0, 1.25)  # room for the numbers beside a bar of 1
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -138,10 +151,10 @@ def save_f1(report: dict[str, Any], path: str | Path) -> None:
 
 
 def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
-    """Training curves from metrics.csv alone: losses, validation scores and learning rate over the epochs.
+    """Draw the training curves of a metrics.csv: losses, validation scores and learning rate over the epochs.
 
-    Columns: `epoch`, any `*_loss` (first panel), any `validation_*` that is no loss (second), `lr` (third, log scale).
-    Other columns are left out, and so is a panel without columns. Epochs may be few, one, or lack some values.
+    A column without a value is left out, and so is a panel without columns (`runs.PANELS`). A line goes through epochs
+    without a validation.
 
     Raises
     ------
@@ -151,32 +164,25 @@ def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
     table = pd.read_csv(metrics_csv)
     if "epoch" not in table.columns or table.empty:
         raise ValueError(f"{metrics_csv}: needs a column epoch and at least one row; it has {list(table.columns)}")
-    columns = [
-        name for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()
-    ]
-    losses = [name for name in columns if name.endswith("_loss")]
-    scores = [name for name in columns if name.startswith("validation_") and name not in losses]
-    rates = [name for name in columns if name == "lr"]
-    groups = [
-        (names, label) for names, label in ((losses, "loss"), (scores, "score"), (rates, "learning rate")) if names
-    ]
-    if not groups:
-        raise ValueError(f"{metrics_csv}: no column *_loss, validation_* or lr; it has {list(table.columns)}")
-    figure = Figure(figsize=(5 * len(groups), 3.6), layout="constrained")
-    for axes, (names, label) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+    drawn = {name for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()}
+    panels = {label: [name for name in names if name in drawn] for label, names in PANELS.items()}
+    panels = {label: names for label, names in panels.items() if names}
+    if not panels:
+        raise ValueError(f"{metrics_csv}: has no column that curves show; it has {list(table.columns)}")
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    for axes, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name in names:
-            values = table[["epoch", name]].dropna()  # a line goes through epochs without a validation
-            title = name.removeprefix("validation_") if label == "score" else name.removesuffix("_loss")
+            values = table[["epoch", name]].dropna()
+            title = name.removesuffix("_loss") if label == "loss" else name.removeprefix("validation_")
             axes.plot(values["epoch"], values[name], marker=".", label=_plain([title])[0])
         axes.set_xlabel("epoch")
-        axes.set_ylabel(f"validation {label}" if label == "score" else label)
+        axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        if label == "learning rate":
-            if (table["lr"] > 0).any():
-                axes.set_yscale("log")
-        else:
+        if len(names) > 1:
             axes.legend(fontsize=7)
+        elif (table[names[0]] > 0).all():
+            axes.set_yscale("log")
     _save(figure, path)
 
 
@@ -184,20 +190,18 @@ STRIP_S = 10.0  # seconds of signal per line of a prediction
 MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
 
 
-def save_prediction(signal: Array, fs: float, leads: Sequence[str], result: dict[str, Any], path: str | Path) -> None:
-    """What infer.py found, drawn on the signal (L, T) in mV.
+def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: Sequence[Mark] | None) -> None:
+    """Draw a record with what was found in it.
 
-    Beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
-    Findings: ten seconds of every lead, the findings above.
+    With beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
+    Without (None): ten seconds of every lead.
     """
-    if "beats" in result:
+    signal, fs, leads = record.signal, record.fs, record.leads
+    if beats is None:
+        strips = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)]
+    else:
         n_strips = min(MAX_STRIPS, int(np.ceil(signal.shape[1] / fs / STRIP_S)))
         strips = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)]
-        classes = list(result["summary"]["counts"])
-        found = ", ".join(f"{name} {n:,}" for name, n in result["summary"]["counts"].items() if n)
-    else:
-        strips = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)]
-        found = ", ".join(f"{f['class']} {f['probability']:.2f}" for f in result["findings"] if f["present"])
     figure = Figure(figsize=(14, 1.3 * len(strips) + 0.8), layout="constrained")
     panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
     for axes, (lead, start_s, name) in zip(panels, strips, strict=True):
@@ -206,22 +210,19 @@ def save_prediction(signal: Array, fs: float, leads: Sequence[str], result: dict
         axes.set_xlim(start_s, start_s + STRIP_S)
         axes.set_ylabel(f"{_plain([name])[0]}\n(mV)", fontsize=8)
         axes.grid(alpha=0.3)
-        for beat in result.get("beats", []):
-            if first <= beat["sample"] < last:
-                color = f"C{classes.index(beat['class'])}"
-                axes.axvline(beat["time_s"], color=color, linewidth=0.8, alpha=0.6)
-                top = axes.get_xaxis_transform()
+        for beat in beats or ():
+            if first <= beat.sample < last:
+                color, top = f"C{beat.number}", axes.get_xaxis_transform()
+                axes.axvline(beat.sample / fs, color=color, linewidth=0.8, alpha=0.6)
                 axes.text(
-                    beat["time_s"], 1.0, beat["class"], color=color, ha="center", va="bottom", fontsize=8, transform=top
+                    beat.sample / fs, 1.0, beat.name, color=color, ha="center", va="bottom", fontsize=8, transform=top
                 )
     panels[-1].set_xlabel("time (s)")
-    figure.suptitle(
-        f"{_plain([Path(result['record']).name])[0]}: {found or 'no finding'} (not a medical device)", fontsize=10
-    )
+    figure.suptitle(_plain([title], 200)[0], fontsize=10)
     _save(figure, path)
 
 
-def save_class_balance(dataset: Prepared, path: str | Path) -> None:
+def save_class_balance(dataset: Dataset, path: str | Path) -> None:
     """Rows of each class of a prepared dataset (left, on a log scale), and how the folds share them (right).
 
     The bar of all rows above shows the shares that a fair deal gives each class. Multilabel: rows that have no class
@@ -271,33 +272,30 @@ SAMPLE_UNITS = {"zscore": ("SD", 5.0, "5 SD"), "minmax": ("0 to 1", 1.0, "0 to 1
 SAMPLE_COLUMNS = 3
 
 
-def save_samples(dataset: Prepared, path: str | Path, n_rows: int = 12, seed: int = 0) -> None:
+def save_samples(dataset: Dataset, path: str | Path, n_rows: int = 12, seed: int = 0) -> None:
     """A page of rows of a prepared dataset as the network gets them, each with record, fold and labels.
 
     Rows are drawn by `seed`, one class after the other (the most frequent if they are more than n_rows; of a
     multilabel dataset, rows of no class too), from as many records as there are. Grey: outside the record, padding.
     """
     rows = _choose(dataset, n_rows, seed)
-    fs, leads = dataset.recipe["fs"], [slot[0] for slot in dataset.recipe["leads"]]
-    window, n_samples = dataset.recipe["window"], dataset.meta["row_samples"]
-    of_beat = window["kind"] == "beat"
-    unit, bar, bar_name = SAMPLE_UNITS[dataset.recipe["scale"]["kind"]]
-    before = 0.0  # s ahead of time 0, the R peak
-    if of_beat:
-        before = n_samples // 2 / fs if window.get("before_s") is None else window["before_s"]
+    recipe = dataset.recipe
+    fs, leads = recipe.fs, [slot[0] for slot in recipe.leads]
+    unit, bar, bar_name = SAMPLE_UNITS[recipe.scale.kind]
+    before_s = pqrst.row_before(recipe.tree()) / fs if recipe.of_beats else 0.0  # ahead of time 0, the R peak
     lines = -(-len(rows) // SAMPLE_COLUMNS)
     height = 1.9 if len(leads) == 1 else 1.1 + 0.27 * max(len(leads), 3)
     figure = Figure(figsize=(5.4 * SAMPLE_COLUMNS, height * lines + 0.7), layout="constrained")
     panels = figure.subplots(lines, SAMPLE_COLUMNS, squeeze=False, sharex=True).ravel()
     for axes, row, signal in zip(panels, rows, dataset.signals(rows).astype(np.float64), strict=False):  # (L, T)
-        _draw_row(axes, signal, fs, before, leads, dataset.lead_mask[row], dataset.valid[row], bar)
+        _draw_row(axes, signal, fs, before_s, leads, dataset.lead_mask[row], dataset.valid[row], bar)
         labels = [name for name, there in zip(dataset.classes, dataset.labels[row], strict=True) if there]
         names = _plain([Path(dataset.record[row].decode()).name, ", ".join(labels) or "no class"])
         axes.set_title(f"{names[0]}, fold {dataset.fold[row].decode()}: {names[1]}", fontsize=9)
         axes.tick_params(labelsize=7, labelbottom=True)
     for axes in panels[len(rows) :]:
         axes.remove()
-    figure.supxlabel("time from the R peak (s)" if of_beat else "time (s)", fontsize=9)
+    figure.supxlabel("time from the R peak (s)" if recipe.of_beats else "time (s)", fontsize=9)
     figure.supylabel(f"{_plain(leads)[0]} ({unit})" if len(leads) == 1 else f"leads; red bar: {bar_name}", fontsize=9)
     _save(figure, path)
 
@@ -333,7 +331,7 @@ def _draw_row(
         )  # fmt: skip
 
 
-def _choose(dataset: Prepared, n_rows: int, seed: int) -> Array:
+def _choose(dataset: Dataset, n_rows: int, seed: int) -> Array:
     """Rows of one class after the other in turn, each from a record that is not there yet, if there is one."""
     labels = np.asarray(dataset.labels, dtype=bool)
     groups = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1)  # (N, K + 1), the last: no class
@@ -403,14 +401,14 @@ def _one_against_all(
     return figure, axes
 
 
-def _plain(names: Sequence[str]) -> list[str]:
-    """Class names for a figure: a dollar sign is no mathematics, long names end in an ellipsis."""
-    return [(name if len(name) <= 30 else name[:29] + "…").replace("$", r"\$") for name in names]
+def _plain(names: Sequence[str], longest: int = 30) -> list[str]:
+    """Return names for a figure: a dollar sign is no mathematics, long names end in an ellipsis."""
+    return [(name if len(name) <= longest else name[: longest - 1] + "…").replace("$", r"\$") for name in names]
 
 
 def _save(figure: Figure, path: str | Path) -> None:
     """No date or version inside: the same numbers give the same file."""
     path = Path(path)
-    with config.aside(path) as temporary:
+    with script.aside(path) as temporary:
         kind = path.suffix[1:]
         figure.savefig(temporary, format=kind, dpi=150, metadata={"Software": None} if kind == "png" else None)

@@ -28,7 +28,9 @@ __all__: list[str] = [
     "read",
     "read_annotations",
     "resample",
+    "row_before",
     "row_samples",
+    "row_starts",
     "rpeaks",
     "segment",
     "simd",
@@ -448,7 +450,7 @@ def prepare(
     Parameters
     ----------
     records : a path or Record, or a list of them
-    recipe : dict, the tree of config.Recipe
+    recipe : dict, the tree of recipe.Recipe
     centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
     out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning
     n_threads : int, records at work at a time; the result does not depend on it
@@ -559,9 +561,39 @@ def resample(
         x is not numeric (bool, complex, text, None, ...) or float16.
     """
 
+def row_before(recipe: dict[str, typing.Any]) -> int:
+    """
+    Samples of a beat's row ahead of its centre, at the recipe's rate.
+    """
+
 def row_samples(recipe: dict[str, typing.Any]) -> int:
     """
     Length of a row in samples at the recipe's rate.
+    """
+
+def row_starts(
+    recipe: dict[str, typing.Any],
+    n_samples: typing.SupportsInt | typing.SupportsIndex,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    Where the rows of a record begin: the only rule by which windows are cut, for signals and labels alike.
+
+    Parameters
+    ----------
+    recipe : dict, the tree of recipe.Recipe, with rows that are records or windows
+    n_samples : int, of the record
+    fs : float, rate of the record, Hz
+
+    Returns
+    -------
+    (N,) int64, the first sample of each row at the record's own rate, before any row is dropped; N is `n_rows`. A row has
+    `row_samples` at the recipe's rate, that is row_samples * fs / recipe.fs at the record's.
+
+    Raises
+    ------
+    ValueError
+        Rows that are beats: their centres say where they lie.
     """
 
 @typing.overload

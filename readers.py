@@ -1,4 +1,4 @@
-"""Any recording to a `pqrst.Record`: the only place that chooses by format.
+"""Read any recording into a `pqrst.Record`. Only this file chooses a reader by format.
 
 A locator is a path, or `path#row` for a file that holds many recordings.
 """
@@ -15,27 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
+from recipe import TWELVE_LEADS
 
 FLAC_FORMATS = {508, 516, 524}
 TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
-TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 CODE_TEST_LEADS = ("I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4", "V5", "V6")
 CODE_FS = 400.0
 CPSC_FS = 500.0
-SLAB = 64  # recordings of an HDF5 file read at once, or as many as share a compressed chunk
+SLAB = 64  # recordings read at once from an HDF5 file; more if one compressed chunk holds more
 
 
 class Info(NamedTuple):
-    """What is known of a recording without its signal."""
+    """Rate, size and format of a recording, without its signal."""
 
     fs: float
-    n_samples: int  # at most: padding is told from signal when it is read
-    n_bytes: int  # of its files, which tell whether the source has changed
-    native: bool  # `pqrst.prepare` can read it by itself, from its path
+    n_samples: int  # at most: padding is recognised only when the signal is read
+    n_bytes: int  # size of its files; another size means that the source has changed
+    native: bool  # `pqrst.prepare` can read it directly from its path
 
 
 def info(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> Info:
-    """Look at a recording; arguments and errors as `read` has them."""
+    """Return the `Info` of a recording; arguments and errors as in `read`."""
     file, row = _split(path)
     if row is not None:
         n_rows, n_samples, _ = _tracings(file, file.stat().st_mtime_ns)
@@ -61,10 +61,13 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
 
     Parameters
     ----------
-    path : a WFDB header, with or without `.hea`; `.mat` of CPSC 2018 and 2019; `.csv` with a column for each lead,
-        named or lead1 to lead12, in mV, and perhaps `time` (s); `.hdf5#row` of CODE, in mV, without its padding
-    units_per_mv : of the values as they are stored, where a header's gains are wrong or there is no header: 1000 for uV
-    fs : of a CSV file without times, Hz
+    path : one of
+        a WFDB header, with or without `.hea`;
+        a `.mat` file of CPSC 2018 or 2019;
+        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s);
+        `.hdf5#row` of CODE, in mV, returned without its padding
+    units_per_mv : scale of the stored values, if the header's gains are wrong or there is no header: 1000 for uV
+    fs : sampling rate in Hz of a CSV file without times
 
     Returns
     -------
@@ -73,12 +76,12 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     Raises
     ------
     FileNotFoundError
-        The header or a data file is not there.
+        The header or a data file does not exist.
     ValueError
-        Also as pqrst.FormatError: the file is damaged or of an unknown format; the message names it.
+        The file is damaged or of an unknown format (then often pqrst.FormatError); the message names the file.
     """
     file, row = _split(path)
-    units: float | NDArray[np.float64] = 1.0  # per mV, by which the values were divided
+    units: float | NDArray[np.float64] = 1.0  # per mV; the format's reader divides the stored values by them
     if row is not None:
         record = _read_code(file, row)
     elif _is_wfdb(file):
@@ -88,16 +91,8 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     else:
         record = _read_csv(file, fs) if file.suffix == ".csv" else _read_mat(file)
     if units_per_mv is not None:
-        record.signal[:] = record.signal * (units / units_per_mv)  # its own memory
+        record.signal[:] = record.signal * (units / units_per_mv)  # in place, in the memory of the record
     return record
-
-
-def detect(record: pqrst.Record) -> NDArray[np.int64]:
-    """R peaks from all leads that hold a voltage: the centres of training and of prediction alike."""
-    voltages = np.array([unit == "mV" for unit in record.units])
-    if not voltages.any():
-        raise ValueError(f"{record.name}: no lead holds a voltage; units are {', '.join(record.units)}")
-    return pqrst.rpeaks(record.signal[voltages], record.fs)
 
 
 def _split(path: str | Path) -> tuple[Path, int | None]:
@@ -117,7 +112,7 @@ def _read_flac(path: Path, header: pqrst.Header) -> pqrst.Record:
 
     try:
         record = wfdb.rdrecord(str(path.with_suffix("")))
-    except Exception as error:  # wfdb and its decoder raise whatever they like
+    except Exception as error:  # wfdb and its decoder raise many types of errors
         raise pqrst.FormatError(f"{path}: cannot decode its FLAC data: {error}") from error
     units = [unit.lower() for unit in record.units]
     factors = np.array([TO_MV.get(unit, 1.0) for unit in units])
@@ -128,7 +123,10 @@ def _read_flac(path: Path, header: pqrst.Header) -> pqrst.Record:
 
 @lru_cache(maxsize=64)
 def _tracings(path: Path, changed: int) -> tuple[int, int, int]:
-    """Recordings, samples and rows of a slab of a CODE file; `changed`: its time stamp."""
+    """Return the numbers of recordings, of samples and of recordings per slab of a CODE file.
+
+    `changed` is the time stamp of the file, so that the cache forgets a file that has changed.
+    """
     try:
         with h5py.File(path, "r") as file:
             n_rows, n_samples, n_leads = file["tracings"].shape
@@ -144,7 +142,7 @@ def _tracings(path: Path, changed: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1)
 def _slab(path: Path, changed: int, number: int) -> NDArray[Any]:
-    """(N, T, 12): neighbours are decompressed together, and once."""
+    """Return one slab of recordings (N, T, 12), so that recordings of one compressed chunk are decompressed once."""
     _, _, n = _tracings(path, changed)
     try:
         with h5py.File(path, "r") as file:
@@ -156,11 +154,14 @@ def _slab(path: Path, changed: int, number: int) -> NDArray[Any]:
 
 @lru_cache(maxsize=64)
 def _code_leads(path: Path, changed: int) -> tuple[str, ...]:
-    """Leads in order, of which the owner says two things: the signal decides, for aVR = -(I + II) / 2."""
+    """Return the leads in order. The publisher documents two orders; the signal shows which one holds.
+
+    The right order places aVR where the signal equals -(I + II) / 2.
+    """
     x = _slab(path, changed, 0)[:SLAB].astype(np.float64)  # (N, T, 12)
     avr = -(x[..., 0] + x[..., 1]) / 2
-    as_usual, as_noted = (np.abs(x[..., place] - avr).sum() for place in (3, 5))
-    return CODE_TEST_LEADS if as_noted < min(as_usual, 0.1 * np.abs(avr).sum()) else TWELVE_LEADS
+    usual_error, code_test_error = (np.abs(x[..., place] - avr).sum() for place in (3, 5))
+    return CODE_TEST_LEADS if code_test_error < min(usual_error, 0.1 * np.abs(avr).sum()) else TWELVE_LEADS
 
 
 def _read_code(path: Path, row: int) -> pqrst.Record:
@@ -181,7 +182,7 @@ def _read_mat(path: Path) -> pqrst.Record:
         content = loadmat(path, squeeze_me=True, struct_as_record=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # SciPy raises whatever it likes
+    except Exception as error:  # SciPy raises many types of errors
         raise pqrst.FormatError(f"{path}: not a MATLAB file: {error}") from error
     leads: tuple[str, ...]
     if "ECG" in content and "data" in (content["ECG"].dtype.names or ()):
@@ -189,7 +190,7 @@ def _read_mat(path: Path) -> pqrst.Record:
     elif "ecg" in content:
         signal, leads = np.asarray(content["ecg"], np.float64)[None], ("ECG",)
     else:
-        raise pqrst.FormatError(f"{path}: holds neither ECG.data nor ecg, and there is no header beside it")
+        raise pqrst.FormatError(f"{path}: has neither ECG.data nor ecg, and no .hea file beside it")
     if signal.ndim != 2 or len(signal) != len(leads):
         raise pqrst.FormatError(f"{path}: has the shape {signal.shape}, expected {len(leads)} leads")
     return pqrst.Record(np.ascontiguousarray(signal, np.float32), CPSC_FS, leads, name=str(path))
@@ -201,22 +202,22 @@ def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
     try:
         table = pd.read_csv(path, skipinitialspace=True)
         columns = {str(name).strip(): table[name].to_numpy(np.float64) for name in table.columns}
-    except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
+    except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are subclasses of ValueError
         raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
     time = next((columns.pop(name) for name in list(columns) if name.lower() in ("time", "time_s", "t")), None)
     if time is not None:
         if len(time) < 2 or not (np.diff(time) > 0).all():
-            raise pqrst.FormatError(f"{path}: its column time (s) does not rise, and tells no rate")
+            raise pqrst.FormatError(f"{path}: column time (s) does not rise, or has fewer than 2 values")
         fs = (len(time) - 1) / (time[-1] - time[0])
-        fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # written to a few digits
+        fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # times are rounded to a few digits
     if fs is None:
         raise pqrst.FormatError(f"{path}: has no column time (s): its rate must be given")
     numbered = [re.fullmatch(r"lead_?(\d+)", name.lower()) for name in columns]
     if any(numbered):
         numbers = [int(match[1]) if match else 0 for match in numbered]
         if sorted(numbers) != list(range(1, 13)):
-            raise pqrst.FormatError(f"{path}: has columns {', '.join(columns)}; expected lead1 to lead12, or names")
+            raise pqrst.FormatError(f"{path}: columns {', '.join(columns)}; expected lead1 to lead12, or lead names")
         columns = {TWELVE_LEADS[n - 1]: values for n, values in zip(numbers, columns.values(), strict=True)}
     if not columns:
-        raise pqrst.FormatError(f"{path}: has no columns beside time")
+        raise pqrst.FormatError(f"{path}: has no columns besides time")
     return pqrst.Record(np.stack(list(columns.values())).astype(np.float32), fs, list(columns), name=str(path))

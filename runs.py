@@ -1,89 +1,144 @@
-"""The run folder: its settings, its checkpoints, and the network in them."""
+"""The run folder: the names in it, whether it may be written to, its settings and its logs."""
 
 from __future__ import annotations
 
-import pickle
+import csv
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 import yaml
-from numpy.typing import NDArray
-from torch import nn
 
 import config
-import models
-from config import Stop
-from data import Batch
+from config import Settings
+from recipe import differences
+from script import Stop
+
+CONFIG, METRICS, LOG, CURVES, REPORT = "config.yaml", "metrics.csv", "log.jsonl", "curves.png", "report"
+BEST, BEST_LOSS, LAST = "best.pt", "best-loss.pt", "last.pt"
 
 
-def settings_tree(folder: Path) -> dict[str, Any]:
-    """config.yaml of a run, as train.py wrote it."""
-    try:
-        tree: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise Stop(f"{folder}: no run there (config.yaml is missing)") from error
-    return tree
+class Epoch(NamedTuple):
+    """One line of metrics.csv; the fields are its columns, which plots.py draws."""
+
+    epoch: int  # counted from 1
+    learning_rate: float  # of the last step
+    train_loss: float  # mean over the steps
+    rows_per_s: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_macro_f1: float | None = None
+    validation_macro_auroc: float | None = None
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """A kill never leaves half a file."""
-    with config.aside(path) as temporary:
-        torch.save(checkpoint, temporary)
+# The panels of curves.png and the columns that each one draws.
+PANELS = {
+    "loss": ("train_loss", "validation_loss"),
+    "validation score": ("validation_accuracy", "validation_macro_f1", "validation_macro_auroc"),
+    "learning rate": ("learning_rate",),
+}
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of train.py, without running any code that it may hold.
+def settings_of(folder: Path) -> Settings:
+    """Read the settings that a run was trained with."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise Stop(f"{folder}: no run there ({CONFIG} is missing)")
+    return config.validated(config.read_yaml(path), str(path))
+
+
+def check_run(folder: Path, settings: Settings, finished: bool, resume: bool, overwrite: bool) -> None:
+    """Check that a training with these settings may write to the folder.
+
+    Parameters
+    ----------
+    folder : of the run
+    settings : of the training that is asked for
+    finished : whether the run in the folder is finished
+    resume, overwrite : what the user has allowed
 
     Raises
     ------
     Stop
-        The file is not there, or is not a checkpoint of this project.
+        There is a run that may not be overwritten or cannot be resumed; the message says what differs and what to do.
     """
-    if not path.is_file():
-        raise Stop(f"{path}: no such checkpoint")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["recipe"], checkpoint["model_name"], checkpoint["classes"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError) as error:
-        raise Stop(f"{path}: not a checkpoint of train.py") from error
-    return checkpoint
+    if not (folder / CONFIG).exists():
+        if resume:
+            raise Stop(f"{folder}: no run to resume")
+        return
+    if overwrite:
+        return
+    changes = differences(config.of_the_work(settings_of(folder)), config.of_the_work(settings))
+    if not resume or finished:
+        state = "a finished run" if finished else "an unfinished run"
+        differ = f" with other settings ({'; '.join(changes)})" if changes else ""
+        ways = "train under another name with --run runs/NAME, or replace it with --overwrite"
+        raise Stop(f"{folder} holds {state}{differ}: " + (ways if finished else f"go on with --resume, {ways}"))
+    if changes:
+        raise Stop(f"{folder} was trained with other settings ({'; '.join(changes)}); --resume needs the same")
 
 
-def network_of(checkpoint: dict[str, Any]) -> nn.Module:
-    """The network of a best.pt or best-loss.pt, in eval mode, on a GPU where there is one."""
-    network = models.build(
-        checkpoint["model_name"], checkpoint["n_leads"], len(checkpoint["classes"]), **checkpoint["model_arguments"]
-    )
-    network.load_state_dict(checkpoint["model"])
-    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+def begin(folder: Path, settings: Settings, epochs: int) -> None:
+    """Make the folder ready for a training that has done so many epochs; 0 begins anew and removes what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if epochs == 0:
+        for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / REPORT, ignore_errors=True)
+        (folder / CONFIG).write_text(yaml.safe_dump(settings.tree(), sort_keys=False))
+    _keep(folder / METRICS, lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]), epochs)
+    _keep(folder / LOG, lambda line: int(json.loads(line)["epoch"]), epochs)
 
 
-def logits_of(network: nn.Module, batch: Batch) -> NDArray[np.float32]:
-    """Logits of a batch, (B, K), in float32 whatever the training used."""
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        signal = torch.from_numpy(batch.signal).to(device).float()
-        extra = {
-            "context": torch.from_numpy(batch.context).to(device),
-            "valid": torch.from_numpy(batch.valid).to(device),
-        }
-        logits = network(signal, *(extra[name] for name in models.extra_inputs(network)))
-    network.train(was_training)
-    out: NDArray[np.float32] = logits.float().cpu().numpy()
-    return out
+def _keep(path: Path, epoch_of: Callable[[str], int], epochs: int) -> None:
+    """Drop what a log holds beyond so many epochs: a resumed run writes it again."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        try:
+            if epoch_of(line) > epochs:
+                break
+        except ValueError:  # cut off by the end of the process
+            break
+        kept.append(line)
+    if kept:
+        path.write_text("".join(kept))
 
 
-def scores_from(logits: NDArray[np.float32], task: str) -> NDArray[np.float32]:
-    """Softmax (multiclass) or sigmoid (multilabel) of (N, K) logits."""
-    tensor = torch.from_numpy(logits)
-    out: NDArray[np.float32] = (tensor.softmax(dim=1) if task == "multiclass" else tensor.sigmoid()).numpy()
-    return out
+def log_epoch(folder: Path, epoch: Epoch) -> None:
+    """Add a line to metrics.csv."""
+    path = folder / METRICS
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(Epoch._fields)
+        writer.writerow(epoch)
+
+
+def log_events(folder: Path, events: Iterable[dict[str, Any]]) -> None:
+    """Add lines to log.jsonl."""
+    with (folder / LOG).open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def checkpoint_of(run: str | Path) -> Path:
+    """Return the best checkpoint of a run folder; a path with a suffix is a checkpoint itself."""
+    path = Path(run)
+    return path / BEST if path.is_dir() or not path.suffix else path
 
 
 def newest(root: Path = Path("runs")) -> list[Path]:
-    """Run folders with a best.pt, the newest first."""
-    return sorted((p.parent for p in root.glob("*/best.pt")), key=lambda p: -(p / "best.pt").stat().st_mtime_ns)
+    """Return the run folders with a best checkpoint, the newest first."""
+    return sorted((p.parent for p in root.glob(f"*/{BEST}")), key=lambda p: -(p / BEST).stat().st_mtime_ns)
+
+
+def commit() -> str:
+    """Return the git commit of these scripts, `unknown` outside a repository."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

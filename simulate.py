@@ -34,13 +34,13 @@ import numpy.typing as npt
 import wfdb
 from tqdm import tqdm
 
-import config
+import script
+from recipe import TWELVE_LEADS
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, str | int]
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INDEPENDENT = [0, 1, 6, 7, 8, 9, 10, 11]  # rows of LEADS that are measured; the other four follow from I and II
+INDEPENDENT = [0, 1, 6, 7, 8, 9, 10, 11]  # rows of TWELVE_LEADS that are measured; the other four follow from I and II
 CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST: sinus tachycardia
 # SB, ST and 1dAVb speak of sinus rhythm. 1dAVb with ST exists, but its P hides in the T wave: nobody could label it.
 IMPOSSIBLE = (
@@ -278,7 +278,7 @@ def simulate_record(
 
     Returns
     -------
-    signal : (12, T) float64, mV, rows as LEADS, T = round(duration_s * fs)
+    signal : (12, T) float64, mV, rows as TWELVE_LEADS, T = round(duration_s * fs)
     r_peaks : (N,) int64, ascending; the sample where the heart vector of a beat's QRS, a PVC's too, is longest. Beats
         whose R peak lies outside the record have none, though their waves may reach into it
     symbols : N WFDB beat codes: V for a PVC, else R with RBBB, L with LBBB, or N
@@ -466,7 +466,7 @@ def _disturbances(rng: np.random.Generator, patient: Patient, t: Floats, breathi
 
 
 def twelve_leads(eight: Floats) -> Floats:
-    """(8, T) leads I, II, V1..V6 -> (12, T) in the order of LEADS (Einthoven, Goldberger)."""
+    """(8, T) leads I, II, V1..V6 -> (12, T) in the order of TWELVE_LEADS (Einthoven, Goldberger)."""
     one, two = eight[0], eight[1]
     limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
     return np.concatenate([limb, eight[2:]])
@@ -481,8 +481,8 @@ def write_signal(folder: Path, record: str, signal: Floats, fs: float, comments:
     digital = np.rint(twelve_leads(np.rint(signal[INDEPENDENT] * ADC_GAIN)))
     digital = np.clip(digital, -32767, 32767).astype("<i2")  # (12, T); -32768 means invalid
     checksums = digital.sum(axis=1, dtype=np.int64) % 65536
-    lines = [f"{record} {len(LEADS)} {fs:g} {signal.shape[1]}"]
-    for lead, first, checksum in zip(LEADS, digital[:, 0], checksums, strict=True):
+    lines = [f"{record} {len(TWELVE_LEADS)} {fs:g} {signal.shape[1]}"]
+    for lead, first, checksum in zip(TWELVE_LEADS, digital[:, 0], checksums, strict=True):
         lines.append(f"{record}.dat 16 {ADC_GAIN}.0(0)/mV 16 0 {first} {checksum} 0 {lead}")
     lines += [f"# {comment}" for comment in comments]
     (folder / f"{record}.dat").write_bytes(digital.T.tobytes())  # sample by sample
@@ -576,7 +576,7 @@ def write_demo(
                     rows += found
                     progress.update()
 
-    with config.aside(index) as temporary, temporary.open("w", newline="") as file:
+    with script.aside(index) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -602,4 +602,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

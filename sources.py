@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pqrst
-from config import Stop
+from script import Stop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +38,14 @@ class Recording(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A recording that a table names and that cannot be used, or the other way round."""
+    """What was left out, when and why; or what is doubtful about it."""
 
-    locator: str
-    reason: str
+    record: str  # its locator, or the words of a table; empty where it is about the whole dataset
+    stage: str  # index | labels | read | rpeaks | leads | amplitude | filter | rows
+    reason: str  # without the name of the record and the folder of the dataset
+
+    def __str__(self) -> str:
+        return f"{self.record}: {self.reason}" if self.record else self.reason
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[
     """The table without the rows that name a recording again, and a line for each of those; the first one counts."""
     again = found[key].duplicated()
     names = found.loc[again, key].items()
-    return found[~again], [Problem(str(n), f"{path}, row {row}: names {n} again; the first counts") for row, n in names]
+    return found[~again], [
+        Problem(str(n), "index", f"{path}, row {row}: names {n} again; the first counts") for row, n in names
+    ]
 
 
 def true(column: pd.Series[str]) -> pd.Series[bool]:
@@ -302,16 +308,16 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
                 ids = [str(int(number)) for number in file["exam_id"][()]]
         except (OSError, KeyError) as error:
             n = int((found["trace_file"] == name).sum())
-            yield Problem(name, f"{raw / name}: cannot be read, and with it {n} exams: {error}")
+            yield Problem(name, "index", f"{raw / name}: cannot be read, and with it {n} exams: {error}")
             continue
         for row, exam in enumerate(ids):
             if exam in exams and exams[exam][2] == name:
                 patient, own, _, line = exams.pop(exam)
                 yield Recording(f"{name}#{row}", patient, own, table=str(path), row=line)
             elif exam != "0":
-                yield Problem(f"{name}#{row}", f"{path}: has no row for exam {exam} of {name}")
+                yield Problem(f"{name}#{row}", "index", f"{path}: has no row for exam {exam} of {name}")
         for exam, line in [(exam, line) for exam, (_, _, part, line) in exams.items() if part == name]:
-            yield Problem(exam, f"{raw / name}: has no exam {exam}, which {path} names in row {line}")
+            yield Problem(exam, "index", f"{raw / name}: has no exam {exam}, which {path} names in row {line}")
 
 
 @source(CODE_CLASSES)
@@ -377,7 +383,7 @@ def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
         labels = tuple(word.strip() for word in (said or {}).get("dx", "").split(",") if word.strip())
         if said is not None and not labels:
             yield Problem(
-                locator, f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
+                locator, "index", f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
             )
             continue
         # the samples deny the gains of 2020's headers: a unit is 1 uV, as the release of 2021 has it
@@ -469,12 +475,12 @@ def folder(
         matches = matches or tails.get(f"{below}/{name}", [])
         if len(matches) != 1:
             why = f"could be {', '.join(matches[:3])}" if matches else "is not there"
-            yield Problem(row["record"], f"{path}, row {number}: {row['record']} {why}")
+            yield Problem(row["record"], "index", f"{path}, row {number}: {row['record']} {why}")
             continue
         named.setdefault(matches[0], []).append({**row, "row": number})
     for p in paths:
         if p not in named:
-            yield Problem(p, f"{path}: has no row for {p}")
+            yield Problem(p, "index", f"{path}: has no row for {p}")
             continue
         rows = named[p]
         labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))

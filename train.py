@@ -11,24 +11,19 @@ Writes runs/<name>/: config.yaml, best.pt, best-loss.pt, last.pt, metrics.csv, l
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import os
 import platform
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -36,66 +31,64 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import bundle
 import config
 import data
-import evaluate
-import metrics
 import models
-import plots
-import preprocess
 import runs
-from config import Settings, Stop
-from data import Batches, Prepared, Rows
+import script
+from bundle import Bundle, Origin, State
+from config import Settings, Training
+from data import Batches, Dataset
+from decide import thresholds_of
+from folds import Rows
+from objectives import class_weights, row_losses
+from recipe import flatten
+from script import Stop
 
-SCORES = ("loss", "accuracy", "macro_f1", "macro_auroc")  # of the validation rows, in metrics.csv
-
-# ------------------------------------------------------------------------------------------------ the parts
+# ------------------------------------------------------------------------------------------------ the pieces
 
 
-def start_processes(settings: Settings) -> tuple[int, int, torch.device]:
-    """Rank, number of processes, device; a lone process needs no torchrun."""
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+def start_processes(threads: int) -> tuple[int, int, torch.device]:
+    """Return rank, number of processes and device; a lone process needs no torchrun. threads: 0 shares the cores."""
+    rank, world_size = script.rank()
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    torch.set_num_threads(settings.training.threads or max(1, (os.cpu_count() or 1) // local_size))
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     return rank, world_size, device
 
 
-def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision, None for none."""
-    how = settings.training.amp
-    if how == "auto":
+def wait_for_all() -> None:
+    """Wait until all processes are here; a lone process goes on."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """Return the type of mixed precision, None for none."""
+    if amp == "auto":
         if device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[how]
+    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
 
 
-def learning_rate(step: int, n_steps: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine down to 1 % of the peak."""
-    peak, warmup = settings.training.learning_rate, max(1, round(settings.training.warmup * n_steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, n_steps - warmup)
+def learning_rate(step: int, n_steps: int, peak: float, warmup: float) -> float:
+    """Return the rate of a step: a linear rise over the share `warmup`, then a cosine down to 1 % of the peak."""
+    n_warmup = max(1, round(warmup * n_steps))
+    if step < n_warmup:
+        return peak * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def row_losses(logits: Tensor, labels: Tensor, task: str, class_weights: Tensor) -> Tensor:
-    """Loss of each row, (B,): cross-entropy, or the mean of binary ones for several labels; logits, labels (B, K)."""
-    if task == "multiclass":
-        return F.cross_entropy(logits.float(), labels.argmax(dim=1), class_weights, reduction="none")
-    return F.binary_cross_entropy_with_logits(
-        logits.float(), labels.float(), pos_weight=class_weights, reduction="none"
-    ).mean(dim=1)
-
-
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels; none for biases and normalisation."""
+    """Give weight decay to matrices and kernels, none to biases and normalisation."""
     named = [p for p in network.parameters() if p.requires_grad]
     return [
         {"params": [p for p in named if p.ndim >= 2], "weight_decay": weight_decay},
@@ -103,130 +96,123 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     ]
 
 
-def score_rows(
-    network: nn.Module, dataset: Prepared, rows: Rows, settings: Settings, rank: int, world_size: int
-) -> NDArray[np.float32]:
-    """Logits of the rows in their order, (N, K), the same on every process; each row is computed on exactly one."""
+# ------------------------------------------------------------------------------------------------ before the loop
+
+
+def open_dataset(settings: Settings) -> Dataset:
+    """Open the prepared dataset; a recipe or scored classes in the settings that it does not have stop the program."""
+    dataset = Dataset(settings.data_dir)
+    wanted = flatten(settings.recipe.model_dump(mode="json", exclude_unset=True))
+    have = flatten(dataset.recipe.tree())
+    differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
+    if differ:
+        raise Stop(
+            f"{settings.data_dir} was prepared with another recipe ({'; '.join(differ)}); run preprocess.py again"
+        )
+    if strange := set(settings.data.scored_classes) - set(dataset.classes):
+        raise Stop(f"data.scored_classes: {min(strange)} is none of {', '.join(dataset.classes)}")
+    return dataset
+
+
+def count_steps(n_rows: int, world_size: int, training: Training) -> int:
+    """Return the optimiser steps of an epoch; a batch that cannot be shared evenly stops the program."""
+    if training.batch_size % (world_size * training.accumulation):
+        raise Stop(
+            f"training.batch_size = {training.batch_size}: must be a multiple of {world_size} processes "
+            f"x {training.accumulation} accumulation steps"
+        )
+    if n_rows < training.batch_size:
+        raise Stop(f"training.batch_size = {training.batch_size}: there are only {n_rows} training rows")
+    return n_rows // training.batch_size
+
+
+def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bundle:
+    """Make the network with fresh weights, and all that goes with it into a checkpoint."""
+    name, arguments = settings.model.name, dict(settings.model.arguments)
+    if "context_features" in models.arguments_of(name):
+        arguments.setdefault("context_features", list(dataset.recipe.context))
+    torch.manual_seed(settings.training.seed)  # the same weights on every process
+    network = models.build(name, len(dataset.recipe.leads), len(dataset.classes), **arguments).to(device)
+    limits = thresholds_of(dataset.task, len(dataset.classes))
+    origin = Origin(runs.commit(), dataset.summary.leak)
+    return Bundle(network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin)
+
+
+def new_state(network: nn.Module, training: Training, dtype: torch.dtype | None) -> State:
+    """Make what a training carries, before its first step."""
+    ema = None
+    if training.ema_decay:
+        ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
+    optimizer = torch.optim.AdamW(parameter_groups(network, training.weight_decay), lr=training.learning_rate)
+    device = next(network.parameters()).device
+    return State(network, ema, optimizer, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16))
+
+
+def announce(
+    settings: Settings, dataset: Dataset, rows: dict[str, Rows], network: nn.Module, dtype: torch.dtype | None
+) -> None:
+    """Say what is about to be trained."""
+    training, (_, world_size) = settings.training, script.rank()
+    device = next(network.parameters()).device
+    norm_rows = training.batch_size // training.accumulation // (1 if device.type == "cuda" else world_size)
+    n_rows = data.class_counts(dataset.labels[rows["train"]])
+    counts = ", ".join(f"{name} {n:,}" for name, n in zip(dataset.classes, n_rows, strict=True))
+    print(
+        f"{settings.model.name}, {sum(p.numel() for p in network.parameters()):,} parameters, on "
+        f"{len(rows['train']):,} rows ({counts}); validation {len(rows['validation']):,} rows\n"
+        f"{training.epochs} epochs of {len(rows['train']) // training.batch_size} steps of {training.batch_size} rows "
+        f"({world_size} processes x {training.accumulation} micro-batches; batch normalisation sees {norm_rows} rows) "
+        f"on {device}, mixed precision {str(dtype).removeprefix('torch.') if dtype else 'off'}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    if dataset.summary.leak:
+        print(f"LEAK: {dataset.summary.leak}")
+
+
+# ------------------------------------------------------------------------------------------------ validation
+
+
+class Validation(NamedTuple):
+    """Scores of the validation rows, in the order of the columns of metrics.csv."""
+
+    loss: float
+    accuracy: float
+    macro_f1: float
+    macro_auroc: float | None  # None where no scored class has both sides
+
+
+def score_rows(network: nn.Module, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
+    """Return logits of the rows in their order, (N, K), on every process; each row is computed on exactly one."""
+    rank, world_size = script.rank()
     if world_size > 1:  # each process has its own running statistics: all use those of rank 0
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
-    mine = list(data.scoring_batches(rows, settings.evaluation.batch_size, rank, world_size))
-    pieces = [(np.zeros(0, np.int64), np.zeros((0, len(dataset.classes)), np.float32))]
-    pieces += [(batch, runs.logits_of(network, Batches(dataset)[batch])) for batch in mine]
-    gathered: list[Any] = [(np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces]))]
+    mine = data.scoring_batches(rows, batch_size, rank, world_size)
+    gathered: list[Any] = [bundle.score(network, map(Batches(dataset).__getitem__, mine))]
     if world_size > 1:
         own, gathered = gathered[0], [None] * world_size
         dist.all_gather_object(gathered, own)
-    seen, logits = (np.concatenate([g[i] for g in gathered]) for i in (0, 1))
+    seen = np.concatenate([part for part, _ in gathered])
+    logits = np.concatenate([part.reshape(-1, len(dataset.classes)) for _, part in gathered])
     assert len(seen) == len(rows), "every row is scored exactly once"
     order = np.argsort(seen)
     out: NDArray[np.float32] = logits[order][np.searchsorted(seen[order], rows)]
     return out
 
 
-def commit() -> str:
-    """The git commit of these scripts, `unknown` outside a repository."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor) -> Validation:
+    """Score the validation rows; windows of one record count as one."""
+    import metrics  # loads scikit-learn, which listing the networks does without
 
-
-# ------------------------------------------------------------------------------------------------ before the loop
-
-
-def open_dataset(settings: Settings, rank: int, world_size: int) -> Prepared:
-    """The prepared dataset; that of the demo is made if it is not there."""
-    if settings.data.name == "demo" and settings.data.raw is None and rank == 0:
-        preprocess.prepare(settings)
-    if world_size > 1:
-        dist.barrier()
-    dataset = Prepared(settings.data_dir)
-    wanted = config.flatten(settings.recipe.model_dump(mode="json", exclude_unset=True))
-    have = config.flatten(dataset.recipe)
-    differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
-    if differ:
-        raise Stop(
-            f"{settings.data_dir} was prepared with another recipe ({'; '.join(differ)}); run preprocess.py again"
-        )
-    return dataset
-
-
-def open_run(settings: Settings, resume: bool, overwrite: bool, main_process: bool) -> dict[str, Any] | None:
-    """Make the run folder ready; returns the checkpoint to go on from.
-
-    Raises
-    ------
-    Stop
-        A run is there that may not be overwritten or cannot be resumed; the message says what differs and what to do.
-    """
-    folder = settings.run_dir
-    last = folder / "last.pt"
-    if not (folder / "config.yaml").exists():
-        if resume:
-            raise Stop(f"{folder}: no run to resume")
-        return None
-    if overwrite:
-        if main_process:
-            for name in ("best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "config.yaml"):
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "report", ignore_errors=True)
-        return None
-    changes = config.differences(_comparable(runs.settings_tree(folder)), _comparable(config.plain(settings)))
-    checkpoint = runs.load_checkpoint(last) if last.exists() else None
-    finished = checkpoint is not None and checkpoint["finished"]
-    if not resume or finished:
-        state = "a finished run" if finished else "an unfinished run"
-        differ = f" with other settings ({'; '.join(changes)})" if changes else ""
-        ways = "train under another name with --run runs/NAME, or replace it with --overwrite"
-        raise Stop(f"{folder} holds {state}{differ}: " + (ways if finished else f"go on with --resume, {ways}"))
-    if changes:
-        raise Stop(f"{folder} was trained with other settings ({'; '.join(changes)}); --resume needs the same")
-    return checkpoint
-
-
-def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run without what may change between its sessions."""
-    tree = {key: value for key, value in tree.items() if key not in ("run", "evaluation", "inference")}
-    tree["data"] = {key: value for key, value in tree["data"].items() if key not in ("raw", "workers")}
-    return tree
-
-
-def rewind_logs(folder: Path, epochs: int) -> None:
-    """Drop what metrics.csv and log.jsonl hold beyond so many epochs: a resumed run writes it again."""
-
-    def keep(path: Path, epoch_of: Callable[[str], int]) -> None:
-        kept = []
-        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
-            try:
-                if epoch_of(line) > epochs:
-                    break
-            except ValueError:  # cut off by the end of the process
-                break
-            kept.append(line)
-        if kept:
-            path.write_text("".join(kept))
-
-    keep(folder / "metrics.csv", lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]))
-    keep(folder / "log.jsonl", lambda line: int(json.loads(line)["epoch"]))
-
-
-def log_metrics(folder: Path, row: dict[str, Any]) -> None:
-    """One more line in metrics.csv, whose first column is the epoch."""
-    path = folder / "metrics.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def log_events(folder: Path, events: list[dict[str, Any]]) -> None:
-    """More lines in log.jsonl."""
-    with (folder / "log.jsonl").open("a") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
+    logits = score_rows(network, dataset, rows, settings.evaluation.batch_size)
+    target = torch.from_numpy(dataset.labels[rows])
+    loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
+    first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
+    target_of_unit = dataset.labels[rows[first]]
+    report = metrics.scores_of(
+        target_of_unit, scores, dataset.classes, dataset.task, scored=settings.data.scored_classes
+    )
+    return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -234,239 +220,188 @@ def log_events(folder: Path, events: list[dict[str, Any]]) -> None:
 
 def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> Path:
     """Train one network as the settings say; returns the run folder."""
-    how = settings.training
-    rank, world_size, device = start_processes(settings)
+    training, folder = settings.training, settings.run_dir
+    rank, world_size, device = start_processes(training.threads)
     main_process = rank == 0
-    dataset = open_dataset(settings, rank, world_size)
-    settings = settings.model_copy(update={"recipe": config.Recipe(**dataset.recipe)})
-    split = data.splits(dataset, settings.data)
-    folder = settings.run_dir
-    checkpoint = open_run(settings, resume, overwrite, main_process)
-    if world_size > 1:
-        dist.barrier()
+    dataset = open_dataset(settings)
+    settings = settings.model_copy(update={"recipe": dataset.recipe})
+    rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
+    steps_per_epoch = count_steps(len(rows["train"]), world_size, training)
+    n_steps = steps_per_epoch * training.epochs
+    last = folder / runs.LAST
+    runs.check_run(folder, settings, not overwrite and bundle.is_finished(last), resume, overwrite)
 
-    if how.batch_size % (world_size * how.accumulation):
-        raise Stop(
-            f"training.batch_size = {how.batch_size}: must be a multiple of {world_size} processes "
-            f"x {how.accumulation} accumulation steps"
-        )
-    steps_per_epoch = len(split["train"]) // how.batch_size
-    if steps_per_epoch == 0:
-        raise Stop(f"training.batch_size = {how.batch_size}: there are only {len(split['train'])} training rows")
-    n_steps = steps_per_epoch * how.epochs
-
-    torch.manual_seed(how.seed)  # the same weights on every process
-    arguments = dict(settings.model.arguments)
-    if "context_features" in models.arguments_of(settings.model.name):
-        arguments.setdefault("context_features", dataset.recipe["context"])
-    network = models.build(settings.model.name, len(dataset.recipe["leads"]), len(dataset.classes), **arguments)
-    network.to(device)
-    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(how.ema_decay)) if how.ema_decay else None
-    optimizer = torch.optim.AdamW(parameter_groups(network, how.weight_decay), lr=how.learning_rate)
-    dtype = amp_dtype(settings, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    labels = dataset.labels[split["train"]]
-    class_weights = torch.from_numpy(data.class_weights(labels, dataset.task, how.class_weights)).to(device)
-    sampling = data.row_weights(labels) if how.sampler == "weighted" else None
-
-    first_epoch, best_score, best_loss, best_epoch = 0, -math.inf, math.inf, -1
-    if checkpoint:
-        network.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        scaler.load_state_dict(checkpoint["scaler"])
-        if ema:
-            ema.load_state_dict(checkpoint["ema"])
-        first_epoch, best_epoch = checkpoint["epoch"] + 1, checkpoint["best_epoch"]
-        best_score, best_loss = checkpoint["best_score"], checkpoint["best_loss"]
+    dtype = amp_dtype(training.amp, device)
+    trained = new_bundle(settings, dataset, device)
+    network = trained.network
+    state = new_state(network, training, dtype)
+    if resume and not overwrite and last.exists():
+        state.restore(last)
+    labels = dataset.labels[rows["train"]]
+    weights = torch.from_numpy(class_weights(labels, dataset.task, training.class_weights)).to(device)
+    chances = data.row_weights(labels) if training.sampler == "weighted" else None
     parallel: nn.Module = network
     if world_size > 1:
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         parallel = DistributedDataParallel(network)
+    wait_for_all()  # every process has looked at the folder before the first one writes to it
     if main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not checkpoint:
-            (folder / "config.yaml").write_text(yaml.safe_dump(config.plain(settings), sort_keys=False))
-        rewind_logs(folder, first_epoch)
-        versions = {"commit": commit(), "torch": torch.__version__, "python": platform.python_version()}
-        log_events(folder, [{"event": "start", "epoch": first_epoch, **versions}])
-        norm_rows = how.batch_size // how.accumulation // (1 if device.type == "cuda" else world_size)
-        counts = ", ".join(f"{k} {n:,}" for k, n in zip(dataset.classes, data.class_counts(labels), strict=True))
-        print(
-            f"{settings.model.name}, {sum(p.numel() for p in network.parameters()):,} parameters, on "
-            f"{len(split['train']):,} rows ({counts}); validation {len(split['validation']):,} rows\n"
-            f"{how.epochs} epochs of {steps_per_epoch} steps of {how.batch_size} rows ({world_size} processes x "
-            f"{how.accumulation} micro-batches; batch normalisation sees {norm_rows} rows) on {device}, "
-            f"mixed precision {str(dtype).removeprefix('torch.') if dtype else 'off'}, "
-            f"{torch.get_num_threads()} threads"
-        )
-        if dataset.meta["leak"]:
-            print(f"LEAK: {dataset.meta['leak']}")
-    about = {
-        "model_name": settings.model.name,
-        "model_arguments": arguments,
-        "n_leads": len(dataset.recipe["leads"]),
-        "classes": dataset.classes,
-        "task": dataset.task,
-        "thresholds": [0.5] * len(dataset.classes),
-        "recipe": dataset.recipe,
-        "leak": dataset.meta["leak"],
-        "commit": commit(),
-    }
+        runs.begin(folder, settings, state.epoch)
+        versions = {"commit": runs.commit(), "torch": torch.__version__, "python": platform.python_version()}
+        runs.log_events(folder, [{"event": "start", "epoch": state.epoch, **versions}])
+        announce(settings, dataset, rows, network, dtype)
 
-    for epoch in range(first_epoch, how.epochs):
+    for epoch in range(state.epoch, training.epochs):
         # dropout differs by epoch and process, and needs no stored state to be resumed
-        torch.manual_seed(int(np.random.SeedSequence((how.seed, epoch, rank)).generate_state(1)[0]))
-        order = data.epoch_order(split["train"], how.seed, epoch, sampling)
-        batches = Batches(dataset, how.augmentation, how.seed, epoch)
+        torch.manual_seed(int(np.random.SeedSequence((training.seed, epoch, rank)).generate_state(1)[0]))
+        order = data.epoch_order(rows["train"], training.seed, epoch, chances)
+        batches = Batches(dataset, training.augmentation.model_dump(), training.seed, epoch)
         loader: DataLoader[Any] = DataLoader(
             batches,  # type: ignore[arg-type]  # indexed by whole batches
             batch_size=None,
-            sampler=data.training_batches(order, how.batch_size, how.accumulation, rank, world_size),
-            num_workers=how.workers,
+            sampler=data.training_batches(order, training.batch_size, training.accumulation, rank, world_size),
+            num_workers=training.workers,
             pin_memory=device.type == "cuda",
         )
         step_losses = torch.zeros(steps_per_epoch, device=device)
         started = time.perf_counter()
         network.train()
-        bar = tqdm(loader, f"epoch {epoch + 1}/{how.epochs}", disable=None if main_process else True, leave=False)
+        bar = tqdm(loader, f"epoch {epoch + 1}/{training.epochs}", disable=None if main_process else True, leave=False)
         for micro, batch in enumerate(bar):
-            step, last = epoch * steps_per_epoch + micro // how.accumulation, (micro + 1) % how.accumulation == 0
-            signal = batch.signal.to(device, non_blocking=True).float()  # (B, L, T), stored narrower, computed wider
+            step, complete = micro // training.accumulation, (micro + 1) % training.accumulation == 0
             target = batch.labels.to(device, non_blocking=True)  # (B, K)
-            extra = {"context": batch.context.to(device), "valid": batch.valid.to(device)}
-            inputs = (signal, *(extra[name] for name in models.extra_inputs(network)))
-            sync = nullcontext() if last or world_size == 1 else parallel.no_sync()  # type: ignore[operator]
+            sync = nullcontext() if complete or world_size == 1 else parallel.no_sync()  # type: ignore[operator]
             with sync, torch.autocast(device.type, dtype, enabled=dtype is not None):
-                logits = parallel(*inputs)  # (B, K)
+                logits = parallel(*bundle.inputs_of(network, batch))  # (B, K)
                 # DDP averages gradients over the processes; times their number, by the rows of all of them and of all
                 # micro-batches, it is the mean over the global batch, whatever the number of processes
-                loss = row_losses(logits, target, dataset.task, class_weights).sum() * world_size / how.batch_size
-                scaler.scale(loss).backward()
-            step_losses[micro // how.accumulation] += loss.detach() / world_size
-            if not last:
+                loss = row_losses(logits, target, dataset.task, weights).sum() * world_size / training.batch_size
+                state.scaler.scale(loss).backward()
+            step_losses[step] += loss.detach() / world_size
+            if not complete:
                 continue
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, n_steps, settings)
-            if how.clip_norm:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(network.parameters(), how.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            if ema:
-                ema.update_parameters(network)
+            rate = learning_rate(epoch * steps_per_epoch + step, n_steps, training.learning_rate, training.warmup)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            if training.clip_norm:
+                state.scaler.unscale_(state.optimizer)
+                nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            state.optimizer.zero_grad(set_to_none=True)
+            if state.ema:
+                state.ema.update_parameters(network)
         if world_size > 1:
             dist.all_reduce(step_losses)
         losses = step_losses.tolist()
-        train_s = time.perf_counter() - started
         if not math.isfinite(sum(losses)):
             raise Stop(f"epoch {epoch + 1}: the training loss is not finite; lower training.learning_rate")
-
-        validated = (epoch + 1) % how.validate_every == 0 or epoch + 1 == how.epochs
-        scored = ema.module if ema else network
-        scores: dict[str, Any] = {}
-        improved = lowest = False
-        if validated:
-            scored_logits = score_rows(scored, dataset, split["validation"], settings, rank, world_size)
-            scores = validation_scores(scored_logits, dataset, split["validation"], settings, class_weights)
-            score = -scores["loss"] if how.metric == "loss" else scores[how.metric]
-            improved, lowest = score is not None and score > best_score, scores["loss"] < best_loss
-            best_score, best_epoch = (score, epoch) if improved else (best_score, best_epoch)
-            best_loss = min(best_loss, scores["loss"])
-        stop = bool(how.patience) and validated and epoch - best_epoch >= how.patience * how.validate_every
+        rows_per_s = round(steps_per_epoch * training.batch_size / (time.perf_counter() - started), 1)
+        due = (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs
+        scores = validate(state.scored, dataset, rows["validation"], settings, weights) if due else None
+        earned = end_epoch(state, scores, training)
         if main_process:
-            row = {
-                "epoch": epoch + 1,
-                "learning_rate": learning_rate((epoch + 1) * steps_per_epoch - 1, n_steps, settings),
-                "train_loss": sum(losses) / len(losses),
-                "rows_per_s": round(len(losses) * how.batch_size / train_s, 1),
-                **{f"validation_{key}": scores.get(key) for key in SCORES},
-            }
-            log_metrics(folder, row)
-            first_step = epoch * steps_per_epoch + 1
-            log_events(
-                folder,
-                [
-                    {"event": "step", "epoch": epoch + 1, "step": first_step + k, "loss": x}
-                    for k, x in enumerate(losses)
-                ],
-            )
-            progress = {
-                "epoch": epoch,
-                "finished": stop or epoch + 1 == how.epochs,
-                "best_score": best_score,
-                "best_loss": best_loss,
-                "best_epoch": best_epoch,
-            }
-            if improved:
-                runs.save_checkpoint(folder / "best.pt", {**about, **progress, "model": scored.state_dict()})
-            if lowest:
-                runs.save_checkpoint(folder / "best-loss.pt", {**about, **progress, "model": scored.state_dict()})
-            state = {
-                "model": network.state_dict(),
-                "ema": ema.state_dict() if ema else None,
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-            }
-            runs.save_checkpoint(folder / "last.pt", {**about, **progress, **state})  # last: what it says is done, is
-            shown = "".join(f"  {key.replace('_', ' ')} {scores[key]:.3f}" for key in scores if scores[key] is not None)
-            eta_min = (how.epochs - epoch - 1) * (time.perf_counter() - started) / 60
-            print(
-                f"epoch {epoch + 1}/{how.epochs}  loss {row['train_loss']:.4f}"
-                f"{'  validation:' if scores else ''}{shown}{' *' if improved else ''}  "
-                f"{row['rows_per_s']:,.0f} rows/s  ETA {eta_min:.1f} min",
-                flush=True,
-            )
-        if stop:
-            if main_process:
-                print(f"stopped: no better {how.metric} in {how.patience} validations")
+            line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
+            write_epoch(folder, line, losses, trained, state, earned)
+            print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
+        if state.finished:
             break
-
-    if main_process:
-        plots.save_curves(folder / "metrics.csv", folder / "curves.png")
-        evaluate.evaluate_run(folder, settings)
-    if world_size > 1:
-        dist.barrier()
     return folder
 
 
-def validation_scores(
-    logits: NDArray[np.float32], dataset: Prepared, rows: Rows, settings: Settings, class_weights: Tensor
-) -> dict[str, Any]:
-    """Loss and scores of the validation rows; macro AUROC is None where no class has both sides."""
-    target = dataset.labels[rows]
-    loss = row_losses(torch.from_numpy(logits), torch.from_numpy(target), dataset.task, class_weights.cpu()).mean()
-    scores = metrics.scores_of(
-        target,
-        runs.scores_from(logits, dataset.task),
-        dataset.classes,
-        dataset.task,
-        macro_classes=settings.training.macro_classes or None,
+def end_epoch(state: State, scores: Validation | None, training: Training) -> list[str]:
+    """Count the epoch and take in its scores; returns the names of the checkpoints that they have earned."""
+    state.epoch += 1
+    earned = []
+    out_of_patience = False
+    if scores:
+        score = -scores.loss if training.metric == "loss" else getattr(scores, training.metric)
+        if score is not None and score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            earned.append(runs.BEST)
+        if scores.loss < state.best_loss:
+            state.best_loss = scores.loss
+            earned.append(runs.BEST_LOSS)
+        waited = state.epoch - state.best_epoch
+        out_of_patience = bool(training.patience) and waited >= training.patience * training.validate_every
+    state.finished = out_of_patience or state.epoch == training.epochs
+    return earned
+
+
+def write_epoch(
+    folder: Path, line: runs.Epoch, losses: list[float], trained: Bundle, state: State, earned: list[str]
+) -> None:
+    """Write the logs and the checkpoints of an epoch."""
+    runs.log_epoch(folder, line)
+    first_step = (line.epoch - 1) * len(losses) + 1
+    steps = [{"epoch": line.epoch, "step": first_step + k, "loss": loss} for k, loss in enumerate(losses)]
+    runs.log_events(folder, [{"event": "step", **step} for step in steps])
+    trained = replace(trained, network=state.scored, origin=replace(trained.origin, epoch=state.epoch))
+    for name in earned:
+        trained.save(folder / name)
+    state.save(folder / runs.LAST, trained)  # written last, so it never claims an unsaved epoch
+
+
+def print_epoch(line: runs.Epoch, scores: Validation | None, training: Training, best: bool, epoch_s: float) -> None:
+    """Print the scores of an epoch, its rate and the time left."""
+    values = scores._asdict() if scores else {}
+    shown = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in values.items() if value is not None)
+    print(
+        f"epoch {line.epoch}/{training.epochs}  loss {line.train_loss:.4f}{'  validation:' if scores else ''}{shown}"
+        f"{' *' if best else ''}  {line.rows_per_s:,.0f} rows/s  "
+        f"ETA {(training.epochs - line.epoch) * epoch_s / 60:.1f} min",
+        flush=True,
     )
-    if scores["macro_classes"]:
-        scores["macro_f1"] = scores["macro_classes_f1"]
-    scores["loss"] = float(loss)
-    return {key: scores[key] for key in SCORES}
+
+
+# ------------------------------------------------------------------------------------------------ the script
+
+
+def prepare_demo(settings: Settings) -> None:
+    """Simulate and prepare the demo where it is missing; processes of torchrun share the parts."""
+    import preprocess
+
+    rank, _, _ = start_processes(settings.training.threads)
+    if rank == 0:
+        preprocess.open_raw(settings)
+    wait_for_all()
+    preprocess.prepare(settings)
+    wait_for_all()
+
+
+def report(folder: Path, settings: Settings) -> None:
+    """Draw the curves of a run and score its test rows."""
+    import evaluate
+    import plots
+
+    plots.save_curves(folder / runs.METRICS, folder / runs.CURVES)
+    evaluate.evaluate_run(folder, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that exists")
     parser.add_argument("--list_models", action="store_true", help="list the networks and stop")
     settings, arguments = config.load(parser, argv)
     if arguments.list_models:
         print(models.listing())
         return
-    if int(os.environ.get("RANK", 0)) == 0:
+    main_process = script.rank()[0] == 0
+    if main_process:
         config.print_overrides(settings)
     try:
-        train(settings, arguments.resume, arguments.overwrite)
+        if settings.data.name == "demo" and settings.data.raw is None:
+            prepare_demo(settings)
+        folder = train(settings, arguments.resume, arguments.overwrite)
+        if main_process:
+            report(folder, settings)
+        wait_for_all()
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    config.script(main)
+    script.run(main)

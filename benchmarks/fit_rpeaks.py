@@ -29,8 +29,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
-from beats import BeatScore, inside, pooled, score_beats
 from benchmarks.rpeaks import SETS, Case, add_noise, no_heart, records
+from ec57 import BeatScore, inside, pooled, score_beats
 from sources import SAME_PERSON
 
 Array = npt.NDArray[Any]

@@ -28,10 +28,10 @@ import wfdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import config
 import pqrst
 import simulate
 from benchmarks import machine
+from recipe import Recipe
 
 SECONDS = 1.0  # spent on each side of each row
 
@@ -81,7 +81,7 @@ def limits(chain_s: float) -> None:
     )
 
 
-def by_hand(path: str, recipe: config.Recipe) -> np.ndarray[Any, Any]:
+def by_hand(path: str, recipe: Recipe) -> np.ndarray[Any, Any]:
     """The chain with wfdb, SciPy and NumPy."""
     assert recipe.bandpass
     record = wfdb.rdrecord(path)
@@ -149,8 +149,8 @@ def main() -> None:
             "rdann",
             lambda: wfdb.rdann(holter, "atr").sample,
         )
-        recipe = config.Recipe(fs=500.0)
-        tree = config.plain(recipe)
+        recipe = Recipe(fs=500.0)
+        tree = recipe.tree()
         signal, _, _ = simulate.simulate_record(generator, patient, (), 10.0, 1000.0)
         simulate.write_signal(Path(folder), "double", signal, 1000.0, [])
         chain_s = [

@@ -27,11 +27,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import config
 import pqrst
 import simulate
 from benchmarks import machine, sources
 from benchmarks.machine import REPOSITORY, peak_memory
+from recipe import Recipe
 
 N_SHAPES = 200  # distinct simulated signals; the others are these under other noise
 NOISE_MV = 0.01
@@ -172,7 +172,7 @@ def main() -> None:
         sources.print_table(options.datasets, options.records, options.folder)
         return
     few = min(options.files, options.records)
-    recipe = config.plain(config.Recipe(fs=options.fs))
+    recipe = Recipe(fs=options.fs).tree()
     print(machine.describe())
     print(f"12 leads, 10 s, 500 -> {options.fs} Hz, format 16, float16 rows; one thread on both sides", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

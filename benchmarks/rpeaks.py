@@ -31,8 +31,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
-from beats import WINDOW_S, BeatScore, Interval, flutter, pooled, score_beats
+from beats import WINDOW_S
 from benchmarks import machine
+from ec57 import BeatScore, Interval, flutter, pooled, score_beats
 from sources import AAMI, BEAT_SYMBOLS
 
 Array = npt.NDArray[Any]

@@ -22,6 +22,7 @@ import pqrst
 import simulate
 from benchmarks import machine
 from benchmarks.machine import REPOSITORY, peak_memory
+from recipe import TWELVE_LEADS
 
 Array = npt.NDArray[Any]
 FOLDERS = {  # below FOLDER; the number of folds, as some are few records
@@ -117,7 +118,7 @@ def write_code15(folder: Path, n_exams: int, signals: list[Array]) -> None:
 def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
     """The layout of MIMIC-IV-ECG: tables and headers, which share the first signal files."""
     folder.mkdir()
-    order = [simulate.LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "aVL", *simulate.LEADS[6:])]
+    order = [TWELVE_LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "aVL", *TWELVE_LEADS[6:])]
     records = [["subject_id", "study_id", "file_name", "ecg_time", "path"]]
     measured = [["subject_id", "study_id", *(f"report_{i}" for i in range(18))]]
     for number in range(n_records):
@@ -127,7 +128,7 @@ def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
         measured.append([str(subject), str(study), ("Sinus rhythm", "Atrial fibrillation")[number % 2], *[""] * 17])
         (folder / place).mkdir(parents=True)
         lines = [f"{study} 12 500 5000"]
-        lines += [f"{study}.dat 16 200/mV 16 0 0 0 0 {simulate.LEADS[lead]}" for lead in order]
+        lines += [f"{study}.dat 16 200/mV 16 0 0 0 0 {TWELVE_LEADS[lead]}" for lead in order]
         (folder / place / f"{study}.hea").write_text("\n".join(lines) + "\n")
         data = folder / f"{number % len(signals)}.dat"
         if not data.exists():

@@ -963,7 +963,7 @@ Limb leads that contradict each other (swapped, inverted, of another gain) and a
 Parameters
 ----------
 records : a path or Record, or a list of them
-recipe : dict, the tree of config.Recipe
+recipe : dict, the tree of recipe.Recipe
 centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
 out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning
 n_threads : int, records at work at a time; the result does not depend on it
@@ -992,6 +992,33 @@ FormatError, FileNotFoundError
   m.def(
       "row_samples", [](const RecipeTree& recipe) { return recipe_of(recipe).length; }, "recipe"_a,
       "Length of a row in samples at the recipe's rate.");
+  m.def(
+      "row_before", [](const RecipeTree& recipe) { return recipe_of(recipe).before; }, "recipe"_a,
+      "Samples of a beat's row ahead of its centre, at the recipe's rate.");
+  m.def(
+      "row_starts",
+      [](const RecipeTree& recipe, std::ptrdiff_t n_samples, double fs) {
+        return indices(row_starts(recipe_of(recipe), n_samples, fs));
+      },
+      "recipe"_a, "n_samples"_a, "fs"_a,
+      R"(Where the rows of a record begin: the only rule by which windows are cut, for signals and labels alike.
+
+Parameters
+----------
+recipe : dict, the tree of recipe.Recipe, with rows that are records or windows
+n_samples : int, of the record
+fs : float, rate of the record, Hz
+
+Returns
+-------
+(N,) int64, the first sample of each row at the record's own rate, before any row is dropped; N is `n_rows`. A row has
+`row_samples` at the recipe's rate, that is row_samples * fs / recipe.fs at the record's.
+
+Raises
+------
+ValueError
+    Rows that are beats: their centres say where they lie.
+)");
   m.def("match_leads", &match_leads, "slots"_a, "leads"_a,
         R"(For each slot the index of the lead that fills it, or -1.
 

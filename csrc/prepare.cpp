@@ -82,6 +82,16 @@ std::vector<Span> bridge_gaps(double* x, std::ptrdiff_t n) {
   return gaps;
 }
 
+// Where a row begins that is a record or a window.
+struct Start {
+  std::int64_t row, record;  // at the recipe's rate, at the record's
+};
+
+Start start_of(std::ptrdiff_t i, const Recipe& recipe, Ratio ratio) {
+  const std::int64_t row = i * (recipe.length - recipe.overlap);
+  return {row, floor_div(row * ratio.down, ratio.up)};
+}
+
 // The part of a record's samples that a row's valid samples cover.
 Span at_record_rate(std::int64_t first, std::int64_t last, Ratio ratio, std::ptrdiff_t n_samples) {
   const std::int64_t start = first * ratio.down / ratio.up;
@@ -288,8 +298,7 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
   std::vector<Use> use(static_cast<std::size_t>(n_slots));
   std::ptrdiff_t dropped = 0;
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    std::int64_t start = i * (recipe.length - recipe.overlap);  // at the recipe's rate
-    std::int64_t place = floor_div(start * ratio.down, ratio.up);
+    auto [start, place] = start_of(i, recipe, ratio);
     if (recipe.kind == Recipe::Kind::beat) {
       place = centers[static_cast<std::size_t>(i)];
       start = floor_div(2 * place * ratio.up + ratio.down, 2 * ratio.down) - recipe.before;
@@ -365,6 +374,16 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
   const Ratio ratio = rate_ratio(fs, recipe.fs);
   const std::ptrdiff_t n = resampled_length(n_samples, ratio.up, ratio.down), hop = recipe.length - recipe.overlap;
   return n <= recipe.length ? 1 : (n - recipe.overlap + hop - 1) / hop;  // the last window holds the rest, padded
+}
+
+std::vector<std::int64_t> row_starts(const Recipe& recipe, std::ptrdiff_t n_samples, double fs) {
+  if (recipe.kind == Recipe::Kind::beat)
+    throw std::invalid_argument("recipe.window.kind beat: the centres of beats say where their rows lie");
+  const Ratio ratio = rate_ratio(fs, recipe.fs);
+  std::vector<std::int64_t> starts;
+  const std::ptrdiff_t n = n_rows(recipe, n_samples, fs, 0);
+  for (std::ptrdiff_t i = 0; i < n; ++i) starts.push_back(start_of(i, recipe, ratio).record);
+  return starts;
 }
 
 std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,

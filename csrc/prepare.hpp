@@ -42,6 +42,10 @@ struct Rows {
 // Number of rows of a record, before any is dropped.
 std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs, std::ptrdiff_t n_centers);
 
+// Where the rows of a record or its windows begin, at the record's rate; before any is dropped. Beats lie where their
+// centres say: std::invalid_argument.
+std::vector<std::int64_t> row_starts(const Recipe& recipe, std::ptrdiff_t n_samples, double fs);
+
 // For each slot the record's lead that fills it, or -1. Names compare without regard to case, or
 // to what only says that it is a lead: `ECG I` is `I`.
 std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,

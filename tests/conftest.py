@@ -54,6 +54,22 @@ def write_record(folder, name, signal, fs, leads, beats=None, **more):
     return folder / f"{name}.hea"
 
 
+def write_summary(folder, recipe, parts, classes=("any",), task="multilabel", labelled="recordings"):
+    """Write the dataset.json of parts that a test has written itself: [{file, rows}, ...]."""
+    n = sum(part["rows"] for part in parts)
+    counts = {"rows": n, "patients": n, "classes": dict.fromkeys(classes, n)}
+    chosen = {"name": "test", "split": "patients"}
+    sources = {"records": n, "bytes": 0, "sha256": ""}
+    from data import Summary
+
+    Summary(
+        name="test", task=task, classes=classes, labelled=labelled, recipe=recipe, data=chosen, leak=None,
+        row_samples=pqrst.row_samples(recipe.tree()), rows_before=n, rows=n, records=n, patients=n,
+        classes_before=counts["classes"], classes_after=counts["classes"], counts={"0": counts}, splits={}, failures={},
+        warnings={}, parts=parts, identity={"version": 1, "data": chosen, "recipe": recipe, "sources": sources},
+    ).save(folder)  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def mitdb_like(tmp_path_factory) -> Path:
     """A folder laid out like MIT-BIH: eight two-lead records of 60 s at 360 Hz, simulated, with N and V beats.

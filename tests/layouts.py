@@ -7,9 +7,9 @@ from conftest import write_record
 
 import data
 import preprocess
-import readers
+import recipe
 
-TWELVE = readers.TWELVE_LEADS
+TWELVE = recipe.TWELVE_LEADS
 TWO = ["--data.folds", "2", "--data.train", "0", "--data.validation", "1"]
 
 
@@ -23,7 +23,7 @@ def twelve(rng, n, leads=TWELVE):
 
 def run(name, raw, folder, *words):
     preprocess.main(["--dataset", name, "--data.raw", str(raw), "--data.dir", str(folder), *words])
-    return data.Prepared(folder)
+    return data.Dataset(folder)
 
 
 def labels_of(dataset):

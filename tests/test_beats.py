@@ -1,199 +1,34 @@
-"""The scorer of R peaks, against a maximum matching that knows nothing of order, against wfdb, and by hand."""
-
-import itertools
-
 import numpy as np
 import pytest
-import wfdb.processing
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
-import pqrst
-from beats import BeatScore, flutter, match_beats, pooled, score_beats
-from sources import BEAT_SYMBOLS
+import beats
 
 
-def score(reference, detected, left_out=(), **more):
-    """At 100 Hz, where the window of 150 ms is 15 samples."""
-    return score_beats(np.array(reference, int), np.array(detected, int), 100, left_out=left_out, **more)
+def test_context_of_regular_beats_is_their_interval():
+    context = beats.beat_context(
+        np.arange(20) * 300, 300.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"]
+    )
+    assert context.dtype == np.float32
+    np.testing.assert_array_equal(context[1:-1], 1.0)
+    np.testing.assert_array_equal(
+        np.isnan(context[[0, -1]]), [[True, False, False, False], [False, True, False, False]]
+    )
 
 
-def counts(result):
-    return result.found, result.missed, result.false
+def test_context_mean_takes_five_intervals_to_either_side(rng):
+    r_peaks = np.cumsum(rng.integers(100, 300, 40))
+    rr = np.diff(r_peaks) / 100
+    context = beats.beat_context(r_peaks, 100.0, ["rr_mean10_s"])[:, 0]
+    for i in (0, 3, 20, 39):
+        np.testing.assert_allclose(context[i], rr[max(0, i - 5) : i + 5].mean(), rtol=1e-6)
 
 
-def random_series(rng):
-    """From a few beats far apart to crowds in which every point reaches several others; points may coincide."""
-    length = int(rng.integers(1, 600))
-    return [np.sort(rng.integers(0, length, rng.integers(0, 40))) for _ in range(2)]
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_lone_beat_has_no_context(n):
+    context = beats.beat_context(np.arange(n), 360.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"])
+    assert context.shape == (n, 4) and np.isnan(context).all()
 
 
-# ------------------------------------------------------------------------------------------------ matching
-
-
-def test_there_are_as_many_pairs_as_any_matching_can_have(rng):
-    for _ in range(500):
-        (reference, detected), window = random_series(rng), int(rng.integers(0, 40))
-        pairs = match_beats(reference, detected, window)
-        possible = np.abs(reference[:, None] - detected[None, :]) <= window  # (N, M)
-        most = (maximum_bipartite_matching(csr_array(possible)) >= 0).sum() if possible.any() else 0
-        assert len(pairs) == most
-        assert possible[pairs[:, 0], pairs[:, 1]].all()
-        assert (np.diff(pairs, axis=0) > 0).all()  # one to one, and in the order of time
-
-
-def test_no_pair_has_an_unpaired_neighbour_that_is_nearer(rng):
-    for _ in range(200):
-        (reference, detected), window = random_series(rng), int(rng.integers(0, 40))
-        pairs = match_beats(reference, detected, window)
-        alone = np.delete(detected, pairs[:, 1])
-        for i, j in pairs:
-            # between the pairs on either side, so that order stays
-            row = int(np.flatnonzero(pairs[:, 0] == i)[0])
-            low = detected[pairs[row - 1, 1]] if row else -1
-            high = detected[pairs[row + 1, 1]] if row + 1 < len(pairs) else 10_000
-            free = alone[(alone > low) & (alone < high)]
-            assert (np.abs(free - reference[i]) >= abs(detected[j] - reference[i])).all()
-
-
-def beats_with_errors(rng, shortest):
-    """A rhythm with nothing shorter than `shortest` samples between beats; detections jitter, are lost or are added."""
-    reference = np.cumsum(rng.integers(shortest, 3 * shortest, 300))
-    kept = reference[rng.random(300) > 0.05]
-    extra = rng.integers(0, reference[-1], 10)
-    return reference, np.unique(np.concatenate([kept + rng.integers(-10, 11, len(kept)), extra]))
-
-
-def wfdb_pairs(reference, detected, window):
-    """wfdb compares with <, so integers within `window` are those below window + 1."""
-    result = wfdb.processing.compare_annotations(reference, detected, window + 1)
-    return {(i, j) for i, j in enumerate(result.matching_sample_nums.tolist()) if j >= 0}
-
-
-def test_wfdb_pairs_the_same_beats_where_nothing_is_ambiguous(rng):
-    reference, detected = beats_with_errors(rng, shortest=100)
-    gaps = np.diff(detected, prepend=-1000) > 40
-    detected = detected[gaps]  # at most one within reach of each beat
-    mine = {(int(i), int(j)) for i, j in match_beats(reference, detected, 20)}
-    assert mine == wfdb_pairs(reference, detected, 20)
-    assert len(mine) > 250
-
-
-def test_wfdb_never_finds_more_pairs_and_sometimes_fewer(rng):
-    fewer = 0
-    for _ in range(50):
-        reference, detected = beats_with_errors(rng, shortest=12)
-        mine, theirs = match_beats(reference, detected, 20), wfdb_pairs(reference, detected, 20)
-        assert len({j for _, j in theirs}) <= len(mine)
-        fewer += len(theirs) < len(mine)
-    assert fewer > 0
-
-
-def test_where_wfdb_gives_a_beat_away():
-    # it leaves 112 to the beat at 110, which is nearer, though that one reaches 124 as well and the one at 100 does not
-    reference, detected = np.array([100, 110]), np.array([112, 124])
-    assert match_beats(reference, detected, 15).tolist() == [[0, 0], [1, 1]]
-    assert wfdb_pairs(reference, detected, 15) == {(1, 0)}
-
-
-def test_wfdb_pairs_the_same_beats_of_real_recordings(real_data):
-    for name in ("108", "203", "207"):  # the records of MIT-BIH where detectors err
-        path = real_data / "mitdb" / name
-        marks = pqrst.read_annotations(path, "atr")
-        reference = marks.sample[[symbol in BEAT_SYMBOLS for symbol in marks.symbol]]
-        detected = pqrst.rpeaks(pqrst.read(path).signal[:1], 360)
-        for window in (54, 9):  # 150 and 25 ms
-            mine = {(int(i), int(j)) for i, j in match_beats(reference, detected, window)}
-            assert mine == wfdb_pairs(reference, detected, window)
-            assert len(mine) > 1000
-
-
-# ------------------------------------------------------------------------------------------------ by hand
-
-
-def test_the_edge_of_the_window_is_inside():
-    assert counts(score([100], [85])) == counts(score([100], [115])) == (1, 0, 0)
-    assert counts(score([100], [84])) == counts(score([100], [116])) == (0, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("fs", "window_s"), list(itertools.product([100, 200, 360, 500, 1000], [0.025, 0.05, 0.075, 0.1, 0.15]))
-)
-def test_a_window_of_whole_samples_is_not_lost_to_rounding(fs, window_s):
-    window = round(1000 * window_s) * fs // 1000
-    found = score_beats(np.array([1000]), np.array([1000 + window]), fs, window_s)
-    missed = score_beats(np.array([1000]), np.array([1001 + window]), fs, window_s)
-    assert (found.found, missed.found) == (1, 0)
-
-
-def test_of_a_double_detection_one_is_false_and_the_nearer_counts():
-    result = score([100, 300], [90, 101, 300, 305])
-    assert counts(result) == (2, 0, 2)
-    np.testing.assert_allclose(result.errors_s, [0.01, 0])
-
-
-def test_one_detection_for_two_beats_misses_one():
-    result = score([100, 110], [109])
-    assert counts(result) == (1, 1, 0)
-    np.testing.assert_allclose(result.errors_s, [-0.01])
-
-
-def test_errors_are_detected_minus_annotated_in_seconds():
-    result = score([100, 200, 300], [98, 203, 304])
-    np.testing.assert_allclose(result.errors_s, [-0.02, 0.03, 0.04])
-    assert result.median_error_s == pytest.approx(0.03)
-    assert result.median_distance_s == pytest.approx(0.03)
-
-
-def test_ratios_of_a_score():
-    result = BeatScore(found=90, missed=10, false=30, errors_s=np.zeros(90))
-    assert result.sensitivity == 0.9
-    assert result.precision == 0.75
-    assert result.f1 == pytest.approx(2 / (1 / 0.9 + 1 / 0.75))
-
-
-def test_nothing_detected_nothing_annotated():
-    assert counts(score([], [])) == (0, 0, 0)
-    assert counts(score([], [5, 6])) == (0, 0, 2)
-    assert counts(score([5, 60], [])) == (0, 2, 0)
-    assert np.isnan(score([], [5]).sensitivity)
-    assert np.isnan(score([5], []).precision)
-    assert np.isnan(score([], []).f1)
-    assert np.isnan(score([5], []).median_error_s)
-    assert score([5], []).f1 == 0
-    assert match_beats(np.array([]), np.array([1]), 3).shape == (0, 2)
-
-
-def test_pooled_scores_add_up():
-    total = pooled([score([100, 200], [101]), score([50], [40, 90]), score([], [])])
-    assert counts(total) == (2, 1, 1)
-    np.testing.assert_allclose(total.errors_s, [0.01, -0.1])
-    assert counts(pooled([])) == (0, 0, 0)
-
-
-# ------------------------------------------------------------------------------------------------ what is left out
-
-
-def test_what_lies_in_a_stretch_left_out_does_not_count():
-    assert counts(score([100, 200, 300], [100, 190, 240, 300], left_out=[(150, 250)])) == (2, 0, 0)
-    assert counts(score([100, 200, 300], [], left_out=[(150, 250)])) == (0, 2, 0)
-    assert counts(score([100, 200], [], left_out=[(100, 100), (200, 300)])) == (0, 0, 0)  # both ends included
-
-
-def test_a_pair_across_the_edge_costs_nothing():
-    assert counts(score([149], [155], left_out=[(150, 250)])) == (1, 0, 0)  # a beat before it, found within it
-    assert counts(score([155], [149], left_out=[(150, 250)])) == (0, 0, 0)  # a beat that does not count, found before
-
-
-def test_flutter_is_from_bracket_to_bracket():
-    samples, symbols = np.array([10, 50, 60, 70, 90, 120]), ["N", "[", "!", "!", "]", "N"]
-    assert flutter(samples, symbols) == [(50, 90)]
-    assert flutter(samples[:4], symbols[:4]) == [(50, np.inf)]
-    assert flutter(samples[4:], symbols[4:]) == []
-    assert counts(score([10, 120], [10, 55, 65, 75, 120], left_out=flutter(samples, symbols))) == (2, 0, 0)
-
-
-def test_flutter_costs_no_beat_around_it():
-    # the first beat after flutter stands 0.2 s behind it; a detection 0.05 s behind it is false
-    samples, symbols = np.array([10, 50, 90, 110]), ["N", "[", "]", "N"]
-    assert counts(score([10, 110], [10, 91, 110], left_out=flutter(samples, symbols))) == (2, 0, 1)
+def test_matching_takes_the_nearer_of_two_beats_for_one_detection():
+    """Each beat is paired once: with the first in reach, the later and nearer one would have none."""
+    assert beats.match_beats(np.array([100, 140]), np.array([139]), 54).tolist() == [[1, 0]]

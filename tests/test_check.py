@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-import config
 import pqrst
+from recipe import Recipe
 
 LIMB = ["I", "II", "III", "aVR", "aVL", "aVF"]
 TWELVE = [*LIMB, "V1", "V2", "V3", "V4", "V5", "V6"]
@@ -30,7 +30,7 @@ def doubts(leads, fs=FS, **more):
 
 
 def doubts_of(record):
-    recipe = config.plain(config.Recipe(fs=100, leads=[[record.leads[-1]]], bandpass=None))
+    recipe = Recipe(fs=100, leads=[[record.leads[-1]]], bandpass=None).tree()
     return [(stage, text) for _, stage, text in pqrst.prepare(record, recipe).warnings]
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 import config
-from config import Stop
+from recipe import Recipe, differences, flatten
+from script import Stop, nearest
 
 REPOSITORY = Path(config.__file__).parent
 
@@ -83,8 +84,8 @@ def test_null_switches_an_optional_section_off():
 
 
 def test_lists_are_read_from_the_command_line_in_either_form():
-    assert load("--data.train", "1,DS2").data.train == ["1", "DS2"]
-    assert load("--data.train", '["1", "DS2"]').data.train == ["1", "DS2"]
+    assert load("--data.train", "1,DS2").data.train == ("1", "DS2")
+    assert load("--data.train", '["1", "DS2"]').data.train == ("1", "DS2")
     assert load("--recipe.leads", '[["MLII","II"],["V1"]]').recipe.leads == (("MLII", "II"), ("V1",))
 
 
@@ -101,7 +102,7 @@ def test_help_lists_every_setting_with_its_meaning(capsys):
     with pytest.raises(SystemExit):
         load("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for key in config.flatten(config.plain(config.Settings(recipe=config.Recipe()))):
+    for key in flatten(config.Settings().tree()):
         if not key.startswith("recipe.version"):
             assert f"--{key}" in text, key
     assert "lower edge, Hz" in text
@@ -114,9 +115,32 @@ def test_differences_from_the_defaults_are_printed(capsys):
 
 def test_a_recipe_survives_json():
     recipe = load("--dataset", "mitdb").recipe
-    assert config.Recipe(**config.plain(recipe)) == recipe
+    assert Recipe(**recipe.tree()) == recipe
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_yaml_is_valid(path):
     assert load("--config", str(path)).data.name
+
+
+@pytest.mark.parametrize(
+    ("name", "valid", "expected"),
+    [
+        ("training.epoch", ["training.epochs", "training.seed"], "; did you mean training.epochs?"),
+        ("mitbd", ["mitdb", "svdb"], "; did you mean mitdb?"),
+        ("ResNet1D", ["cnn1d", "resnet1d"], "; did you mean resnet1d?"),
+        ("zzzz", ["cnn1d", "resnet1d", "beatcnn"], ""),
+        ("training.zzzz", ["training.amp", "training.epochs"], ""),  # alike by their section alone
+        ("trainings", ["training", "data"], "; did you mean training?"),
+    ],
+)
+def test_the_nearest_name_is_offered_where_one_is_near(name, valid, expected):
+    assert nearest(name, valid) == expected
+
+
+def test_what_belongs_to_the_machine_is_no_part_of_the_work():
+    here = config.of_the_work(load("--dataset", "mitdb"))
+    words = ["--training.workers", "3", "--training.threads", "2", "--data.workers", "5", "--data.raw", "/elsewhere"]
+    assert config.of_the_work(load("--dataset", "mitdb", *words, "--run", "runs/x")) == here
+    other = config.of_the_work(load("--dataset", "mitdb", "--recipe.window.samples", "100"))
+    assert differences(here, other) == ["recipe.window.samples: 187 -> 100"]

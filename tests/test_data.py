@@ -2,45 +2,18 @@ import numpy as np
 import pytest
 
 import data
-from config import Augmentation, Stop
-from config import Data as DataSettings
-
-
-def test_context_of_regular_beats_is_their_interval():
-    context = data.beat_context(
-        np.arange(20) * 300, 300.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"]
-    )
-    assert context.dtype == np.float32
-    np.testing.assert_array_equal(context[1:-1], 1.0)
-    np.testing.assert_array_equal(
-        np.isnan(context[[0, -1]]), [[True, False, False, False], [False, True, False, False]]
-    )
-
-
-def test_context_mean_takes_five_intervals_to_either_side(rng):
-    r_peaks = np.cumsum(rng.integers(100, 300, 40))
-    rr = np.diff(r_peaks) / 100
-    context = data.beat_context(r_peaks, 100.0, ["rr_mean10_s"])[:, 0]
-    for i in (0, 3, 20, 39):
-        np.testing.assert_allclose(context[i], rr[max(0, i - 5) : i + 5].mean(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_a_lone_beat_has_no_context(n):
-    context = data.beat_context(np.arange(n), 360.0, ["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"])
-    assert context.shape == (n, 4) and np.isnan(context).all()
+from objectives import class_weights
+from script import Stop
 
 
 def test_class_weights_follow_their_formula():
     labels = np.eye(3, dtype=np.uint8)[[0] * 6 + [1] * 3 + [2]]
-    np.testing.assert_allclose(data.class_weights(labels, "multiclass", "inverse"), [10 / 18, 10 / 9, 10 / 3])
-    np.testing.assert_allclose(
-        data.class_weights(labels, "multiclass", "sqrt") ** 2, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6
-    )
-    np.testing.assert_allclose(data.class_weights(labels, "multilabel", "inverse"), [4 / 6, 7 / 3, 9])
-    np.testing.assert_array_equal(data.class_weights(labels, "multiclass", "none"), 1)
+    np.testing.assert_allclose(class_weights(labels, "multiclass", "inverse"), [10 / 18, 10 / 9, 10 / 3])
+    np.testing.assert_allclose(class_weights(labels, "multiclass", "sqrt") ** 2, [10 / 18, 10 / 9, 10 / 3], rtol=1e-6)
+    np.testing.assert_allclose(class_weights(labels, "multilabel", "inverse"), [4 / 6, 7 / 3, 9])
+    np.testing.assert_array_equal(class_weights(labels, "multiclass", "none"), 1)
     absent = np.concatenate([labels, np.zeros((10, 1), np.uint8)], axis=1)
-    assert data.class_weights(absent, "multiclass", "inverse")[3] == 1
+    assert class_weights(absent, "multiclass", "inverse")[3] == 1
 
 
 def test_the_weighted_sampler_draws_all_classes_alike():
@@ -87,21 +60,21 @@ def test_scoring_batches_hold_every_row_exactly_once(n, world_size):
 def test_augmentation_follows_its_seed_and_leaves_nothing_off():
     x = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
 
-    def augmented(seed, **how):
+    def augmented(seed, **amounts):
         out = x.copy()
-        data.augment(out, Augmentation(**how), 100.0, np.random.default_rng(seed))
+        data.augment(out, 100.0, np.random.default_rng(seed), **amounts)
         return out
 
-    for how in ({"noise": 0.1}, {"gain": 0.3}, {"wander": 0.5}, {"shift_s": 0.2}):
-        np.testing.assert_array_equal(augmented(1, **how), augmented(1, **how))
-        assert not np.array_equal(augmented(1, **how), augmented(2, **how))
+    for amounts in ({"noise": 0.1}, {"gain": 0.3}, {"wander": 0.5}, {"shift_s": 0.2}):
+        np.testing.assert_array_equal(augmented(1, **amounts), augmented(1, **amounts))
+        assert not np.array_equal(augmented(1, **amounts), augmented(2, **amounts))
     assert np.abs(augmented(1, gain=0.3) / x - 1).max() <= 0.3 + 1e-6
     np.testing.assert_array_equal(augmented(1), x)
 
 
 def test_augmented_rows_do_not_depend_on_the_batch(prepared_beats):
     folder = data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1])
-    batches = data.Batches(data.Prepared(folder), Augmentation(noise=0.1, shift_s=0.02), seed=3, epoch=2)
+    batches = data.Batches(data.Dataset(folder), {"noise": 0.1, "shift_s": 0.02}, seed=3, epoch=2)
     together = batches[np.array([5, 9, 40])]
     alone = batches[np.array([9])]
     np.testing.assert_array_equal(together.signal[1], alone.signal[0])
@@ -110,6 +83,6 @@ def test_augmented_rows_do_not_depend_on_the_batch(prepared_beats):
 
 
 def test_a_fold_that_is_not_there_stops_and_names_those_that_are(prepared_beats):
-    dataset = data.Prepared(data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
-    with pytest.raises(Stop, match=r"data.test = \['9'\]: no rows; .* has folds 0, 1, 2, paced"):
-        data.splits(dataset, DataSettings(train=["0"], validation=["1"], test=["9"]))
+    dataset = data.Dataset(data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
+    with pytest.raises(Stop, match=r"data.test = 9: no rows; there are folds 0, 1, 2, paced"):
+        dataset.splits(["0"], ["1"], ["9"])

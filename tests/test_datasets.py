@@ -14,7 +14,7 @@ from layouts import labels_of, run, write_table
 import data
 import preprocess
 import sources
-from config import Stop
+from script import Stop
 
 
 def test_a_raw_folder_that_was_moved_is_the_same_dataset(ptbxl, tmp_path, capsys):
@@ -29,9 +29,9 @@ def test_a_raw_folder_that_was_moved_is_the_same_dataset(ptbxl, tmp_path, capsys
 
 def test_the_summary_counts_by_fold_and_by_split(ptbxl, tmp_path, capsys):
     dataset = run("ptbxl", ptbxl, tmp_path / "out", "--data.validation", "9", "--data.test", "4")
-    splits = dataset.meta["splits"]
-    assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [3, 0, 1]
-    assert splits["train"]["classes"] == {"NORM": 1, "MI": 1, "STTC": 1, "CD": 1, "HYP": 1}
+    splits = dataset.summary.splits
+    assert [splits[name].rows for name in ("train", "validation", "test")] == [3, 0, 1]
+    assert splits["train"].classes == {"NORM": 1, "MI": 1, "STTC": 1, "CD": 1, "HYP": 1}
     printed = capsys.readouterr().out
     assert ["test", "1", "1", "0", "0", "1", "1", "0"] in [line.split() for line in printed.splitlines()]
     run("ptbxl", ptbxl, tmp_path / "all", "--data.target", "all")
@@ -135,7 +135,7 @@ def test_copies_across_folds_are_named(demo_folder, tmp_path, capsys):
 @pytest.mark.parametrize("n_processes", [2, 4])
 def test_processes_share_the_parts_and_end_in_the_same_bytes(demo_folder, tmp_path, n_processes):
     """As on several machines that see one folder; parts of a few recordings each."""
-    script = "import preprocess, config; preprocess.PART_BYTES = 50_000; config.script(preprocess.main)"
+    script = "import parts, preprocess, script; parts.PART_BYTES = 50_000; script.run(preprocess.main)"
     words = ["--data.raw", str(demo_folder), "--data.folds", "5", "--recipe.scale.over", "dataset"]
 
     def start(folder, **environment):
@@ -183,16 +183,16 @@ def test_a_download_ends_where_the_recordings_are_sought(monkeypatch, tmp_path, 
     monkeypatch.chdir(tmp_path)
     preprocess.main(["--dataset", "mitdb", "--download", "--data.dir", "out"])
     assert [(name, str(folder)) for name, folder in asked] == [("mitdb", "raw/mitdb")]
-    assert len(data.Prepared(tmp_path / "out")) > 100
+    assert len(data.Dataset(tmp_path / "out")) > 100
 
 
 def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
     """A quota on the size of files: HDF5 finds out when it writes, or as late as when it closes the file."""
     words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]
     script = (
-        "import resource, sys, config, preprocess\nresource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+        "import resource, sys, script, preprocess\nresource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
     )
-    script += "config.script(lambda: preprocess.main(sys.argv[2:]))"
+    script += "script.run(lambda: preprocess.main(sys.argv[2:]))"
     preprocess.main([*words[:-1], str(tmp_path / "whole")])
     (size,) = (part.stat().st_size for part in (tmp_path / "whole").glob("part-*"))
     for quota in (0, size // 2, size - 100):
@@ -203,4 +203,4 @@ def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
         assert last == f"error: {tmp_path}/out/part-00000.h5: cannot be written: File too large"
         assert not [path.name for path in (tmp_path / "out").iterdir()]
     preprocess.main(words)
-    assert len(data.Prepared(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))
+    assert len(data.Dataset(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))

@@ -21,15 +21,15 @@ import pytest
 from conftest import REPOSITORY
 
 import download
-from config import Stop
+from script import Stop
 
 LIST = "SHA256SUMS.txt"
-SIZE = 300_000  # bytes of the file that suffers: several chunks, and no multiple of one
+SIZE = 300_000  # bytes of the file that gets faults: several chunks, but not a multiple of one
 CUT = 200_000  # where its connection breaks: behind some whole chunks
 
 
 class Home(ThreadingHTTPServer):
-    """Files by path, a way for each to go wrong, and a log of what was asked and sent."""
+    """Serve files by path, each with its own faults, and log what was asked for and sent."""
 
     daemon_threads = True
 
@@ -40,7 +40,7 @@ class Home(ThreadingHTTPServer):
         self.answered = Counter()
 
     def publish(self, files):
-        """A PhysioNet tree."""
+        """Serve the files and a list of their checksums, as PhysioNet does."""
         self.files |= files
         lines = [f"{hashlib.sha256(content).hexdigest()} {name}\n" for name, content in files.items()]
         self.files[LIST] = "".join(lines).encode()
@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = unquote(self.path[1:])
         fault = self.server.faults.get(name, {})
-        number = self.server.answered[name]  # how often it was asked before
+        number = self.server.answered[name]  # how often the file was asked for before
         self.server.answered[name] += 1
         asked = self.headers.get("Range")
         content = self.server.files.get(name)
@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         if lie or cut < len(body):
             self.close_connection = True
             if fault.get("reset"):
-                time.sleep(0.05)  # else what was sent is lost with the connection
+                time.sleep(0.05)  # otherwise the bytes sent are lost with the connection
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
 
@@ -331,7 +331,7 @@ def test_a_length_that_promises_too_little_is_caught_by_the_checksum(tree, tmp_p
     assert contents(tmp_path).keys() == tree.files.keys() - {"100.dat"}
 
 
-# ------------------------------------------------------------------------------------------------ what cannot be had
+# ------------------------------------------------------------------------------------------------ files that fail
 
 
 def test_a_missing_file_is_named_and_the_others_arrive(tree, tmp_path, capsys):
@@ -367,7 +367,7 @@ def test_an_address_that_is_none_is_refused(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
-    with pytest.raises(Stop, match=r"mitbd: its home is not known \(mitdb, .*codetest\); did you mean mitdb\?"):
+    with pytest.raises(Stop, match=r"mitbd: cannot be downloaded \(possible: mitdb, .*\); did you mean mitdb\?"):
         download.download("mitbd", tmp_path)
     with pytest.raises(Stop, match=r"codetest\)$"):
         download.download("xyz", tmp_path)
@@ -391,7 +391,7 @@ def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_fetched(tre
 @pytest.mark.parametrize("page", [b"<html>log in</html>\n", b"0123 x.dat\n", b"\xff\xfe", b"a" * 64 + b"\n"])
 def test_a_page_that_is_no_list_is_refused(home, tmp_path, page):
     home.files[LIST] = page
-    with pytest.raises(Stop, match=f"{LIST}: line 1 is no checksum with a path"):
+    with pytest.raises(Stop, match=f"{LIST}: line 1 is not a checksum followed by a path"):
         fetch(home, tmp_path)
 
 
@@ -414,7 +414,7 @@ def test_a_list_of_an_earlier_run_is_not_continued(tree, tmp_path):
 def test_a_full_disk_is_named_and_the_part_stays(tree, tmp_path):
     resource = pytest.importorskip("resource")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limit[1]))  # beyond, a write fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limit[1]))  # beyond this size, a write fails as on a full disk
     try:
         with pytest.raises(OSError) as error:
             fetch(tree, tmp_path)
@@ -431,8 +431,8 @@ def test_a_full_disk_is_named_and_the_part_stays(tree, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_leaves_parts_that_the_next_run_goes_on_with(tree, tmp_path):
     tree.faults["100.dat"] = {"pause_s": 0.1}  # 3 s in all
-    code = "import sys, pathlib, config, download; "
-    code += "config.script(lambda: download.download('mitdb', pathlib.Path(sys.argv[2]), sys.argv[1]))"
+    code = "import sys, pathlib, script, download; "
+    code += "script.run(lambda: download.download('mitdb', pathlib.Path(sys.argv[2]), sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-c", code, tree.url, str(tmp_path)], cwd=REPOSITORY)
     part = tmp_path / "100.dat.part"
     deadline = time.monotonic() + 20
@@ -523,7 +523,7 @@ def zip_of(files):
 
 
 def publish_record(home, files, **changes):
-    """A Zenodo record: its description at /record, its files where that says."""
+    """Serve a Zenodo record: its description at /record, its files at the addresses in the description."""
     entries = []
     for key, content in files.items():
         home.files[f"record/files/{key}/content"] = content
@@ -534,7 +534,7 @@ def publish_record(home, files, **changes):
 
 @pytest.fixture
 def record(home, rng):
-    """A record as that of CODE-15%: a table, and two zips with an HDF5 file each."""
+    """A record like that of CODE-15%: a table, and two zips with an HDF5 file each."""
     inside = {f"exams_part{i}.hdf5": rng.bytes(SIZE) for i in range(2)}
     zips = {f"exams_part{i}.zip": zip_of({f"exams_part{i}.hdf5": inside[f"exams_part{i}.hdf5"]}) for i in range(2)}
     publish_record(home, {"exams.csv": b"exam_id\n1\n", **zips})

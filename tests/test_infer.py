@@ -12,13 +12,19 @@ import pytest
 import wfdb
 from conftest import REPOSITORY, write_record
 
+import bundle
 import data
 import infer
+import models
 import pqrst
 import readers
-import runs
-from config import Stop
-from infer import predict
+from recipe import Recipe
+from script import Stop
+
+
+def answer(record, **more):
+    """Return what predict says as the JSON of the command line holds it."""
+    return json.loads(infer.predict(record, **more).to_json())
 
 
 def main(capsys, *words):
@@ -29,8 +35,8 @@ def main(capsys, *words):
 def batches_of(monkeypatch, function):
     """What the network is fed while function() runs."""
     seen = []
-    logits_of = runs.logits_of
-    monkeypatch.setattr(runs, "logits_of", lambda network, batch: seen.append(batch) or logits_of(network, batch))
+    inputs_of = bundle.inputs_of
+    monkeypatch.setattr(bundle, "inputs_of", lambda network, batch: seen.append(batch) or inputs_of(network, batch))
     function()
     monkeypatch.undo()
     return [np.concatenate([getattr(b, name) for b in seen]) for name in ("signal", "context", "valid")]
@@ -38,27 +44,27 @@ def batches_of(monkeypatch, function):
 
 def test_what_the_network_is_fed_equals_bit_for_bit_what_was_stored(beat_run, prepared_beats, mitdb_like, monkeypatch):
     """The recipe test: prediction uses the signal chain of training, no other."""
-    dataset = data.Prepared(infer.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
+    dataset = data.Dataset(infer.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
     for name in ("101", "102", "114"):
         mine = np.flatnonzero(dataset.record == f"{name}.hea".encode())
         monkeypatch.setattr(infer, "detect", lambda record, mine=mine: dataset.sample[mine])
-        signal, context, valid = batches_of(monkeypatch, lambda name=name: predict(mitdb_like / name, run=beat_run))
-        assert signal.dtype == dataset.recipe["dtype"]
+        signal, context, valid = batches_of(monkeypatch, lambda name=name: answer(mitdb_like / name, run=beat_run))
+        assert signal.dtype == dataset.recipe.dtype
         np.testing.assert_array_equal(signal, dataset.signals(mine))
         np.testing.assert_array_equal(context, dataset.context[mine])
         np.testing.assert_array_equal(valid, dataset.valid[mine])
 
 
 def test_records_are_fed_bit_for_bit_as_stored(demo_run, demo_folder, monkeypatch):
-    dataset = data.Prepared(demo_run.parent / "prepared")
+    dataset = data.Dataset(demo_run.parent / "prepared")
     for row in (0, 11, 30):
         record = demo_folder / dataset.record[row].decode()
-        signal, _, _ = batches_of(monkeypatch, lambda record=record: predict(record, run=demo_run))
+        signal, _, _ = batches_of(monkeypatch, lambda record=record: answer(record, run=demo_run))
         np.testing.assert_array_equal(signal[0], dataset.signals(np.array([row]))[0])
 
 
 def test_beats_stand_at_detected_r_peaks(beat_run, mitdb_like):
-    result = predict(mitdb_like / "106", run=beat_run)
+    result = answer(mitdb_like / "106", run=beat_run)
     record = pqrst.read(mitdb_like / "106")
     assert [b["sample"] for b in result["beats"]] == list(pqrst.rpeaks(record.signal, record.fs))
     annotated = wfdb.rdann(str(mitdb_like / "106"), "atr").sample
@@ -70,7 +76,7 @@ def test_beats_stand_at_detected_r_peaks(beat_run, mitdb_like):
 
 def test_python_command_line_and_formats_agree(beat_run, mitdb_like, capsys):
     record = mitdb_like / "101.hea"
-    expected = predict(record, run=beat_run)
+    expected = answer(record, run=beat_run)
     as_json = json.loads(main(capsys, record, "--run", beat_run, "--format", "json").out)
     assert as_json == expected
     assert list(as_json) == ["record", "fs", "leads", "duration_s", "model", "warnings", "beats", "summary"]
@@ -83,7 +89,7 @@ def test_python_command_line_and_formats_agree(beat_run, mitdb_like, capsys):
 
 def test_a_model_of_records_gives_findings(demo_run, demo_folder, capsys):
     record = next(demo_folder.glob("*.hea"))
-    result = predict(record, run=demo_run)
+    result = answer(record, run=demo_run)
     assert [f["class"] for f in result["findings"]] == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
     assert all(f["present"] == (f["probability"] >= f["threshold"]) for f in result["findings"])
     assert "1dAVb" in main(capsys, record, "--run", demo_run).out
@@ -101,10 +107,10 @@ def test_annotations_are_read_back_by_wfdb(beat_run, mitdb_like, tmp_path, capsy
         shutil.copy(mitdb_like / f"106.{suffix}", tmp_path)
     main(capsys, tmp_path / "106.hea", "--run", beat_run, "--annotate", "qrs")
     annotation = wfdb.rdann(str(tmp_path / "106"), "qrs")
-    beats = predict(mitdb_like / "106", run=beat_run)["beats"]
+    beats = answer(mitdb_like / "106", run=beat_run)["beats"]
     assert list(annotation.sample) == [b["sample"] for b in beats]
     assert annotation.symbol == [b["class"] for b in beats]
-    with pytest.raises(Stop, match="106.qrs: is there already"):
+    with pytest.raises(Stop, match="106.qrs: already exists"):
         main(capsys, tmp_path / "106.hea", "--run", beat_run, "--annotate", "qrs")
 
 
@@ -120,10 +126,10 @@ def test_the_newest_run_that_fits_is_used(beat_run, demo_run, mitdb_like, demo_f
         shutil.copytree(source, tmp_path / "runs" / name)
     os.utime(tmp_path / "runs/beats/best.pt", (1, 1))
     monkeypatch.chdir(tmp_path)
-    assert predict(mitdb_like / "101")["model"]["run"] == "runs/beats"
-    assert predict(next(demo_folder.glob("*.hea")))["model"]["run"] == "runs/demo"
+    assert answer(mitdb_like / "101")["model"]["run"] == "runs/beats"
+    assert answer(next(demo_folder.glob("*.hea")))["model"]["run"] == "runs/demo"
     with pytest.raises(ValueError, match="MLII"):
-        predict(mitdb_like / "101", run="latest")
+        answer(mitdb_like / "101", run="latest")
 
 
 def one_lead(tmp_path, mitdb_like, name="ECG1"):
@@ -133,15 +139,15 @@ def one_lead(tmp_path, mitdb_like, name="ECG1"):
 
 def test_leads_that_do_not_fit_are_refused_naming_both_lists(beat_run, mitdb_like, tmp_path):
     with pytest.raises(ValueError, match=r"ECG1.*MLII.*V1"):
-        predict(one_lead(tmp_path, mitdb_like), run=beat_run)
+        answer(one_lead(tmp_path, mitdb_like), run=beat_run)
 
 
 def test_leads_can_be_mapped_and_filled_with_zeros(beat_run, mitdb_like, tmp_path, monkeypatch):
     record = one_lead(tmp_path, mitdb_like)
-    result = predict(record, run=beat_run, leads="MLII=ECG1,V1=zeros")
+    result = answer(record, run=beat_run, leads="MLII=ECG1,V1=zeros")
     assert result["leads"] == ["ECG1"]
     assert any("V1 is filled with zeros" in w for w in result["warnings"])
-    signal, _, _ = batches_of(monkeypatch, lambda: predict(record, run=beat_run, leads="MLII=ECG1,V1=zeros"))
+    signal, _, _ = batches_of(monkeypatch, lambda: answer(record, run=beat_run, leads="MLII=ECG1,V1=zeros"))
     assert (signal[:, 1] == 0).all() and (signal[:, 0].max(axis=1) == 1).all()
 
 
@@ -156,16 +162,16 @@ def test_leads_can_be_mapped_and_filled_with_zeros(beat_run, mitdb_like, tmp_pat
 )
 def test_a_wrong_mapping_stops(beat_run, mitdb_like, tmp_path, leads, message):
     with pytest.raises(Stop, match=message):
-        predict(one_lead(tmp_path, mitdb_like), run=beat_run, leads=leads)
+        answer(one_lead(tmp_path, mitdb_like), run=beat_run, leads=leads)
 
 
 def test_a_flat_lead_becomes_zeros_with_a_warning(beat_run, mitdb_like, tmp_path, monkeypatch):
     signal = pqrst.read(mitdb_like / "106").signal.astype(float)
     signal[1] = 0.25
     record = write_record(tmp_path, "flat", signal, 360, ["MLII", "V1"])
-    result = predict(record, run=beat_run)
+    result = answer(record, run=beat_run)
     assert any("V1 is flat" in w for w in result["warnings"])
-    fed, _, _ = batches_of(monkeypatch, lambda: predict(record, run=beat_run))
+    fed, _, _ = batches_of(monkeypatch, lambda: answer(record, run=beat_run))
     assert (fed[:, 1] == 0).all() and np.isfinite(fed).all()
 
 
@@ -175,8 +181,8 @@ def test_short_gaps_are_bridged_and_long_ones_cost_their_beats(beat_run, mitdb_l
     signal[0, 3600:3603] = np.nan  # 8 ms
     signal[1, 7200:9000] = np.nan  # 5 s
     broken = pqrst.Record(signal, 360.0, ["MLII", "V1"])
-    result = predict(broken, run=beat_run)
-    fed, _, _ = batches_of(monkeypatch, lambda: predict(broken, run=beat_run))
+    result = answer(broken, run=beat_run)
+    fed, _, _ = batches_of(monkeypatch, lambda: answer(broken, run=beat_run))
     assert np.isfinite(fed).all()
     samples = np.array([b["sample"] for b in result["beats"]])
     assert ((samples > 3500) & (samples < 3700)).any() or len(samples) > 40
@@ -210,7 +216,7 @@ def broken_records(folder):
 def test_each_damaged_record_ends_in_one_line_and_status_2(beat_run, tmp_path):
     for name, words in broken_records(tmp_path).items():
         with pytest.raises((Stop, ValueError, OSError), match=words):
-            predict(tmp_path / name, run=beat_run)
+            answer(tmp_path / name, run=beat_run)
     command = [sys.executable, "infer.py", str(tmp_path / "short.hea"), "--run", str(beat_run)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
@@ -226,6 +232,33 @@ def test_of_several_records_the_good_ones_are_predicted_and_the_bad_ones_named(b
     assert "short.dat" in captured.err
 
 
+def test_no_threshold_is_told_where_the_highest_score_decides(demo_folder, tmp_path):
+    """A multiclass network of whole records; 0.6 of three classes is decided, and so would 0.4 be."""
+    recipe = Recipe(window={"kind": "record", "length_s": 10})
+    network = models.build("cnn1d", 12, 3)
+    origin = bundle.Origin(commit="unknown", leak=None)
+    trained = bundle.Bundle(network, "cnn1d", {}, recipe, ("a", "b", "c"), "multiclass", None, origin)
+    trained.save(tmp_path / "x.pt")
+    prediction = infer.predict(next(demo_folder.glob("*.hea")), run=tmp_path / "x.pt")
+    findings = json.loads(prediction.to_json())["findings"]
+    assert [finding["threshold"] for finding in findings] == [None] * 3
+    highest = max(findings, key=lambda finding: finding["probability"])
+    assert [finding["class"] for finding in findings if finding["present"]] == [highest["class"]]
+    assert {row["threshold"] for row in csv.DictReader(io.StringIO(prediction.to_csv()))} == {""}
+    assert "0.5" not in prediction.to_text().replace(f"{highest['probability']:.3f}", "")
+
+
+def test_a_checkpoint_of_the_old_format_is_refused_in_one_line(mitdb_like, tmp_path):
+    import torch
+
+    old = {"model_name": "cnn1d", "model_arguments": {}, "classes": ["N"], "recipe": {}, "model": {}, "epoch": 3}
+    torch.save(old, tmp_path / "old.pt")
+    with pytest.raises(
+        Stop, match=r"old.pt: a checkpoint of format 1, and these scripts read format 2; train it again"
+    ):
+        answer(mitdb_like / "101", run=tmp_path / "old.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
 def test_a_checkpoint_that_is_none_stops(mitdb_like, tmp_path, content):
     path = tmp_path / "x.pt"
@@ -236,15 +269,15 @@ def test_a_checkpoint_that_is_none_stops(mitdb_like, tmp_path, content):
     else:
         path.write_bytes(content)
     with pytest.raises(Stop, match=r"x.pt: not a checkpoint"):
-        predict(mitdb_like / "101", run=path)
+        answer(mitdb_like / "101", run=path)
 
 
 def test_a_run_that_is_not_there_stops(mitdb_like, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Stop, match="best.pt: no such checkpoint"):
-        predict(mitdb_like / "101", run="runs/none")
+        answer(mitdb_like / "101", run="runs/none")
     with pytest.raises(Stop, match="no run in runs/"):
-        predict(mitdb_like / "101")
+        answer(mitdb_like / "101")
 
 
 def test_flac_is_read_through_wfdb(real_data):
@@ -262,7 +295,7 @@ def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, 
         file["tracings"][1, 100:4000] = record.signal[:, :3900].T
     with pytest.raises(ValueError, match="its rate must be given"):
         main(capsys, tmp_path / "a.csv", "--run", demo_run)
-    expected = predict(header, run=demo_run)["findings"]
+    expected = answer(header, run=demo_run)["findings"]
     words = [tmp_path / "a.csv", "--inference.fs", str(record.fs), "--format", "json"]
     assert json.loads(main(capsys, *words, "--run", demo_run).out)["findings"] == expected
     monkeypatch.chdir(demo_run.parent)
@@ -276,7 +309,7 @@ def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, 
 
 @pytest.mark.slow
 def test_real_records_are_predicted(beat_run, real_data):
-    result = predict(real_data / "mitdb/119", run=beat_run)
+    result = answer(real_data / "mitdb/119", run=beat_run)
     assert abs(len(result["beats"]) - 1987) <= 5  # beats in the reference annotation
 
 
@@ -289,8 +322,8 @@ def test_a_model_of_one_lead_takes_records_of_one_lead_and_of_two(prepared_beats
     words += ["--data.dir", str(tmp_path / "prepared"), "--recipe.leads", '[["MLII", "V5"]]']
     preprocess.main(words)
     train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
-    alone = predict(one_lead(tmp_path, mitdb_like, "MLII"), run=tmp_path / "run")
-    both = predict(mitdb_like / "106", run=tmp_path / "run")
+    alone = answer(one_lead(tmp_path, mitdb_like, "MLII"), run=tmp_path / "run")
+    both = answer(mitdb_like / "106", run=tmp_path / "run")
     assert alone["leads"] == ["MLII"] and both["leads"] == ["MLII", "V1"]
     assert len(alone["beats"]) > 40 and len(both["beats"]) > 40
 
@@ -298,16 +331,16 @@ def test_a_model_of_one_lead_takes_records_of_one_lead_and_of_two(prepared_beats
 def test_a_mapping_is_followed_where_the_record_has_leads_that_would_fit_by_themselves(
     beat_run, mitdb_like, monkeypatch
 ):
-    plain, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run))
-    zeroed, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run, leads="V1=zeros"))
+    plain, _, _ = batches_of(monkeypatch, lambda: answer(mitdb_like / "106", run=beat_run))
+    zeroed, _, _ = batches_of(monkeypatch, lambda: answer(mitdb_like / "106", run=beat_run, leads="V1=zeros"))
     np.testing.assert_array_equal(zeroed[:, 0], plain[:, 0])
     assert (zeroed[:, 1] == 0).all()
-    swapped, _, _ = batches_of(monkeypatch, lambda: predict(mitdb_like / "106", run=beat_run, leads="MLII=V1,V1=MLII"))
+    swapped, _, _ = batches_of(monkeypatch, lambda: answer(mitdb_like / "106", run=beat_run, leads="MLII=V1,V1=MLII"))
     np.testing.assert_array_equal(swapped, plain[:, ::-1])
 
 
 def test_a_mapped_lead_that_is_not_calibrated_still_says_so(beat_run, mitdb_like, tmp_path):
     header = one_lead(tmp_path, mitdb_like)
     header.write_text(header.read_text().replace("1000.0(0)/mV", "0"))
-    warnings = predict(header, run=beat_run, leads="MLII=ECG1,V1=zeros")["warnings"]
+    warnings = answer(header, run=beat_run, leads="MLII=ECG1,V1=zeros")["warnings"]
     assert any("ECG1: not calibrated" in w for w in warnings)

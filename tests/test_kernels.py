@@ -20,8 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import config
 import pqrst
+from recipe import Recipe
 
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 5000]  # around each lane and block border
 LEADS = [1, 2, 3, 8, 12, 15]
@@ -100,7 +100,7 @@ def levels_here():
 
 
 def run_level(level):
-    recipe = config.plain(config.Recipe(fs=250.0))
+    recipe = Recipe(fs=250.0).tree()
     command = [sys.executable, "-c", LEVELS, json.dumps(recipe)]
     environment = {**os.environ, "PQRST_SIMD": level}
     here = Path(pqrst.__file__).parent  # the same build

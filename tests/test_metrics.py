@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from metrics import decide, report_markdown, scores_of
+from metrics import report_markdown, scores_of
 
 EXACT = 1e-12  # both sides add the same float64 numbers, perhaps in another order
 FEW = ("N", "S", "V")
@@ -29,46 +29,7 @@ def names(n_classes):
 
 
 def column(report, key):
-    return [entry[key] for entry in report["per_class"]]
-
-
-# ------------------------------------------------------------------------------------------------------------ decide
-
-
-def test_multiclass_decides_for_the_highest_score_and_the_first_of_equals():
-    decided = decide(np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0, 0, 0]]), "multiclass")
-    assert decided.dtype == np.uint8
-    assert decided.tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]
-
-
-def test_multilabel_decides_at_or_above_the_threshold_of_each_class():
-    scores = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]], dtype=np.float32)
-    assert decide(scores, "multilabel").tolist() == [[1, 0, 1], [0, 0, 0]]
-    assert decide(scores, "multilabel", 0.25).tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert decide(scores, "multilabel", [0.1, 0.3, 0.95]).tolist() == [[1, 1, 0], [1, 0, 0]]
-
-
-def test_deciding_over_no_rows_gives_no_rows():
-    for task in ("multiclass", "multilabel"):
-        assert decide(np.zeros((0, 3)), task).shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("scores", "task", "thresholds", "words"),
-    [
-        (np.zeros((2, 3)), "binary", None, "task 'binary': must be one of multiclass, multilabel"),
-        (np.zeros(3), "multilabel", None, r"scores \(3,\)"),
-        (np.zeros((3, 0)), "multiclass", None, r"scores \(3, 0\)"),
-        (np.array([[0.1], [np.nan]]), "multilabel", None, "NaN or infinity in 1 of 2 rows, first row 1"),
-        (np.array([[0.1], [-np.inf]]), "multiclass", None, "first row 1"),
-        (np.zeros((2, 3)), "multiclass", 0.5, "thresholds: multiclass"),
-        (np.zeros((2, 3)), "multilabel", [0.5, 0.5], "thresholds .* one number or 3"),
-        (np.zeros((2, 3)), "multilabel", [0.5, 0.5, np.nan], "thresholds"),
-    ],
-)
-def test_what_cannot_be_decided_is_an_error(scores, task, thresholds, words):
-    with pytest.raises(ValueError, match=words):
-        decide(scores, task, thresholds)
+    return [getattr(entry, key) for entry in report.per_class]
 
 
 # ------------------------------------------------------------------------------------------------ scores, from outside
@@ -80,27 +41,30 @@ def test_a_multiclass_example_gives_the_numbers_computed_by_hand():
     scores = np.array(
         [[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.9, 0.0], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8]]
     )
-    report = scores_of(targets, scores, FEW, "multiclass", macro_classes=("S", "V"))
-    assert report["n_rows"] == 6
-    assert report["accuracy"] == pytest.approx(4 / 6, abs=EXACT)
-    assert report["mean_class_accuracy"] is None
-    assert report["confusion"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
+    report = scores_of(targets, scores, FEW, "multiclass")
+    assert report.n_rows == 6
+    assert report.accuracy == pytest.approx(4 / 6, abs=EXACT)
+    assert report.mean_class_accuracy is None
+    assert report.confusion == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert column(report, "support") == [3, 2, 1]
     assert column(report, "decided") == [3, 2, 1]
     assert column(report, "precision") == pytest.approx([2 / 3, 1 / 2, 1], abs=EXACT)
     assert column(report, "recall") == pytest.approx([2 / 3, 1 / 2, 1], abs=EXACT)
     assert column(report, "f1") == pytest.approx([2 / 3, 1 / 2, 1], abs=EXACT)
-    assert report["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3, abs=EXACT)
-    assert report["weighted_f1"] == pytest.approx((3 * 2 / 3 + 2 * 1 / 2 + 1) / 6, abs=EXACT)
-    assert report["micro_f1"] == pytest.approx(4 / 6, abs=EXACT)
-    assert report["macro_classes"] == ["S", "V"]
-    assert report["macro_classes_f1"] == pytest.approx((1 / 2 + 1) / 2, abs=EXACT)
+    assert report.macro_f1 == pytest.approx((2 / 3 + 1 / 2 + 1) / 3, abs=EXACT)
+    assert report.weighted_f1 == pytest.approx((3 * 2 / 3 + 2 * 1 / 2 + 1) / 6, abs=EXACT)
+    assert report.micro_f1 == pytest.approx(4 / 6, abs=EXACT)
+    two = scores_of(targets, scores, FEW, "multiclass", scored=("S", "V"))
+    assert two.scored_classes == ("S", "V")
+    assert two.macro_f1 == two.macro_precision == two.macro_recall == pytest.approx((1 / 2 + 1) / 2, abs=EXACT)
+    assert two.macro_auroc == pytest.approx((7 / 8 + 1) / 2, abs=EXACT)
+    assert (two.macro_auroc_classes, two.micro_f1, two.per_class) == (2, report.micro_f1, report.per_class)
     # N: 0.8 0.7 0.3 against 0.1 0.5 0.1, 8 of 9 pairs in order; S: 0.9 0.4 against 0.1 0.2 0.6 0.1, 7 of 8
     assert column(report, "auroc") == pytest.approx([8 / 9, 7 / 8, 1], abs=EXACT)
     # N in order of score: hit, hit, miss, hit -> 1/3 (1 + 1 + 3/4); S: hit, miss, hit -> 1/2 (1 + 2/3)
     assert column(report, "average_precision") == pytest.approx([11 / 12, 5 / 6, 1], abs=EXACT)
-    assert report["macro_auroc"] == pytest.approx((8 / 9 + 7 / 8 + 1) / 3, abs=EXACT)
-    assert report["macro_auroc_classes"] == 3
+    assert report.macro_auroc == pytest.approx((8 / 9 + 7 / 8 + 1) / 3, abs=EXACT)
+    assert report.macro_auroc_classes == 3
 
 
 def test_a_multilabel_example_gives_the_numbers_computed_by_hand():
@@ -108,13 +72,13 @@ def test_a_multilabel_example_gives_the_numbers_computed_by_hand():
     targets = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
     scores = np.array([[0.9, 0.1], [0.4, 0.8], [0.6, 0.7], [0.2, 0.3]])
     report = scores_of(targets, scores, ("A", "B"), "multilabel")
-    assert report["accuracy"] == 0.5  # rows 0 and 3 exactly
-    assert report["mean_class_accuracy"] == 0.75  # 6 of 8 decisions
-    assert report["thresholds"] == [0.5, 0.5]
-    assert report["confusion"] == [[[1, 1], [1, 1]], [[2, 0], [0, 2]]]  # [[TN, FP], [FN, TP]]
+    assert report.accuracy == 0.5  # rows 0 and 3 exactly
+    assert report.mean_class_accuracy == 0.75  # 6 of 8 decisions
+    assert report.thresholds == (0.5, 0.5)
+    assert report.confusion == [[[1, 1], [1, 1]], [[2, 0], [0, 2]]]  # [[TN, FP], [FN, TP]]
     assert column(report, "f1") == pytest.approx([0.5, 1], abs=EXACT)
-    assert report["micro_precision"] == pytest.approx(3 / 4, abs=EXACT)
-    assert report["macro_f1"] == pytest.approx(0.75, abs=EXACT)
+    assert report.micro_precision == pytest.approx(3 / 4, abs=EXACT)
+    assert report.macro_f1 == pytest.approx(0.75, abs=EXACT)
     assert column(report, "auroc") == pytest.approx([3 / 4, 1], abs=EXACT)
 
 
@@ -125,19 +89,19 @@ def test_multiclass_scores_equal_scikit_learn_on_labels(rng, n_rows, n_classes):
     report = scores_of(targets, scores, names(n_classes), "multiclass")
     decided = scores.argmax(axis=1)
     every = list(range(n_classes))
-    assert report["accuracy"] == pytest.approx(np.mean(decided == label), abs=EXACT)
+    assert report.accuracy == pytest.approx(np.mean(decided == label), abs=EXACT)
     for average in ("macro", "micro", "weighted"):
         expected = sk.precision_recall_fscore_support(label, decided, labels=every, average=average, zero_division=0)
-        got = [report[f"{average}_{score}"] for score in ("precision", "recall", "f1")]
+        got = [getattr(report, f"{average}_{score}") for score in ("precision", "recall", "f1")]
         assert got == pytest.approx(expected[:3], abs=EXACT)
     expected = sk.precision_recall_fscore_support(label, decided, labels=every, average=None, zero_division=0)
     for key, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         assert column(report, key) == pytest.approx(values, abs=EXACT)
-    assert report["confusion"] == sk.confusion_matrix(label, decided, labels=every).tolist()
+    assert report.confusion == sk.confusion_matrix(label, decided, labels=every).tolist()
     if n_rows == 500 and targets.any(axis=0).all() and n_classes > 2:
-        assert report["macro_auroc"] == pytest.approx(sk.roc_auc_score(label, scores, multi_class="ovr"), abs=EXACT)
+        assert report.macro_auroc == pytest.approx(sk.roc_auc_score(label, scores, multi_class="ovr"), abs=EXACT)
         expected = sk.average_precision_score(label, scores, average="macro")
-        assert report["macro_average_precision"] == pytest.approx(expected, abs=EXACT)
+        assert report.macro_average_precision == pytest.approx(expected, abs=EXACT)
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 6, 71])
@@ -146,36 +110,36 @@ def test_multilabel_scores_equal_scikit_learn_class_by_class(rng, n_classes):
     thresholds = rng.uniform(0.3, 0.7, size=n_classes)
     report = scores_of(targets, scores, names(n_classes), "multilabel", thresholds)
     decided = scores >= thresholds
-    for k, entry in enumerate(report["per_class"]):
+    for k, entry in enumerate(report.per_class):
         target, decision = targets[:, k], decided[:, k]
-        assert entry["precision"] == pytest.approx(sk.precision_score(target, decision), abs=EXACT)
-        assert entry["recall"] == pytest.approx(sk.recall_score(target, decision), abs=EXACT)
-        assert entry["f1"] == pytest.approx(sk.f1_score(target, decision), abs=EXACT)
-        assert entry["auroc"] == pytest.approx(sk.roc_auc_score(target, scores[:, k]), abs=EXACT)
-        assert entry["average_precision"] == pytest.approx(sk.average_precision_score(target, scores[:, k]), abs=EXACT)
-        assert (entry["support"], entry["decided"]) == (target.sum(), decision.sum())
-        assert report["confusion"][k] == sk.confusion_matrix(target, decision).tolist()
-    assert report["accuracy"] == pytest.approx(np.mean((targets == decided).all(axis=1)), abs=EXACT)
-    assert report["mean_class_accuracy"] == pytest.approx(np.mean(targets == decided), abs=EXACT)
+        assert entry.precision == pytest.approx(sk.precision_score(target, decision), abs=EXACT)
+        assert entry.recall == pytest.approx(sk.recall_score(target, decision), abs=EXACT)
+        assert entry.f1 == pytest.approx(sk.f1_score(target, decision), abs=EXACT)
+        assert entry.auroc == pytest.approx(sk.roc_auc_score(target, scores[:, k]), abs=EXACT)
+        assert entry.average_precision == pytest.approx(sk.average_precision_score(target, scores[:, k]), abs=EXACT)
+        assert (entry.support, entry.decided) == (target.sum(), decision.sum())
+        assert report.confusion[k] == sk.confusion_matrix(target, decision).tolist()
+    assert report.accuracy == pytest.approx(np.mean((targets == decided).all(axis=1)), abs=EXACT)
+    assert report.mean_class_accuracy == pytest.approx(np.mean(targets == decided), abs=EXACT)
     for mean, keys in (("f1", "f1"), ("auroc", "auroc"), ("average_precision", "average_precision")):
-        assert report[f"macro_{mean}"] == pytest.approx(np.mean(column(report, keys)), abs=EXACT)
+        assert getattr(report, f"macro_{mean}") == pytest.approx(np.mean(column(report, keys)), abs=EXACT)
     everything = targets.ravel(), decided.ravel()
-    assert report["micro_f1"] == pytest.approx(sk.f1_score(*everything), abs=EXACT)
-    assert report["micro_auroc"] == pytest.approx(sk.roc_auc_score(targets.ravel(), scores.ravel()), abs=EXACT)
-    assert report["micro_average_precision"] == pytest.approx(
+    assert report.micro_f1 == pytest.approx(sk.f1_score(*everything), abs=EXACT)
+    assert report.micro_auroc == pytest.approx(sk.roc_auc_score(targets.ravel(), scores.ravel()), abs=EXACT)
+    assert report.micro_average_precision == pytest.approx(
         sk.average_precision_score(targets.ravel(), scores.ravel()), abs=EXACT
     )
     weights = targets.sum(axis=0)
-    assert report["weighted_f1"] == pytest.approx(np.average(column(report, "f1"), weights=weights), abs=EXACT)
+    assert report.weighted_f1 == pytest.approx(np.average(column(report, "f1"), weights=weights), abs=EXACT)
 
 
 def test_macro_over_named_classes_equals_scikit_learn_with_these_labels(rng):
     targets, scores, label = multiclass(rng, 300, 5)
-    report = scores_of(targets, scores, "NSVFQ", "multiclass", macro_classes=("V", "N", "S"))
+    report = scores_of(targets, scores, "NSVFQ", "multiclass", scored=("V", "N", "S"))
     expected = sk.f1_score(label, scores.argmax(axis=1), labels=[0, 1, 2], average="macro")
-    assert report["macro_classes_f1"] == pytest.approx(expected, abs=EXACT)
-    alone = scores_of(targets, scores, "NSVFQ", "multiclass", macro_classes=("S",))
-    assert alone["macro_classes_f1"] == pytest.approx(alone["per_class"][1]["f1"], abs=EXACT)
+    assert report.macro_f1 == pytest.approx(expected, abs=EXACT)
+    alone = scores_of(targets, scores, "NSVFQ", "multiclass", scored=("S",))
+    assert alone.macro_f1 == pytest.approx(alone.per_class[1].f1, abs=EXACT)
 
 
 def test_auroc_and_average_precision_depend_on_the_order_of_scores_only(rng):
@@ -194,25 +158,25 @@ def test_a_class_without_rows_has_no_auroc_and_is_left_out_of_its_macro_mean(rng
     scores = np.insert(scores, 1, 0.0, axis=1)
     report = scores_of(targets, scores, ("N", "absent", "S", "V"), "multiclass")
     without = scores_of(np.delete(targets, 1, 1), np.delete(scores, 1, 1), FEW, "multiclass")
-    assert report["classes_without_rows"] == ["absent"]
-    absent = report["per_class"][1]
-    assert (absent["auroc"], absent["average_precision"]) == (None, None)
-    assert (absent["precision"], absent["recall"], absent["f1"], absent["support"]) == (0, 0, 0, 0)
+    assert report.classes_without_rows == ("absent",)
+    absent = report.per_class[1]
+    assert (absent.auroc, absent.average_precision) == (None, None)
+    assert (absent.precision, absent.recall, absent.f1, absent.support) == (0, 0, 0, 0)
     for score in ("auroc", "average_precision"):
-        assert report[f"macro_{score}"] == pytest.approx(without[f"macro_{score}"], abs=EXACT)
-        assert report[f"macro_{score}_classes"] == 3
-    assert report["macro_f1"] == pytest.approx(without["macro_f1"] * 3 / 4, abs=EXACT)  # enters as 0
-    assert report["weighted_f1"] == pytest.approx(without["weighted_f1"], abs=EXACT)
+        assert getattr(report, f"macro_{score}") == pytest.approx(getattr(without, f"macro_{score}"), abs=EXACT)
+        assert getattr(report, f"macro_{score}_classes") == 3
+    assert report.macro_f1 == pytest.approx(without.macro_f1 * 3 / 4, abs=EXACT)  # enters as 0
+    assert report.weighted_f1 == pytest.approx(without.weighted_f1, abs=EXACT)
 
 
 def test_a_class_that_every_row_has_has_no_auroc_and_an_average_precision_of_1(rng):
     targets, scores = multilabel(rng, 50, 3)
     targets[:, 2] = 1
     report = scores_of(targets, scores, FEW, "multilabel")
-    assert report["per_class"][2]["auroc"] is None
-    assert report["per_class"][2]["average_precision"] == 1
-    assert report["macro_auroc_classes"] == 2
-    assert report["macro_average_precision_classes"] == 3
+    assert report.per_class[2].auroc is None
+    assert report.per_class[2].average_precision == 1
+    assert report.macro_auroc_classes == 2
+    assert report.macro_average_precision_classes == 3
 
 
 @pytest.mark.parametrize("n_rows", [1, 7])
@@ -220,12 +184,12 @@ def test_a_class_that_every_row_has_has_no_auroc_and_an_average_precision_of_1(r
 def test_rows_all_of_one_class_and_all_right_have_accuracy_1_and_no_auroc(n_rows, n_classes):
     targets = np.eye(n_classes, dtype=np.uint8)[[0] * n_rows]
     report = scores_of(targets, targets.astype(float), names(n_classes), "multiclass")
-    assert report["accuracy"] == report["micro_f1"] == report["weighted_f1"] == 1
-    assert report["macro_f1"] == pytest.approx(1 / n_classes, abs=EXACT)
-    assert report["macro_auroc"] is None
-    assert report["macro_auroc_classes"] == 0
-    assert report["micro_auroc"] == 1  # over all cells of the table there are both kinds
-    assert report["macro_average_precision_classes"] == 1
+    assert report.accuracy == report.micro_f1 == report.weighted_f1 == 1
+    assert report.macro_f1 == pytest.approx(1 / n_classes, abs=EXACT)
+    assert report.macro_auroc is None
+    assert report.macro_auroc_classes == 0
+    assert report.micro_auroc == 1  # over all cells of the table there are both kinds
+    assert report.macro_average_precision_classes == 1
 
 
 @pytest.mark.parametrize("n_rows", [1, 4])
@@ -235,20 +199,23 @@ def test_rows_all_of_one_class_and_all_right_have_accuracy_1_and_no_auroc(n_rows
 def test_multilabel_rows_that_are_all_alike_give_numbers_or_none(n_rows, n_classes, score, target):
     targets = np.full((n_rows, n_classes), target, dtype=np.uint8)
     report = scores_of(targets, np.full(targets.shape, score), names(n_classes), "multilabel")
-    assert report["accuracy"] == report["mean_class_accuracy"] == float(score == target)
-    assert report["macro_auroc"] is None
-    assert report["micro_auroc"] is None
-    assert report["macro_average_precision"] == report["micro_average_precision"] == (1.0 if target else None)
+    assert report.accuracy == report.mean_class_accuracy == float(score == target)
+    assert report.macro_auroc is None
+    assert report.micro_auroc is None
+    assert report.macro_average_precision == report.micro_average_precision == (1.0 if target else None)
     for mean in ("macro", "micro", "weighted"):
-        assert report[f"{mean}_f1"] == float(score == target == 1)
-    assert "NaN" not in json.dumps(report)
+        assert getattr(report, f"{mean}_f1") == float(score == target == 1)
+    assert "NaN" not in json.dumps(report.tree())
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_a_report_is_plain_json_and_comes_back_equal(rng, task):
     targets, scores, _ = multiclass(rng, 40, 3)
-    report = scores_of(targets, scores.astype(np.float32), FEW, task, macro_classes=FEW)
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    report = scores_of(targets, scores.astype(np.float32), FEW, task, scored=FEW)
+    tree = json.loads(json.dumps(report.tree(), allow_nan=False))
+    assert tree["macro_f1"] == report.macro_f1 and tree["scored_classes"] == list(FEW)
+    assert [entry["class"] for entry in tree["per_class"]] == list(FEW)
+    assert set(tree) == set(vars(report))
 
 
 def test_targets_may_be_bool_int_or_float_and_are_not_changed(rng):
@@ -273,9 +240,8 @@ def test_targets_may_be_bool_int_or_float_and_are_not_changed(rng):
         ({"targets": np.ones((2, 1)), "scores": np.ones((2, 1)), "classes": ("N",)}, "at least 2"),
         ({"scores": np.full((3, 3), np.nan)}, "NaN or infinity in 3 of 3 rows"),
         ({"thresholds": 0.5}, "thresholds"),
-        ({"macro_classes": ("N", "F")}, "macro_classes .* some of N, S, V"),
-        ({"macro_classes": ("N", "N")}, "macro_classes"),
-        ({"macro_classes": ()}, "macro_classes"),
+        ({"scored": ("N", "F")}, "scored classes N, F: .* some of N, S, V"),
+        ({"scored": ("N", "N")}, "scored classes"),
     ],
 )
 def test_what_cannot_be_scored_is_an_error(change, words):
@@ -299,19 +265,19 @@ def tables(text):
 
 def test_the_markdown_of_a_multiclass_report_holds_its_numbers(rng):
     targets, scores, _ = multiclass(rng, 3000, 3)
-    report = scores_of(targets, scores, FEW, "multiclass", macro_classes=("S", "V"))
+    report = scores_of(targets, scores, FEW, "multiclass", scored=("S", "V"))
     text = report_markdown(report)
     assert text.startswith("## Overall\n\n3,000 rows, 3 classes, one class per row (multiclass).")
     overall, per_class, confusion = tables(text)
     overall = dict(overall[1:])
-    assert overall["accuracy"] == f"{report['accuracy']:.3f}"
-    assert overall["macro F1 of S, V"] == f"{report['macro_classes_f1']:.3f}"
-    assert overall["macro AUROC, over 3 of 3 classes"] == f"{report['macro_auroc']:.3f}"
+    assert overall["accuracy"] == f"{report.accuracy:.3f}"
+    assert overall["macro F1 of S, V"] == f"{report.macro_f1:.3f}"
+    assert overall["macro AUROC of S, V, over 2 of 2 classes"] == f"{report.macro_auroc:.3f}"
     assert per_class[0] == ["class", "rows", "decided", "precision", "recall", "F1", "AUROC", "average precision"]
     assert [row[0] for row in per_class[1:]] == list(FEW)
     assert [row[5] for row in per_class[1:]] == [f"{value:.3f}" for value in column(report, "f1")]
     assert confusion[0] == ["class", *FEW]
-    assert [[int(cell) for cell in row[1:]] for row in confusion[1:]] == report["confusion"]
+    assert [[int(cell) for cell in row[1:]] for row in confusion[1:]] == report.confusion
 
 
 def test_the_markdown_of_a_multilabel_report_holds_its_numbers_and_thresholds(rng):
@@ -321,13 +287,11 @@ def test_the_markdown_of_a_multilabel_report_holds_its_numbers_and_thresholds(rn
     text = report_markdown(report)
     assert "Without a row, and with an F1 of 0 in the macro means: S." in text
     overall, per_class, confusion = tables(text)
-    assert dict(overall[1:])["accuracy, mean over classes"] == f"{report['mean_class_accuracy']:.3f}"
+    assert dict(overall[1:])["accuracy, mean over classes"] == f"{report.mean_class_accuracy:.3f}"
     assert per_class[0][-1] == "threshold"
     assert per_class[2][0] == "S"
     assert per_class[2][-3:] == ["–", "–", "0.250"]
-    assert [[int(cell) for cell in row[1:]] for row in confusion[1:]] == np.reshape(
-        report["confusion"], (3, 4)
-    ).tolist()
+    assert [[int(cell) for cell in row[1:]] for row in confusion[1:]] == np.reshape(report.confusion, (3, 4)).tolist()
 
 
 def test_the_markdown_of_71_classes_lists_the_most_frequent_confusions(rng):
@@ -336,7 +300,7 @@ def test_the_markdown_of_71_classes_lists_the_most_frequent_confusions(rng):
     *_, confusion = tables(report_markdown(report))
     assert confusion[0] == ["class", "decided", "rows"]
     counts = [int(row[2]) for row in confusion[1:]]
-    off_diagonal = np.array(report["confusion"]) - np.diag(np.diag(report["confusion"]))
+    off_diagonal = np.array(report.confusion) - np.diag(np.diag(report.confusion))
     assert counts == sorted(off_diagonal.ravel(), reverse=True)[:20]
     for class_name, decided, rows in confusion[1:]:
         i, j = names(71).index(class_name), names(71).index(decided)

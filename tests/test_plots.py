@@ -4,11 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
 import plots
+import runs
 from metrics import scores_of
+from recipe import Recipe
 
 TASKS = ["multiclass", "multilabel"]
 
@@ -80,17 +83,38 @@ def test_the_same_numbers_give_the_same_file(rng, tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
+def drawn_curves(metrics_csv, monkeypatch):
+    """Panel -> the lines in it, each (x, y)."""
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.save_curves(metrics_csv, "curves.png")
+    monkeypatch.undo()
+    return {axes.get_ylabel(): [line.get_xydata().T for line in axes.lines] for axes in figures[0].axes}
+
+
+def test_the_curves_of_a_real_run_show_losses_scores_and_the_learning_rate(beat_run, monkeypatch):
+    """The file that train.py has written, not a table made for the test."""
+    table = pd.read_csv(beat_run / "metrics.csv")
+    panels = drawn_curves(beat_run / "metrics.csv", monkeypatch)
+    assert list(panels) == ["loss", "validation score", "learning rate"]
+    np.testing.assert_array_equal(panels["learning rate"], [[table.epoch, table.learning_rate]])
+    np.testing.assert_array_equal(
+        panels["loss"], [[table.epoch, table.train_loss], [table.epoch, table.validation_loss]]
+    )
+    assert len(panels["validation score"]) == 3
+    assert {name for names in runs.PANELS.values() for name in names} <= set(table.columns)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "epoch,train_loss,validation_loss,validation_macro_f1,lr,seconds\n1,1,1.1,.3,1e-4,3\n2,.7,.9,.5,1e-3,3\n",
-        "epoch,train_loss,validation_loss,validation_macro_f1,lr\n1,1,,,0\n2,.7,.9,.5,0\n",  # epoch 1 not validated
-        "epoch,train_loss,validation_loss,validation_macro_f1,lr\n1,1,1.1,.3,1e-4\n",  # one epoch
+        "epoch,train_loss,validation_loss,validation_macro_f1,learning_rate\n1,1,,,0\n2,.7,.9,.5,0\n",  # not validated
+        "epoch,train_loss,validation_loss,validation_macro_f1,learning_rate\n1,1,1.1,.3,1e-4\n",  # one epoch
         "epoch,train_loss\n1,1\n2,0.5\n",
         "epoch,train_loss,note\n1,nan,first\n2,0.5,second\n",
     ],
 )
-def test_training_curves_are_drawn_from_the_file_alone(tmp_path, text):
+def test_curves_are_drawn_where_values_are_missing(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     plots.save_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert_drawn(tmp_path / "curves.png")
@@ -129,7 +153,7 @@ def test_drawing_does_not_load_pyplot(tmp_path):
 
 
 def prepared(rng, n_rows, n_leads, n_classes, kind="record", task="multilabel", n_folds=5, scale="zscore"):
-    """What the figures take of data.Prepared, from memory: float16 rows of 5 s or of a beat, the first half padded."""
+    """Return what figures take of data.Dataset, from memory: float16 rows of 5 s or of a beat, half of them padded."""
     n_samples = 500 if kind == "record" else 187
     fs = 100.0 if kind == "record" else 360.0
     rows = np.sin(np.arange(n_samples) / 5 + rng.random((n_rows, n_leads, 1))).astype(np.float16)
@@ -138,11 +162,10 @@ def prepared(rng, n_rows, n_leads, n_classes, kind="record", task="multilabel", 
     targets, _, classes = example(rng, n_rows, n_classes, task)
     if task == "multilabel":
         targets[: n_rows // 4] = 0
-    recipe = {"fs": fs, "leads": [[f"lead {k}", "II"] for k in range(n_leads)]}
-    recipe |= {"window": {"kind": kind, "before_s": None}, "scale": {"kind": scale}}
+    leads = [[f"lead {k}", "II"] for k in range(n_leads)]
+    recipe = Recipe(fs=fs, leads=leads, window={"kind": kind, "samples": n_samples}, scale={"kind": scale})
     return SimpleNamespace(
         recipe=recipe,
-        meta={"row_samples": n_samples},
         task=task,
         classes=classes,
         labels=targets,

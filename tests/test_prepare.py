@@ -8,14 +8,14 @@ from conftest import write_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-import config
 import pqrst
+from recipe import Recipe
 
 TWELVE = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 
 
 def recipe(**changes):
-    tree = config.plain(config.Recipe(fs=250, dtype="float32", leads=[["II", "MLII"], ["V1", "V5"]]))
+    tree = Recipe(fs=250, dtype="float32", leads=[["II", "MLII"], ["V1", "V5"]]).tree()
     for key, value in changes.items():
         tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree[key], dict) else value
     return tree
@@ -327,3 +327,26 @@ def test_float16_is_rounded_to_nearest_even_from_float32(rng):
     rows = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), how).rows[0]
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(rows.view(np.uint16), signal.astype(np.float16).view(np.uint16))
+
+
+@pytest.mark.parametrize("fs", [100.0, 250.0, 360.0, 499.5])
+@pytest.mark.parametrize(("length_s", "overlap_s"), [(2.0, 0.0), (2.0, 0.333), (20.0, 0.333), (1.0, 0.9)])
+def test_row_starts_are_where_prepare_cuts(rng, fs, length_s, overlap_s):
+    window = {"kind": "window", "length_s": length_s, "overlap_s": overlap_s}
+    tree = Recipe(fs=250, leads=[["II"]], bandpass=None, window=window).tree()
+    for n_samples in (1, 499, 500, 501, 5000, 12345):
+        record = pqrst.Record(rng.standard_normal((1, n_samples), np.float32), fs, ["II"])
+        starts = pqrst.row_starts(tree, n_samples, fs)
+        np.testing.assert_array_equal(starts, pqrst.prepare(record, tree).start)
+        hop = round(length_s * 250) - round(overlap_s * 250)  # samples of a row, whatever the record's rate
+        np.testing.assert_array_equal(starts, np.floor(np.arange(len(starts)) * hop * (fs / 250) + 1e-9))
+
+
+def test_a_record_begins_at_its_first_sample_and_beats_have_no_starts():
+    assert pqrst.row_starts(Recipe().tree(), 5000, 500.0).tolist() == [0]
+    beats = Recipe(window={"kind": "beat", "samples": 187})
+    with pytest.raises(ValueError, match="centres of beats"):
+        pqrst.row_starts(beats.tree(), 5000, 500.0)
+    assert pqrst.row_before(beats.tree()) == 93
+    early = Recipe(fs=200, window={"kind": "beat", "samples": 187, "before_s": 0.1})
+    assert pqrst.row_before(early.tree()) == 20

@@ -13,11 +13,13 @@ import pytest
 import wfdb
 from conftest import REPOSITORY, write_record
 
-import config
 import data
+import parts
 import pqrst
 import preprocess
-from config import Stop
+from config import Data
+from folds import LEAKS
+from script import Stop
 from sources import AAMI
 
 MITDB = ["--dataset", "mitdb", "--data.folds", "3", "--data.train", "0", "--data.validation", "1", "--data.test", "2"]
@@ -25,7 +27,7 @@ MITDB = ["--dataset", "mitdb", "--data.folds", "3", "--data.train", "0", "--data
 
 def run(tmp_path, raw, *words):
     preprocess.main([*MITDB, "--data.raw", str(raw), "--data.dir", str(tmp_path / "prepared"), *words])
-    return data.Prepared(tmp_path / "prepared")
+    return data.Dataset(tmp_path / "prepared")
 
 
 def failures(tmp_path):
@@ -101,7 +103,7 @@ def test_wrong_checksums_are_counted_and_named_by_lead(tmp_path, mitdb_like, cap
     content[1000] ^= 1
     (raw / "101.dat").write_bytes(content)
     dataset = run(tmp_path, raw)
-    assert dataset.meta["warnings"] == {"read": 1}
+    assert dataset.summary.warnings == {"read": 1}
     assert not failures(tmp_path)
     log = json.loads((tmp_path / "prepared/prepare.log.json").read_text())
     assert "101.dat: lead MLII has checksum" in str(log["warnings"])
@@ -120,13 +122,13 @@ def test_random_rows_splits_patients_and_says_so(tmp_path, mitdb_like, capsys):
     dataset = run(tmp_path, mitdb_like, "--data.split", "random_rows")
     assert len(set(dataset.fold[dataset.patient == b"101"])) == 3
     assert "LEAK" in capsys.readouterr().out
-    assert dataset.meta["leak"] == data.LEAKS["random_rows"]
+    assert dataset.summary.leak == LEAKS["random_rows"]
 
 
 def test_dechazal_keeps_ds2_apart(tmp_path, mitdb_like):
     dataset = run(tmp_path, mitdb_like, "--data.split", "dechazal", "--data.test", "DS2")
     assert set(dataset.fold[dataset.record == b"200.hea"]) == {b"DS2"}
-    assert dataset.meta["leak"] is None, "neither 201 nor 202 is there"
+    assert dataset.summary.leak is None, "neither 201 nor 202 is there"
 
 
 def test_201_and_202_are_one_person(tmp_path, mitdb_like, capsys):
@@ -141,13 +143,13 @@ def test_201_and_202_are_one_person(tmp_path, mitdb_like, capsys):
     sides = {record.decode(): fold.decode() for record, fold in zip(dataset.record, dataset.fold)}
     assert sides["202.hea"] == "DS2" != sides["201.hea"]
     assert set(dataset.patient[np.isin(dataset.record, [b"201.hea", b"202.hea"])]) == {b"201"}
-    assert "201 (DS1) and 202 (DS2) come from one person" in dataset.meta["leak"]
+    assert "201 (DS1) and 202 (DS2) come from one person" in dataset.summary.leak
     assert "LEAK: records 201" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "prepared")
     dataset = run(tmp_path, raw)
     sides = {record.decode(): fold.decode() for record, fold in zip(dataset.record, dataset.fold)}
     assert sides["201.hea"] == sides["202.hea"]
-    assert dataset.meta["leak"] is None
+    assert dataset.summary.leak is None
 
 
 def test_a_patient_in_two_splits_stops_the_load(tmp_path, mitdb_like):
@@ -159,7 +161,7 @@ def test_a_patient_in_two_splits_stops_the_load(tmp_path, mitdb_like):
             fold[np.flatnonzero(file["patient"][()] == b"101")[1]] = b"2"
             file["fold"][...] = fold
     with pytest.raises(Stop, match="patient 101 is in both"):
-        data.splits(data.Prepared(tmp_path / "prepared"), config.Data(train=["0"], validation=["1"], test=["2"]))
+        data.Dataset(tmp_path / "prepared").splits(["0"], ["1"], ["2"])
 
 
 def test_a_second_run_does_nothing_and_says_so(tmp_path, mitdb_like, capsys):
@@ -170,12 +172,27 @@ def test_a_second_run_does_nothing_and_says_so(tmp_path, mitdb_like, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").iterdir()}
 
 
+def test_a_summary_of_an_older_version_is_written_anew_and_its_parts_are_kept(tmp_path, mitdb_like):
+    run(tmp_path, mitdb_like)
+    path = tmp_path / "prepared/dataset.json"
+    whole = path.read_bytes()
+    tree = json.loads(whole)
+    del tree["labelled"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(Stop, match=r"is of another version of the format \(labelled\); run preprocess.py"):
+        data.Dataset(tmp_path / "prepared")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").glob("part-*")}
+    run(tmp_path, mitdb_like)
+    assert path.read_bytes() == whole
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").glob("part-*")}
+
+
 def test_a_changed_recipe_stops_and_says_what_changed(tmp_path, mitdb_like):
     run(tmp_path, mitdb_like)
     with pytest.raises(Stop, match=r"recipe.bandpass.high_hz: 40.0 -> 35.0.*--data.dir.*--overwrite"):
         run(tmp_path, mitdb_like, "--recipe.bandpass.high_hz", "35")
     dataset = run(tmp_path, mitdb_like, "--recipe.bandpass.high_hz", "35", "--overwrite")
-    assert dataset.recipe["bandpass"]["high_hz"] == 35.0
+    assert dataset.recipe.bandpass.high_hz == 35.0
 
 
 def test_same_input_same_bytes_for_any_number_of_workers(tmp_path, mitdb_like):
@@ -186,9 +203,9 @@ def test_same_input_same_bytes_for_any_number_of_workers(tmp_path, mitdb_like):
 
 def test_parts_are_cut_by_size_and_hold_whole_records(tmp_path, mitdb_like, monkeypatch):
     whole = run(tmp_path / "one", mitdb_like)
-    monkeypatch.setattr(preprocess, "PART_BYTES", 200_000)
+    monkeypatch.setattr(parts, "PART_BYTES", 200_000)
     dataset = run(tmp_path / "many", mitdb_like)
-    assert len(dataset.meta["parts"]) > 3
+    assert len(dataset.summary.parts) > 3
     rows = np.arange(len(whole))[::-1].copy()
     np.testing.assert_array_equal(dataset.signals(rows), whole.signals(rows))
     assert list(dataset.record) == list(whole.record)
@@ -196,7 +213,7 @@ def test_parts_are_cut_by_size_and_hold_whole_records(tmp_path, mitdb_like, monk
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path, mitdb_like):
     words = [*MITDB, "--data.raw", str(mitdb_like)]
-    code = "import preprocess, sys; preprocess.PART_BYTES = 100_000; preprocess.main(sys.argv[1:])"
+    code = "import parts, preprocess, sys; parts.PART_BYTES = 100_000; preprocess.main(sys.argv[1:])"
 
     def start(folder):
         command = [sys.executable, "-c", code, *words, "--data.dir", str(folder)]
@@ -225,8 +242,8 @@ def test_dataset_scale_takes_its_numbers_from_training_rows_alone(tmp_path, mitd
     x = [plain.signals(training).transpose(1, 0, 2).reshape(2, -1)]
     x += [plain.signals(np.array([r]))[0][:, slice(*plain.valid[r])] for r in edges]
     x = np.concatenate(x, axis=1).astype(np.float64)
-    np.testing.assert_allclose(dataset.recipe["scale"]["center"], x.mean(axis=1), atol=1e-9)
-    np.testing.assert_allclose(dataset.recipe["scale"]["spread"], x.std(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(dataset.recipe.scale.center, x.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(dataset.recipe.scale.spread, x.std(axis=1), rtol=1e-9)
 
 
 def test_damaged_records_are_skipped_listed_and_counted(tmp_path, mitdb_like, capsys):
@@ -252,7 +269,7 @@ def test_damaged_records_are_skipped_listed_and_counted(tmp_path, mitdb_like, ca
     assert "X" in listed["111.hea"] and "MLII" in listed["111.hea"]
     assert "119.atr" in listed["119.hea"]
     assert "7 failures" in capsys.readouterr().out
-    assert sum(dataset.meta["failures"].values()) == 7
+    assert sum(dataset.summary.failures.values()) == 7
 
 
 def test_a_record_that_cannot_be_decoded_is_listed_in_its_place(tmp_path, mitdb_like, monkeypatch):
@@ -263,7 +280,7 @@ def test_a_record_that_cannot_be_decoded_is_listed_in_its_place(tmp_path, mitdb_
     for number in ("106", "114"):  # ... and before it: FLAC that is none
         (raw / f"{number}.hea").write_text((raw / f"{number}.hea").read_text().replace(".dat 16 ", ".dat 516 "))
     run(tmp_path / "a", raw, "--workers", "1")
-    monkeypatch.setattr(preprocess, "BATCH", 1)
+    monkeypatch.setattr(parts, "BATCH", 1)
     dataset = run(tmp_path / "b", raw, "--workers", "2")
     assert [row["record"] for row in failures(tmp_path / "a")] == ["101.hea", "106.hea", "109.hea", "114.hea"]
     assert {r.decode() for r in dataset.record} == {"102.hea", "108.hea", "119.hea", "200.hea"}
@@ -286,7 +303,7 @@ def test_rows_that_are_dropped_leave_the_others_as_they_are(tmp_path, rng):
     words += ["--recipe.leads", '[["I"]]', "--recipe.window.kind", "window", "--recipe.window.length_s", "10"]
     words += ["--recipe.bandpass", "null", "--recipe.scale.kind", "none", "--recipe.dtype", "float32"]
     preprocess.main(words)
-    dataset = data.Prepared(tmp_path / "prepared")
+    dataset = data.Dataset(tmp_path / "prepared")
     kept = [(n, w) for n in range(4) for w in range(5) if (n, w) != (1, 1)]
     assert [(int(r[1:2]), s // 1000) for r, s in zip(dataset.record, dataset.start)] == kept
     assert [int(p[1:]) for p in dataset.patient] == [n for n, _ in kept]
@@ -302,12 +319,12 @@ def test_dataset_scale_of_whole_records(tmp_path, demo_folder):
     words = ["--data.raw", str(demo_folder), "--recipe.dtype", "float32"]
     preprocess.main([*words, "--data.dir", str(tmp_path / "plain"), "--recipe.scale.kind", "none"])
     preprocess.main([*words, "--data.dir", str(tmp_path / "scaled"), "--recipe.scale.over", "dataset"])
-    plain, scaled = data.Prepared(tmp_path / "plain"), data.Prepared(tmp_path / "scaled")
+    plain, scaled = data.Dataset(tmp_path / "plain"), data.Dataset(tmp_path / "scaled")
     rows = np.arange(len(plain))
     x = plain.signals(rows).astype(np.float64)
-    training = x[np.isin(plain.fold, np.array(config.Data().train, "S"))]
+    training = x[np.isin(plain.fold, np.array(Data().train, "S"))]
     center, spread = training.mean(axis=(0, 2)), training.std(axis=(0, 2))
-    np.testing.assert_allclose(scaled.recipe["scale"]["center"], center, atol=1e-9)
+    np.testing.assert_allclose(scaled.recipe.scale.center, center, atol=1e-9)
     expected = (x - center[:, None]) / spread[:, None]
     np.testing.assert_allclose(scaled.signals(rows), expected, rtol=1e-5, atol=1e-5)
 
@@ -332,7 +349,7 @@ def test_recordings_without_any_beat_give_no_rows_and_stop_nothing(tmp_path, mit
     shutil.copytree(mitdb_like, raw)
     for number in ("101", "106", "200"):
         wfdb.wrann(number, "atr", np.array([10, 20]), ["+", "~"], write_dir=str(raw))
-    monkeypatch.setattr(preprocess, "BATCH", 1)
+    monkeypatch.setattr(parts, "BATCH", 1)
     dataset = run(tmp_path, raw, "--workers", "1", "--data.folds", "2", "--data.test", "paced")
     assert {r.decode() for r in dataset.record} == {"102.hea", "108.hea", "109.hea", "114.hea", "119.hea"}
     assert {f["record"]: f["reason"] for f in failures(tmp_path)} == {
@@ -362,7 +379,7 @@ def test_annotated_beats_that_are_not_detected_are_listed(tmp_path, mitdb_like):
     dataset = run(tmp_path / "b", raw, "--recipe.centers", "rpeaks")
     np.testing.assert_array_equal(dataset.sample, usual.sample)
     assert "F" not in set(dataset.symbol[dataset.record == b"106.hea"].astype(str))
-    before, after = (dataset.meta[f"classes_{when}"]["F"] for when in ("before", "after"))
+    before, after = (getattr(dataset.summary, f"classes_{when}")["F"] for when in ("before", "after"))
     assert before == after + 1
     missed = {row["record"]: row for row in failures(tmp_path / "b")}["106.hea"]
     assert missed["stage"] == "rpeaks"
@@ -396,7 +413,7 @@ def test_a_part_cut_short_stops_the_load(tmp_path, mitdb_like):
     run(tmp_path, mitdb_like)
     os.truncate(tmp_path / "prepared/part-00000.h5", 5000)
     with pytest.raises(Stop, match="part-00000.h5"):
-        data.Prepared(tmp_path / "prepared")
+        data.Dataset(tmp_path / "prepared")
 
 
 @pytest.mark.parametrize("name", ["mitdb", "demo"])
@@ -448,8 +465,8 @@ def write_tiny_beats(folder, n_records):
 
 PEAK = """
 import json, sys, tracemalloc
-import preprocess
-preprocess.PART_BYTES = 400_000
+import parts, preprocess
+parts.PART_BYTES = 400_000
 for name in ("first", "small", "large"):  # what is made once is made in the first
     words = [*json.loads(sys.argv[2]), "--data.raw", f"{sys.argv[1]}/raw-{name}", "--workers", "1"]
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Formats that are not WFDB, and what is set right while reading."""
+"""Formats other than WFDB, and the corrections made while reading."""
 
 import h5py
 import numpy as np
@@ -40,10 +40,10 @@ def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
     [
         ("I,II\n1,2\n", r"no column time \(s\): its rate must be given"),
         ("time,lead1,lead2\n0,1,2\n1,1,2\n", "columns lead1, lead2; expected lead1 to lead12"),
-        ("time,lead1,II\n0,1,2\n1,1,2\n", "expected lead1 to lead12, or names"),
+        ("time,lead1,II\n0,1,2\n1,1,2\n", "expected lead1 to lead12, or lead names"),
         ("time,I\n0,1\n0,2\n", "does not rise"),
         ("time,I\n0,x\n1,y\n", "not a table of numbers"),
-        ("time\n0\n1\n", "no columns beside"),
+        ("time\n0\n1\n", "no columns besides time"),
         ("", "not a table"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 import wfdb
 
 import pqrst
-from beats import flutter, match_beats, pooled, score_beats
+from beats import match_beats
+from ec57 import flutter, pooled, score_beats
 from sources import BEAT_SYMBOLS
 
 RATES = [100, 125, 128, 200, 250, 257, 360, 400, 500, 1000]

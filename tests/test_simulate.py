@@ -2,13 +2,17 @@
 
 import csv
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import wfdb
 
 import simulate
-from simulate import CLASSES, FS, LEADS
+from recipe import TWELVE_LEADS as LEADS
+from simulate import CLASSES, FS
 
 HALF_STEP_MV = 0.0005 + 1e-9  # a digitised value is off by half of 1 uV, and float arithmetic
 
@@ -513,3 +517,17 @@ def test_noise_of_the_limb_leads_obeys_einthoven_too(rng):
     np.testing.assert_allclose(avr + avl + avf, 0, atol=1e-12)
     np.testing.assert_allclose(avl, one - two / 2, atol=1e-12)
     np.testing.assert_allclose(avf, two - one / 2, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--patients", "0"], "error: n_patients 0: must be at least 1"),
+        (["--workers", "0"], "error: workers 0: must be at least 1"),
+        (["--seed", "-1"], "error: seed -1: must be at least 0"),
+    ],
+)
+def test_the_script_ends_in_one_line_and_status_2(tmp_path, words, message):
+    script = str(Path(simulate.__file__))
+    done = subprocess.run([sys.executable, script, "--out", str(tmp_path), *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, message + "\n")

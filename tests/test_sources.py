@@ -19,7 +19,7 @@ import pqrst
 import preprocess
 import readers
 import sources
-from config import Stop
+from script import Stop
 
 # ---------------------------------------------------------------------------------------------- codes
 
@@ -126,9 +126,9 @@ def test_what_is_prepared_can_be_learnt_and_predicted(ptbxl, tmp_path):
     preprocess.main(words)
     more = ["--training.epochs", "1", "--training.batch_size", "1"]
     train.main([*words, "--run", str(tmp_path / "run"), *more])
-    dataset = data.Prepared(tmp_path / "out")
-    result = infer.predict(ptbxl / "records100/00000/00001_lr.hea", run=tmp_path / "run")
-    assert [finding["class"] for finding in result["findings"]] == dataset.classes
+    dataset = data.Dataset(tmp_path / "out")
+    prediction = infer.predict(ptbxl / "records100/00000/00001_lr.hea", run=tmp_path / "run")
+    assert [row["class"] for row in prediction.rows()] == list(dataset.classes)
 
 
 @pytest.mark.parametrize("column", ["scp_codes", "strat_fold", "filename_lr"])
@@ -196,7 +196,7 @@ def code15(tmp_path, rng):
 
 def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
     dataset = run("code15", code15, tmp_path / "out", *TWO)
-    assert dataset.classes == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
+    assert dataset.classes == ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")
     assert labels_of(dataset) == {
         "exams_part0.hdf5#0": (),
         "exams_part0.hdf5#1": ("1dAVb",),
@@ -219,7 +219,7 @@ def test_code15_tells_normal_from_none_of_the_six(code15, tmp_path):
     table = (code15 / "exams.csv").read_text()
     (code15 / "exams.csv").write_text(table.replace("12,50,True", "12,50,False"))  # neither normal nor one of the six
     dataset = run("code15", code15, tmp_path / "out", *TWO, "--data.target", "with_normal")
-    assert dataset.classes == ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST", "normal"]
+    assert dataset.classes == ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST", "normal")
     told = labels_of(dataset)
     assert told["exams_part0.hdf5#0"] == ("normal",)
     assert told["exams_part0.hdf5#1"] == ()
@@ -377,7 +377,7 @@ def icentia(tmp_path, rng):
 
 def test_icentia_has_beats_and_rhythms(icentia, tmp_path):
     beats = run("icentia11k", icentia, tmp_path / "beats", *TWO)
-    assert beats.classes == ["N", "S", "V", "Q"]
+    assert beats.classes == ("N", "S", "V", "Q")
     assert beats.labels.sum(axis=0, dtype=int).tolist() == [50, 50, 50, 50]
     assert set(beats.patient) == {b"p00000", b"p00001"}
 
@@ -385,15 +385,45 @@ def test_icentia_has_beats_and_rhythms(icentia, tmp_path):
 def test_icentia_windows_take_the_rhythm_that_fills_half_of_them(icentia, tmp_path):
     words = ["--data.raw", str(icentia), "--data.dir", str(tmp_path / "out"), *TWO]
     preprocess.main(["--dataset", "icentia11k-rhythms", *words])
-    dataset = data.Prepared(tmp_path / "out")
+    dataset = data.Dataset(tmp_path / "out")
     one = dataset.patient == b"p00000"
     # 0-20 N, 20-40 N, 40-60: 15 s of AFIB, 60-80 AFIB, 80-100 none
     assert np.array(dataset.classes)[dataset.labels[one].argmax(axis=1)].tolist() == ["N", "N", "AFIB", "AFIB"]
     assert (dataset.start[one] / 250).tolist() == [0, 20, 40, 60]
     assert failures(tmp_path / "out")["p00/p00000/p00000_s00.hea"] == "labels: 1 of 5 windows have none of the rhythms"
     record = readers.read(icentia / "p00/p00000/p00000_s00")
-    expected = pqrst.prepare(record, dataset.recipe).rows[:4]
+    expected = pqrst.prepare(record, dataset.recipe.tree()).rows[:4]
     np.testing.assert_array_equal(dataset.signals(np.flatnonzero(one)), expected)
+
+
+def test_labels_of_windows_lie_where_the_windows_are_cut(icentia, tmp_path):
+    """20 s at 250 Hz, overlap 0.333 s, which is 83.25 samples: windows are cut every 4,917 samples, not 4,916.75."""
+    header = icentia / "p00/p00000/p00000_s00.hea"
+    n = 250 * 1200
+    signal = np.random.default_rng(0).standard_normal((1, n))
+    name = "p00000_s01"
+    write_record(header.parent, name, signal, 250, ["ECG"])
+    starts = np.arange(0, n, 4917)
+    starts = starts[: (n - 83 + 4916) // 4917]
+    k = len(starts) - 3
+    # AF begins where it fills one sample more than half of window k
+    begin = int(starts[k]) + 2499
+    wfdb.wrann(name, "atr", np.array([0, begin]), ["+", "+"], aux_note=["(N", "(AFIB"], write_dir=str(header.parent))
+    words = [
+        "--data.raw",
+        str(icentia),
+        "--data.dir",
+        str(tmp_path / "out"),
+        *TWO,
+        "--recipe.window.overlap_s",
+        "0.333",
+    ]
+    preprocess.main(["--dataset", "icentia11k-rhythms", *words])
+    dataset = data.Dataset(tmp_path / "out")
+    mine = dataset.record == f"p00/p00000/{name}.hea".encode()
+    np.testing.assert_array_equal(dataset.start[mine], starts)
+    expected = np.where(np.arange(len(starts)) < k, "N", "AFIB")
+    assert np.array(dataset.classes)[dataset.labels[mine].argmax(axis=1)].tolist() == expected.tolist()
 
 
 def test_mimic_maps_statements_and_counts_the_rest(tmp_path, rng, capsys):
@@ -420,9 +450,9 @@ def test_mimic_maps_statements_and_counts_the_rest(tmp_path, rng, capsys):
     assert found == {"1.hea": ("SR",), "2.hea": ("AF",), "4.hea": ("LAFB", "RBBB", "SR")}
     log = json.loads((tmp_path / "a/prepare.log.json").read_text())
     assert ["", "labels", "2 recordings say 'martian waves': unknown"] in log["warnings"]
-    aVL = dataset.recipe["leads"].index(["aVL"])
+    aVL = dataset.recipe.leads.index(("aVL",))
     signal = pqrst.read(raw / "files/p1000/p10000001/s1/1").signal
-    row = pqrst.prepare(raw / "files/p1000/p10000001/s1/1", dataset.recipe).rows[0]
+    row = pqrst.prepare(raw / "files/p1000/p10000001/s1/1", dataset.recipe.tree()).rows[0]
     assert np.corrcoef(row[aVL, ::1].astype(float)[:1000], signal[5, ::5].astype(float))[0, 1] > 0.3
     dataset = run("mimic_iv_ecg", raw, tmp_path / "b", *TWO, "--data.target", "unlabelled")
     assert dataset.labels.shape == (4, 0)
@@ -439,8 +469,8 @@ def test_names_of_any_length_are_kept_whole(tmp_path, rng):
     dataset = run("folder", raw, tmp_path / "out", "--data.split", "official")
     assert dataset.record.astype(str).tolist() == [f"{deep}/{name}.hea" for name in "abcd"]
     assert dataset.patient.astype(str).tolist() == ["patient " * 9 + name for name in "abcd"]
-    assert {fold.decode() for fold in dataset.fold} == set(dataset.meta["counts"])
-    assert len(dataset.meta["counts"]) == 2
+    assert {fold.decode() for fold in dataset.fold} == set(dataset.summary.counts)
+    assert len(dataset.summary.counts) == 2
 
 
 def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng, capsys):
@@ -467,7 +497,7 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
     dataset = run("folder", raw, tmp_path / "out", *TWO)
     expected = {"a/one.hea": ("x", "y"), "b/two.hea": ("x",), "b/deep/three.hea": ("y",), "b/four.csv": ("z",)}
     assert labels_of(dataset) == expected
-    assert dataset.classes == ["x", "y", "z"]
+    assert dataset.classes == ("x", "y", "z")
     listed = failures(tmp_path / "out")
     assert "row 5: two could be a/two.hea, b/two.hea" in listed["two"]
     assert "row 8: five is not there" in listed["five"]
@@ -477,7 +507,7 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
     with pytest.raises(Stop, match=r"unified_label_mapping\.csv: not there; or name one label"):
         run("folder", raw, tmp_path / "none")
     dataset = run("folder", raw, tmp_path / "one", *TWO, "--data.arguments", '{"default_label": "unknown"}')
-    assert dataset.classes == ["unknown"]
+    assert dataset.classes == ("unknown",)
     assert len(dataset) == 5
 
 
@@ -503,5 +533,5 @@ def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
     words = ["--config", "clinic.yaml", "--data.raw", "raw", *TWO]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "mine.py", *words], cwd=tmp_path, env=environment, check=True)
-    dataset = data.Prepared(tmp_path / "prepared/clinic")
+    dataset = data.Dataset(tmp_path / "prepared/clinic")
     assert labels_of(dataset) == {"r1.hea": ("normal",), "r2.hea": ("abnormal",)}

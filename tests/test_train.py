@@ -10,10 +10,12 @@ import torch
 import yaml
 from conftest import REPOSITORY
 
-import config
+import bundle
 import models
+import runs
 import train
-from config import Stop
+from objectives import row_losses
+from script import Stop
 
 ALL_ON = [
     "--training.sampler", "weighted", "--training.class_weights", "sqrt", "--training.ema_decay", "0.9",
@@ -84,9 +86,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, t
     assert steps(tmp_path / "whole") == steps(tmp_path / "cut")
     for name in ("last.pt", "best.pt", "best-loss.pt"):
         a, b = (torch.load(tmp_path / run / name, weights_only=True) for run in ("whole", "cut"))
-        assert a["epoch"] == b["epoch"]
-        for key in a["model"]:
-            assert torch.equal(a["model"][key], b["model"][key]), key
+        assert a["origin"]["epoch"] == b["origin"]["epoch"]
+        for key in a["weights"]:
+            assert torch.equal(a["weights"][key], b["weights"][key]), key
+
+
+def test_a_run_is_resumed_on_a_machine_with_other_threads_and_workers(prepared_beats, tmp_path, monkeypatch):
+    words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.epochs", "2"]
+    score_rows = train.score_rows
+    calls = []
+
+    def cut(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Cut
+        return score_rows(*arguments)
+
+    monkeypatch.setattr(train, "score_rows", cut)
+    with pytest.raises(Cut):
+        train.main([*words, "--training.threads", "1"])
+    monkeypatch.undo()
+    train.main([*words, "--resume", "--training.threads", "2", "--training.workers", "1", "--data.workers", "3"])
+    assert len(metrics_of(tmp_path / "run")) == 2
 
 
 def test_a_finished_run_is_not_overwritten_unasked(beat_run, prepared_beats):
@@ -110,29 +131,27 @@ def test_a_run_folder_holds_what_it_promises(beat_run):
     assert names == {
         "config.yaml", "best.pt", "best-loss.pt", "last.pt", "metrics.csv", "log.jsonl", "curves.png", "report"
     }  # fmt: skip
-    checkpoint = torch.load(beat_run / "best.pt", weights_only=True)
-    assert checkpoint["classes"] == ["N", "S", "V", "F", "Q"]
-    assert checkpoint["recipe"]["window"]["samples"] == 187
-    tree = yaml.safe_load((beat_run / "config.yaml").read_text())
-    assert config.Recipe(**tree["recipe"]) == config.Recipe(**checkpoint["recipe"])
+    trained = bundle.load(beat_run / "best.pt")
+    assert trained.classes == ("N", "S", "V", "F", "Q")
+    assert trained.recipe.window.samples == 187
+    assert trained.recipe == runs.settings_of(beat_run).recipe
 
 
 def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_path, monkeypatch):
-    script = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    scripted = iter([0.1, 0.5, 0.4, 0.3, 0.9])
 
     def scores(*_):
-        return {"loss": 1.0, "accuracy": 0.5, "macro_f1": next(script), "macro_auroc": None}
+        return train.Validation(loss=1.0, accuracy=0.5, macro_f1=next(scripted), macro_auroc=None)
 
-    monkeypatch.setattr(train, "validation_scores", scores)
+    monkeypatch.setattr(train, "validate", scores)
     words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.patience", "2"]
     train.main([*words, "--training.epochs", "9"])
     assert len(metrics_of(tmp_path / "run")) == 4
-    assert torch.load(tmp_path / "run/best.pt", weights_only=True)["epoch"] == 1
+    assert bundle.load(tmp_path / "run/best.pt").origin.epoch == 2
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
-    settings = config.Settings(training=config.Training(learning_rate=1.0, warmup=0.1))
-    rates = [train.learning_rate(step, 100, settings) for step in range(101)]
+    rates = [train.learning_rate(step, 100, 1.0, 0.1) for step in range(101)]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
     expected = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * np.arange(91) / 90))
     np.testing.assert_allclose(rates[10:], expected)
@@ -150,7 +169,7 @@ def test_row_losses_equal_their_definition(task, rng):
         labels = torch.from_numpy(rng.integers(0, 2, (7, 4)).astype(np.uint8))
         p = torch.sigmoid(logits.float())
         expected = -(weights * labels * p.log() + (1 - labels.float()) * (1 - p).log()).mean(1)
-    torch.testing.assert_close(train.row_losses(logits, labels, task, weights), expected)
+    torch.testing.assert_close(row_losses(logits, labels, task, weights), expected)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +177,10 @@ def test_row_losses_equal_their_definition(task, rng):
     [
         (["--training.batch_size", "15", "--training.accumulation", "2"], "multiple of 1 processes x 2"),
         (["--training.batch_size", "100000"], "there are only"),
-        (["--model.name", "resnet2d"], r"resnet2d.*did you mean 'resnet1d'"),
+        (["--model.name", "resnet2d"], r"resnet2d.*did you mean resnet1d"),
         (["--model.arguments", '{"dropuot": 0.5}'], "dropuot"),
         (["--recipe.fs", "500"], r"another recipe \(recipe.fs: 360.0 -> 500.0\)"),
-        (["--data.test", "1"], "share a fold"),
+        (["--data.test", "1"], "data.validation and data.test share fold 1"),
         (["--data.dir", "/nowhere"], "/nowhere: no prepared dataset"),
         (["--resume"], "no run to resume"),
     ],
@@ -172,6 +191,39 @@ def test_what_cannot_be_done_stops_with_one_line_and_leaves_nothing(prepared_bea
     with pytest.raises((Stop, ValueError), match=message):
         train.main([*prepared_beats, "--run", str(tmp_path / "run"), *words])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_near_nothing_gets_no_suggestion(prepared_beats, tmp_path):
+    with pytest.raises(ValueError, match="zzzz") as error:
+        train.main(
+            [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--model.name", "zzzz"]
+        )
+    assert "did you mean" not in str(error.value)
+
+
+def test_scored_classes_that_the_dataset_does_not_have_stop_before_training(prepared_beats, tmp_path):
+    with pytest.raises(Stop, match="data.scored_classes: X is none of N, S, V, F, Q"):
+        train.main([*prepared_beats, "--run", str(tmp_path / "run"), "--data.scored_classes", "N,X"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_scored_classes_enter_every_macro_score_of_training_and_evaluation(prepared_beats, tmp_path):
+    words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.epochs", "1"]
+    train.main([*words, "--data.scored_classes", "N"])
+    report = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    (normal,) = (entry for entry in report["per_class"] if entry["class"] == "N")
+    assert report["scored_classes"] == ["N"]
+    for score in ("f1", "precision", "recall", "auroc", "average_precision"):
+        assert report[f"macro_{score}"] == pytest.approx(normal[score], abs=1e-12), score
+
+
+def test_importing_train_and_listing_networks_loads_nothing_that_only_a_report_needs():
+    code = (
+        "import sys, train; train.main(['--list_models']);"
+        "slow = {'preprocess', 'evaluate', 'plots', 'metrics', 'sklearn', 'matplotlib', 'pandas', 'scipy', 'wfdb'};"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_list_models_names_every_network(capsys):

@@ -1,15 +1,16 @@
-"""leaks.py: copies planted among simulated recordings, and rows that only look alike."""
+"""duplicates.py: copies planted among simulated recordings, and rows that only look alike."""
 
-import json
 import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
+from conftest import write_summary
 
 import data
-import leaks
+import duplicates
 import simulate
+from recipe import Recipe
 
 FS = 125.0
 N = 300
@@ -47,10 +48,10 @@ def write(folder, signals, patient=None, fold=None, record=None, kind="record", 
             for column, values in columns.items():
                 file[column] = values[rows]
         parts.append({"file": name, "rows": len(columns["signals"][rows])})
-    recipe = {"fs": fs, "dtype": dtype, "leads": [[f"lead {k}"] for k in range(n_leads)], "window": {"kind": kind}}
-    meta = {"recipe": recipe, "classes": ["any"], "task": "multilabel", "row_samples": n_samples, "parts": parts}
-    (folder / "dataset.json").write_text(json.dumps(meta))
-    return data.Prepared(folder)
+    window = {"kind": kind, "samples": n_samples}
+    recipe = Recipe(fs=fs, dtype=dtype, leads=[[f"lead {k}"] for k in range(n_leads)], window=window)
+    write_summary(folder, recipe, parts)
+    return data.Dataset(folder)
 
 
 def noisy(signal, generator, snr_db=20):
@@ -82,10 +83,10 @@ def test_planted_copies_are_all_found_and_named_and_nothing_else(tmp_path, recor
         original, copy = 11 + place, 213 + place  # of folds 1 and 3, 2 and 4, ...
         signals[copy] = change(recordings[original, :n_leads], rng)
         expected[f"{original:03d}.hea", f"{copy:03d}.hea"] = how
-    found = leaks.duplicates(write(tmp_path, signals))
+    found = duplicates.find(write(tmp_path, signals))
     assert {expected.get(pair.records, pair.records) for pair in found.pairs} == set(HOW)
     assert (found.compared, found.left_out, found.unverified) == (N, 0, 0)
-    text = leaks.report(found)
+    text = duplicates.report(found)
     for pair in found.pairs:
         how = expected[pair.records]
         assert pair.kind == "across folds"
@@ -100,7 +101,7 @@ def test_planted_copies_are_all_found_and_named_and_nothing_else(tmp_path, recor
 def test_a_copy_that_begins_earlier_has_a_negative_shift(tmp_path, recordings):
     signals = recordings[:20, :, 50:1300].copy()
     signals[13] = recordings[2, :, :1250]
-    (pair,) = leaks.duplicates(write(tmp_path, signals)).pairs
+    (pair,) = duplicates.find(write(tmp_path, signals)).pairs
     assert pair.shift_s == pytest.approx(-50 / FS, abs=0.5 / FS)
 
 
@@ -111,7 +112,7 @@ def test_one_patient_in_one_fold_is_not_listed_and_two_patients_there_come_last(
     patient[30], fold[30] = patient[0], fold[0]  # no harm
     fold[31] = fold[1]  # two names in one fold
     patient[32], fold[32] = patient[2], 7  # one patient, two folds
-    found = leaks.duplicates(write(tmp_path, signals, patient, fold))
+    found = duplicates.find(write(tmp_path, signals, patient, fold))
     assert [(pair.kind, pair.rows) for pair in found.pairs] == [("across folds", (2, 32)), ("within a fold", (1, 31))]
 
 
@@ -122,27 +123,27 @@ def test_windows_of_one_record_are_not_compared_and_a_copied_record_is_named_onc
     record = np.array([f"r{i // 4}" for i in range(40)])
     fold = np.arange(40) // 4
     fold[1] = 5  # as with rows dealt at random: a leak that the split itself names
-    found = leaks.duplicates(write(tmp_path, signals, record, fold, record, kind="window"))
+    found = duplicates.find(write(tmp_path, signals, record, fold, record, kind="window"))
     assert [(pair.records, pair.n_rows) for pair in found.pairs] == [(("r2", "r9"), 3)]
-    assert "over 3 rows" in leaks.report(found)
+    assert "over 3 rows" in duplicates.report(found)
 
 
 def test_still_rows_are_left_out_and_counted(tmp_path, recordings):
     signals = recordings[:20, :2, :1250].copy()
     signals[[3, 8]] = 0
     signals[[5, 16]] = 0.7
-    found = leaks.duplicates(write(tmp_path, signals))
+    found = duplicates.find(write(tmp_path, signals))
     assert found.pairs == []
     assert (found.compared, found.left_out) == (16, 4)
-    assert "not compared: 4 rows without any deflection" in leaks.report(found)
+    assert "not compared: 4 rows without any deflection" in duplicates.report(found)
 
 
 def test_rows_that_share_a_pulse_alone_are_no_copies(tmp_path, rng):
     signals = 0.02 * rng.standard_normal((20, 1, 1250))
     signals[:, :, 400:425] += 1
     dataset = write(tmp_path, signals)
-    assert len(leaks._candidates(dataset, 1.0)[0]) > 100, "their fingerprints do agree"
-    assert leaks.duplicates(dataset).pairs == []
+    assert len(duplicates._candidates(dataset, 1.0)[0]) > 100, "their fingerprints do agree"
+    assert duplicates.find(dataset).pairs == []
 
 
 def test_a_copy_that_ends_earlier_is_compared_up_to_its_end(tmp_path, recordings):
@@ -151,7 +152,7 @@ def test_a_copy_that_ends_earlier_is_compared_up_to_its_end(tmp_path, recordings
     signals[12, :, 1000:] = 0
     valid = np.tile([0, 1250], (20, 1))
     valid[12, 1] = 1000
-    (pair,) = leaks.duplicates(write(tmp_path, signals, valid=valid)).pairs
+    (pair,) = duplicates.find(write(tmp_path, signals, valid=valid)).pairs
     assert pair.records == ("003.hea", "012.hea")
     assert pair.correlation > 0.999
 
@@ -162,26 +163,26 @@ def test_any_rate_and_length(tmp_path, rng, fs, n_samples):
     signals = np.apply_along_axis(np.convolve, 2, rng.standard_normal((12, 1, n_samples)), slow, "same")
     signals[9] = noisy(signals[4], rng)
     dataset = write(tmp_path, signals, dtype="float32", fs=fs)
-    assert names(leaks.duplicates(dataset)) == {("004.hea", "009.hea")}
+    assert names(duplicates.find(dataset)) == {("004.hea", "009.hea")}
 
 
 def test_more_candidates_than_are_compared_are_counted(tmp_path, recordings, monkeypatch):
-    monkeypatch.setattr(leaks, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 5)
     signals = np.repeat(recordings[:1, :1, :1250], 10, axis=0)
-    found = leaks.duplicates(write(tmp_path, signals))
+    found = duplicates.find(write(tmp_path, signals))
     assert len(found.pairs) == 5
     assert found.unverified == 45 - 5
-    assert "not compared in full: 40 pairs" in leaks.report(found)
-    assert "across folds: 3 more" in leaks.report(found, limit=2)
+    assert "not compared in full: 40 pairs" in duplicates.report(found)
+    assert "across folds: 3 more" in duplicates.report(found, limit=2)
 
 
 def test_memory_is_bounded_by_blocks_not_by_the_square_of_the_rows(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(leaks, "BLOCK_BYTES", 64 * 1250 * 4)
-    monkeypatch.setattr(leaks, "TILE", 512)
+    monkeypatch.setattr(duplicates, "BLOCK_BYTES", 64 * 1250 * 4)
+    monkeypatch.setattr(duplicates, "TILE", 512)
     n = 3000
     dataset = write(tmp_path, rng.standard_normal((n, 1, 1250), np.float32))
     tracemalloc.start()
-    leaks.duplicates(dataset, max_shift_s=0)
+    duplicates.find(dataset, max_shift_s=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n  # bytes: a quarter of the cosines of all pairs; it is half of that, and twice with whole blocks
@@ -189,7 +190,7 @@ def test_memory_is_bounded_by_blocks_not_by_the_square_of_the_rows(tmp_path, rng
 
 def test_a_negative_shift_is_an_error(tmp_path, recordings):
     with pytest.raises(ValueError, match="max_shift_s -1"):
-        leaks.duplicates(write(tmp_path, recordings[:4]), max_shift_s=-1)
+        duplicates.find(write(tmp_path, recordings[:4]), max_shift_s=-1)
 
 
 # ------------------------------------------------------------------------------------------------ beats
@@ -222,22 +223,22 @@ def test_a_copied_record_of_beats_is_found_by_its_rhythm_however_late_it_begins(
     records = {f"r{i}": beats_of(100, rng) for i in range(8)}
     samples, rows = records["r2"]
     records["r6"] = samples[30:] - samples[30] + 77, noisy(0.5 * rows[30:], rng)
-    found = leaks.duplicates(write_beats(tmp_path, records))
+    found = duplicates.find(write_beats(tmp_path, records))
     (pair,) = found.pairs
     assert (pair.kind, pair.records, pair.folds, pair.n_rows) == ("across folds", ("r2", "r6"), ("2", "6"), 70)
     assert pair.rows == (230, 600)
     assert pair.correlation > 0.95
     assert found.what == "records" and found.compared == 8
-    assert "r2 (patient p2, fold 2) and r6 (patient p6, fold 6): correlation 0.9" in leaks.report(found)
+    assert "r2 (patient p2, fold 2) and r6 (patient p6, fold 6): correlation 0.9" in duplicates.report(found)
 
 
 def test_paced_and_short_records_of_beats_are_left_out_and_counted(tmp_path, rng):
     paced = 500 + 360 * np.arange(100)
     records = {"r0": beats_of(100, rng), "r1": beats_of(16, rng)}
     records |= {"r2": (paced, beats_of(100, rng)[1]), "r3": (paced + 5, beats_of(100, rng)[1])}
-    found = leaks.duplicates(write_beats(tmp_path, records))
+    found = duplicates.find(write_beats(tmp_path, records))
     assert found.pairs == [] and (found.compared, found.left_out) == (1, 3)
-    assert "not compared: 3 records without 16 RR intervals" in leaks.report(found)
+    assert "not compared: 3 records without 16 RR intervals" in duplicates.report(found)
 
 
 def test_three_copies_of_beats_are_three_pairs_but_not_within_a_patient_and_fold(tmp_path, rng):
@@ -245,9 +246,9 @@ def test_three_copies_of_beats_are_three_pairs_but_not_within_a_patient_and_fold
     records = {"r0": one, "r1": one, "r2": one, "r3": beats_of(60, rng)}
     folder = tmp_path / "all"
     folder.mkdir()
-    assert names(leaks.duplicates(write_beats(folder, records))) == {("r0", "r1"), ("r0", "r2"), ("r1", "r2")}
+    assert names(duplicates.find(write_beats(folder, records))) == {("r0", "r1"), ("r0", "r2"), ("r1", "r2")}
     patient, fold = ["a", "a", "b", "c"], [0, 0, 0, 1]
-    found = leaks.duplicates(write_beats(tmp_path, records, patient, fold))
+    found = duplicates.find(write_beats(tmp_path, records, patient, fold))
     assert [(pair.kind, pair.records) for pair in found.pairs] == [
         ("within a fold", ("r0", "r2")),
         ("within a fold", ("r1", "r2")),
@@ -258,5 +259,5 @@ def test_beats_without_a_class_break_a_run(tmp_path, rng):
     samples, rows = beats_of(60, rng)
     dataset = write_beats(tmp_path, {"r0": (samples, rows), "r1": (samples, rows)})
     dataset.beat_index = np.tile(np.arange(60) + np.arange(60) // 10, 2)  # each eleventh beat has no row
-    found = leaks.duplicates(dataset)
+    found = duplicates.find(dataset)
     assert found.pairs == [] and found.left_out == 2

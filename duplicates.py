@@ -1,7 +1,7 @@
 """Copies of one recording under two names in a prepared dataset: between folds they make a score a lie.
 
-    found = leaks.duplicates(data.Prepared(Path("prepared/ptbxl")))
-    print(leaks.report(found))
+    found = duplicates.find(data.Dataset(Path("prepared/ptbxl")))
+    print(duplicates.report(found))
 
 A copy is the same signal up to one gain, offsets, polarity, rounding, noise 20 dB below it, and a start up to a second
 later. Rows of one record are not compared, nor those of one patient in one fold, where they do no harm.
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data import Prepared
+from data import Dataset
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ class Match(NamedTuple):
     shift_s: float
 
 
-def duplicates(dataset: Prepared, max_shift_s: float = 1.0) -> Found:
+def find(dataset: Dataset, max_shift_s: float = 1.0) -> Found:
     """Find the records of a prepared dataset that are copies of each other.
 
     Parameters
@@ -111,7 +111,7 @@ def duplicates(dataset: Prepared, max_shift_s: float = 1.0) -> Found:
     """
     if max_shift_s < 0:
         raise ValueError(f"max_shift_s {max_shift_s}: must be at least 0")
-    if dataset.recipe["window"]["kind"] == "beat":
+    if dataset.recipe.of_beats:
         return _of_beats(dataset)
     candidates, still, unverified = _candidates(dataset, max_shift_s)
     bar = tqdm(candidates, "candidates", unit=" pairs", disable=None, leave=False)
@@ -152,14 +152,14 @@ def _line(pair: Pair) -> str:
 CANDIDATES = np.dtype([("row", np.int64), ("other", np.int64), ("cosine", np.float32), ("shift_s", np.float32)])
 
 
-def _candidates(dataset: Prepared, max_shift_s: float) -> tuple[list[Match], int, int]:
+def _candidates(dataset: Dataset, max_shift_s: float) -> tuple[list[Match], int, int]:
     """Pairs of rows whose fingerprints agree, best first; how many rows are still, and how many pairs were too many.
 
     One pass: a block of rows is read, fingerprinted at every shift, and compared with all rows up to its own, of which
     one fingerprint each is kept. So memory grows by 256 bytes a row, and never with the square of the rows.
     """
-    n_leads, n_samples = len(dataset.recipe["leads"]), dataset.meta["row_samples"]
-    fingerprints = _Fingerprints(n_leads, n_samples, dataset.recipe["fs"], max_shift_s)
+    n_leads, n_samples = len(dataset.recipe.leads), dataset.summary.row_samples
+    fingerprints = _Fingerprints(n_leads, n_samples, dataset.recipe.fs, max_shift_s)
     n_block = int(np.clip(BLOCK_BYTES // (4 * n_leads * n_samples), 1, 256))  # 256 x TILE cosines: 4 MB
     kept = np.zeros((len(dataset), N_NUMBERS), np.float32)
     record, group = _numbers(dataset)
@@ -187,7 +187,7 @@ def _candidates(dataset: Prepared, max_shift_s: float) -> tuple[list[Match], int
     return [Match(*candidate) for candidate in _most_alike(best).tolist()], still, unverified
 
 
-def _numbers(dataset: Prepared) -> tuple[Ints, Ints]:
+def _numbers(dataset: Dataset) -> tuple[Ints, Ints]:
     """Two numbers of every row, (N,) each: of its record, and of its patient in its fold."""
     record = np.unique(dataset.record, return_inverse=True)[1]
     patient = np.unique(dataset.patient, return_inverse=True)[1]
@@ -259,9 +259,9 @@ def _most_alike(candidates: NDArray[np.void]) -> NDArray[np.void]:
     return candidates[np.argsort(-np.abs(candidates["cosine"]), kind="stable")[:MAX_CANDIDATES]]
 
 
-def _verify(dataset: Prepared, candidate: Match) -> Match | None:
+def _verify(dataset: Dataset, candidate: Match) -> Match | None:
     """The candidate with the correlation of its rows at the best shift near the one it came with; None if no copy."""
-    fs = dataset.recipe["fs"]
+    fs = dataset.recipe.fs
     pair = np.array([candidate.row, candidate.other])
     a, b = (
         x[:, :end].astype(np.float32) for x, (_, end) in zip(dataset.signals(pair), dataset.valid[pair], strict=True)
@@ -295,7 +295,7 @@ def _correlation(a: Floats, b: Floats, lag: int, edge: int) -> tuple[float, floa
     return abs(whole), float((halves * np.sign(whole)).min()), whole
 
 
-def _by_record(dataset: Prepared, matches: list[Match]) -> list[Pair]:
+def _by_record(dataset: Dataset, matches: list[Match]) -> list[Pair]:
     """Two records with copied rows -> one pair: the most alike of its rows, those across folds before all others."""
     together: dict[tuple[bytes, bytes], list[Match]] = {}
     for match in matches:
@@ -307,7 +307,7 @@ def _by_record(dataset: Prepared, matches: list[Match]) -> list[Pair]:
     return sorted(pairs, key=_order)
 
 
-def _pair(dataset: Prepared, match: Match, n_rows: int) -> Pair:
+def _pair(dataset: Dataset, match: Match, n_rows: int) -> Pair:
     rows = match.row, match.other
     records, patients, folds = (
         (column[match.row].decode(), column[match.other].decode())
@@ -324,7 +324,7 @@ def _order(pair: Pair) -> tuple[str, float, tuple[int, int]]:
 # ------------------------------------------------------------------------------------------------ beats
 
 
-def _of_beats(dataset: Prepared) -> Found:
+def _of_beats(dataset: Dataset) -> Found:
     """Records with RUN equal RR intervals in a row, and how alike the rows of those beats are."""
     record, group = _numbers(dataset)
     row, other, told_apart = _same_rhythm(dataset, record)
@@ -342,7 +342,7 @@ def _of_beats(dataset: Prepared) -> Found:
     return Found(sorted(pairs, key=_order), "records", told_apart, n_records - told_apart, 0)
 
 
-def _same_rhythm(dataset: Prepared, record: Ints) -> tuple[Ints, Ints, int]:
+def _same_rhythm(dataset: Dataset, record: Ints) -> tuple[Ints, Ints, int]:
     """Rows with which equal runs begin, the earlier and the later of each two, and how many records have a run."""
     n_runs = max(len(dataset) - RUN, 0)
     rr = np.diff(dataset.sample)

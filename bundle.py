@@ -1,0 +1,210 @@
+"""A trained network with all that it needs to predict: loaded, saved and asked for scores in this one place.
+
+bundle = load(Path("runs/mitdb/best.pt"))
+rows, logits = score(bundle.network, batches)
+first, scores = pool(logits, units, bundle.task)
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+import models
+import script
+from data import Batch
+from folds import Rows
+from recipe import Recipe, read_recipe
+from script import Stop
+
+FORMAT = 2  # of a checkpoint
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trained network comes from."""
+
+    commit: str  # of these scripts
+    leak: str | None  # what leaked in the split that it was trained on
+    epoch: int = 0  # after which these are its weights, counted from 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network with all that it needs to predict."""
+
+    network: nn.Module
+    name: str  # of the network, as `models.build` takes it
+    arguments: dict[str, Any]  # of the network
+    recipe: Recipe
+    classes: tuple[str, ...]
+    task: str  # multiclass | multilabel
+    thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
+    origin: Origin
+
+    def save(self, path: Path, training: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint, whole or not at all; `training`: what State adds to it."""
+        checkpoint = {
+            "format": FORMAT,
+            "name": self.name,
+            "arguments": self.arguments,
+            "recipe": self.recipe.tree(),
+            "classes": list(self.classes),
+            "task": self.task,
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "origin": vars(self.origin),
+            "weights": self.network.state_dict(),
+            "training": training,
+        }
+        with script.aside(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def load(path: Path) -> Bundle:
+    """Read a trained network in eval mode, on a GPU where there is one.
+
+    Raises
+    ------
+    Stop
+        The file does not exist, is no checkpoint of train.py, or one of an older format.
+    """
+    checkpoint = _read(path)
+    try:
+        recipe, classes = read_recipe(checkpoint["recipe"], str(path)), tuple(checkpoint["classes"])
+        name, arguments, thresholds = (checkpoint[key] for key in ("name", "arguments", "thresholds"))
+        network = models.build(name, len(recipe.leads), len(classes), **arguments)
+        network.load_state_dict(checkpoint["weights"])
+        origin = Origin(**checkpoint["origin"])
+        task = checkpoint["task"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise Stop(f"{path}: is damaged, or not of these networks: {script.one_line(error)}") from error
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    limits = None if thresholds is None else tuple(thresholds)
+    return Bundle(network, name, arguments, recipe, classes, task, limits, origin)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code that it may hold."""
+    if not path.is_file():
+        raise Stop(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise Stop(f"{path}: not a checkpoint of train.py") from error
+    if not isinstance(checkpoint, dict) or not {"format", "model_name"} & set(checkpoint):
+        raise Stop(f"{path}: not a checkpoint of train.py")
+    if checkpoint.get("format") != FORMAT:
+        found = checkpoint.get("format", 1)
+        raise Stop(f"{path}: a checkpoint of format {found}, and these scripts read format {FORMAT}; train it again")
+    return checkpoint
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """Return what a network takes of a batch, on its device; the signal (B, L, T) is stored narrower than float32."""
+    device = next(network.parameters()).device
+    extra = {"context": batch.context, "valid": batch.valid}
+    others = (torch.as_tensor(extra[name]).to(device, non_blocking=True) for name in models.extra_inputs(network))
+    return torch.as_tensor(batch.signal).to(device, non_blocking=True).float(), *others
+
+
+def score(network: nn.Module, batches: Iterable[Batch]) -> tuple[Rows, NDArray[np.float32]]:
+    """Return the rows of the batches, (N,), and their logits, (N, K) float32 whatever the training used."""
+    was_training = network.training
+    network.eval()
+    rows, pieces = [], []
+    with torch.inference_mode():
+        for batch in batches:
+            rows.append(batch.rows)
+            pieces.append(network(*inputs_of(network, batch)).float().cpu().numpy())  # (B, K)
+    network.train(was_training)
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    return np.concatenate(rows), np.concatenate(pieces)
+
+
+def pool(logits: NDArray[np.float32], units: NDArray[np.int64], task: str) -> tuple[Rows, NDArray[np.float32]]:
+    """Turn logits of rows into scores of units: softmax (multiclass) or sigmoid, then the mean over a unit's rows.
+
+    Parameters
+    ----------
+    logits : (N, K)
+    units : (N,) number of what each row is a piece of, e.g. the record of a window
+    task : multiclass | multilabel
+
+    Returns
+    -------
+    (U,) place of each unit's first row, and (U, K) scores 0..1, in the order of the units.
+    """
+    tensor = torch.from_numpy(logits)
+    scores = (tensor.softmax(dim=1) if task == "multiclass" else tensor.sigmoid()).numpy()  # (N, K)
+    _, first, unit, count = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) == len(units):
+        return first, scores[first]
+    total = np.zeros((len(first), scores.shape[1]))
+    np.add.at(total, unit, scores)
+    return first, (total / count[:, None]).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ a training
+
+
+@dataclass
+class State:
+    """What a training carries from epoch to epoch; last.pt holds it beside the bundle."""
+
+    network: nn.Module
+    ema: AveragedModel | None  # averaged weights, which are validated and kept as best where there are any
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    epoch: int = 0  # epochs done
+    best_epoch: int = 0  # epochs done when the score was best
+    best_score: float = -float("inf")
+    best_loss: float = float("inf")
+    finished: bool = False
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is validated and kept."""
+        return self.ema.module if self.ema else self.network
+
+    def save(self, path: Path, bundle: Bundle) -> None:
+        """Write last.pt; the bundle's network is replaced by the one in training."""
+        training = {
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name) for name in PROGRESS},
+        }
+        replace(bundle, network=self.network).save(path, training)
+
+    def restore(self, path: Path) -> None:
+        """Take over what `save` has written."""
+        checkpoint = _read(path)
+        training = checkpoint["training"]
+        self.network.load_state_dict(checkpoint["weights"])
+        if self.ema:
+            self.ema.load_state_dict(training["ema"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scaler.load_state_dict(training["scaler"])
+        for name in PROGRESS:
+            setattr(self, name, training[name])
+
+
+PROGRESS = ("epoch", "best_epoch", "best_score", "best_loss", "finished")
+
+
+def is_finished(path: Path) -> bool:
+    """Tell whether a last.pt exists that says that its training is finished."""
+    return path.exists() and bool(_read(path)["training"]["finished"])

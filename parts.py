@@ -1,0 +1,269 @@
+"""Recordings -> one part of a prepared dataset: an HDF5 file with their rows, stamped with all that it was made from.
+
+A part holds the rows of consecutive recordings. It is cut by expected bytes before any signal is read, so any process
+can make any part, and the stamp tells whether a part that exists already is the one that is wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import pqrst
+import readers
+import script
+from data import Identity
+from folds import Fold
+from index import Beats, Index, Item, RowLabels, no_labels, problem_below, read_labels, total_rows
+from recipe import Recipe
+from script import Stop
+from sources import Problem
+
+PART_BYTES = 64 * 2**20  # about one part's signals
+BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
+
+
+class Part(NamedTuple):
+    """Consecutive recordings whose rows go into one file."""
+
+    items: list[Item]
+    folds: list[Fold]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all parts of a dataset have in common."""
+
+    index: Index
+    recipe: Recipe
+    identity: Identity
+    n_threads: int
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """(L, T) of a row."""
+        return len(self.recipe.leads), pqrst.row_samples(self.recipe.unscaled().tree())
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.row_shape) * np.dtype(self.recipe.dtype).itemsize
+
+
+def cut_parts(items: list[Item], folds: list[Fold], row_bytes: int) -> list[Part]:
+    """Cut the recordings into parts whose signals come to about PART_BYTES each."""
+    parts = [Part([], [])]
+    size = 0
+    for item, fold in zip(items, folds, strict=True):
+        if parts[-1].items and size + item.n_rows * row_bytes > PART_BYTES:
+            parts.append(Part([], []))
+            size = 0
+        parts[-1].items.append(item)
+        parts[-1].folds.append(fold)
+        size += item.n_rows * row_bytes
+    return parts
+
+
+# ------------------------------------------------------------------------------------------------ the rows of a part
+
+
+def label_rows(part: Part, job: Job) -> tuple[list[RowLabels], list[Problem]]:
+    """Read labels and beats of every recording in the part; an unreadable one gets no rows and a failure."""
+    labelled: list[RowLabels] = []
+    failures: list[Problem] = []
+    for item in part.items:
+        try:
+            labelled.append(read_labels(item, job.index, job.recipe))
+        except (OSError, ValueError) as error:
+            labelled.append(no_labels(job.index.target, job.recipe))
+            failures.append(_problem(item, job, "read", script.one_line(error)))
+        if labelled[-1].undetected:
+            reason = f"{labelled[-1].undetected} annotated beats were not detected"
+            failures.append(_problem(item, job, "rpeaks", reason))
+    return labelled, failures
+
+
+def _problem(item: Item, job: Job, stage: str, reason: str) -> Problem:
+    return problem_below(job.index.raw, item.recording.locator, stage, reason)
+
+
+def columns_of(part: Part, labelled: list[RowLabels], job: Job) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    """Return the columns of all labelled rows, and which rows are wanted: not those without a class, unless kept."""
+    target = job.index.target
+    each = [len(rows.labels) for rows in labelled]
+    folds = [np.full(n, f) if isinstance(f, bytes) else f[:n] for f, n in zip(part.folds, each, strict=True)]
+    empty = no_labels(target, job.recipe)
+    labels = np.concatenate([empty.labels, *(rows.labels for rows in labelled)])
+    columns: dict[str, NDArray[Any]] = {
+        "record": np.repeat(np.array([item.recording.locator.encode() for item in part.items]), each),
+        "patient": np.repeat(np.array([item.recording.patient.encode() for item in part.items]), each),
+        "fold": np.concatenate(folds),
+        "labels": labels,
+        "context": np.zeros((len(labels), 0), np.float32),
+    }
+    if empty.beats:
+        beats = zip(empty.beats, *(rows.beats for rows in labelled if rows.beats), strict=True)
+        columns |= {name: np.concatenate(values) for name, values in zip(Beats._fields, beats, strict=True)}
+    return columns, np.logical_or(labels.any(axis=1), target.without == "kept")
+
+
+class Chunk(NamedTuple):
+    """Prepared rows of some recordings of a part."""
+
+    place: NDArray[np.int64]  # (N,) of each among all labelled rows of the part
+    prepared: pqrst.Prepared
+    failures: list[Problem]
+    warnings: list[Problem]
+
+
+def prepare_rows(
+    part: Part, labelled: list[RowLabels], job: Job, bar: tqdm[Any], out: NDArray[Any] | None = None
+) -> Iterator[Chunk]:
+    """Send some recordings at a time through the native chain; `out`, if given, gets their rows one after the other."""
+    first = np.cumsum([0, *(len(rows.labels) for rows in labelled)])
+    tree = job.recipe.tree()
+    done, step = 0, BATCH * job.n_threads
+    for start in range(0, len(part.items), step):
+        numbers: list[int] = []  # of the recordings that can be read
+        inputs: list[Path | pqrst.Record] = []
+        failures: list[Problem] = []
+        some = range(start, min(start + step, len(part.items)))
+        for number in some:
+            item = part.items[number]
+            recording, path = item.recording, job.index.raw / item.recording.locator
+            if not len(labelled[number].labels):
+                continue
+            try:
+                inputs.append(path if item.native else readers.read(path, recording.units_per_mv, recording.fs))
+                numbers.append(number)
+            except (OSError, ValueError) as error:
+                failures.append(_problem(item, job, "read", script.one_line(error)))
+        beats = [labelled[number].beats for number in numbers]
+        centers = [each.sample for each in beats if each] or None  # where rows are beats, each recording has them
+        room = None if out is None else out[done:]
+        prepared = pqrst.prepare(inputs, tree, centers, out=room, n_threads=job.n_threads, skip_errors=True)
+        failures += [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.errors]
+        warnings = [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.warnings]
+        place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
+        yield Chunk(place, prepared, failures, warnings)
+        done += len(prepared.rows)
+        bar.update(len(some))
+
+
+# ------------------------------------------------------------------------------------------------ the file
+
+
+def make_part(path: Path, part: Part, job: Job, signals: NDArray[Any], bar: tqdm[Any]) -> None:
+    """Prepare the rows of a part and write them; `signals` has room for them all."""
+    labelled, failures = label_rows(part, job)
+    columns, wanted = columns_of(part, labelled, job)
+    warnings: list[Problem] = []
+    place: list[NDArray[np.int64]] = []
+    added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
+    for chunk in prepare_rows(part, labelled, job, bar, signals):
+        place.append(chunk.place)
+        for name, arrays in added.items():
+            arrays.append(getattr(chunk.prepared, name))
+        failures += chunk.failures
+        warnings += chunk.warnings
+    at = np.concatenate(place)
+    columns = {name: values[at] for name, values in columns.items()}
+    columns |= {name: np.concatenate(arrays) for name, arrays in added.items()}
+    wanted, signals = wanted[at], signals[: len(at)]
+    with script.aside(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
+        for name, values in columns.items():
+            file.create_dataset(name, data=values[wanted], track_times=False)
+        file.attrs["stamp"] = stamp_of(part, job)
+        file.attrs["failures"] = json.dumps(_in_order(failures, part))
+        file.attrs["warnings"] = json.dumps(_in_order(warnings, part))
+
+
+def _in_order(problems: Sequence[Problem], part: Part) -> list[Problem]:
+    """Sort problems by recording, however the recordings were batched."""
+    number = {item.recording.locator: n for n, item in enumerate(part.items)}
+    return sorted(problems, key=lambda problem: number[problem.record])
+
+
+def stamp_of(part: Part, job: Job) -> str:
+    """Return a hash of all that a part is made from."""
+    folds = hashlib.sha256(b"\n".join(map(bytes, part.folds))).hexdigest()
+    made_from = [job.identity.version, job.identity.data, job.recipe.tree(), *map(item_line, part.items), folds]
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+def item_line(item: Item) -> str:
+    """Return what a stamp says of a recording; the rows around it in a table do not matter."""
+    recording = item.recording._replace(table="", row=0)
+    return f"{recording} {item.n_bytes} {item.n_rows}"
+
+
+def has_stamp(path: Path, stamp: str) -> bool:
+    """Tell whether a part exists, is whole and has this stamp."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs["stamp"] == stamp)
+    except (OSError, KeyError):
+        return False
+
+
+# ------------------------------------------------------------------------------------------------ the dataset's scale
+
+
+def with_scale(job: Job, parts: list[Part], training: Sequence[str]) -> Recipe:
+    """Return the recipe with center and spread of each slot taken from the rows of the training folds.
+
+    Raises
+    ------
+    Stop
+        A slot that no training row fills.
+    """
+    unscaled = Job(job.index, job.recipe.unscaled(), job.identity, job.n_threads)
+    n_slots = len(job.recipe.leads)
+    count, total, square = np.zeros(n_slots), np.zeros(n_slots), np.zeros(n_slots)
+    low, high = np.full(n_slots, np.inf), np.full(n_slots, -np.inf)
+    for x, use in _training_rows(unscaled, parts, training):
+        count += use * x.shape[1]
+        total += np.where(use, x.sum(axis=1), 0)
+        square += np.where(use, (x**2).sum(axis=1), 0)
+        low = np.where(use, np.minimum(low, x.min(axis=1)), low)
+        high = np.where(use, np.maximum(high, x.max(axis=1)), high)
+    if not count.all():
+        raise Stop("recipe.scale.over = dataset: a slot has no training rows to take its numbers from")
+    if job.recipe.scale.kind == "zscore":
+        center, spread = total / count, np.sqrt(np.maximum(square / count - (total / count) ** 2, 0))
+    else:
+        center, spread = low, high - low
+    spread = np.where(spread > 0, spread, 1.0)
+    numbers = {"center": tuple(center.tolist()), "spread": tuple(spread.tolist())}
+    return job.recipe.model_copy(update={"scale": job.recipe.scale.model_copy(update=numbers)})
+
+
+def _training_rows(
+    job: Job, parts: list[Part], training: Sequence[str]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """Give the valid samples (L, T) of every training row, and which slots a lead fills (L,)."""
+    folds = np.array(training, "S")
+    with tqdm(total=sum(len(p.items) for p in parts), desc="scale", unit=" records", disable=None, leave=False) as bar:
+        for part in parts:
+            labelled, _ = label_rows(part, job)
+            columns, wanted = columns_of(part, labelled, job)
+            counts_in = np.isin(columns["fold"], folds) & wanted
+            for place, prepared, _, _ in prepare_rows(part, labelled, job, bar):
+                for i in np.flatnonzero(counts_in[place]):
+                    x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
+                    yield x, prepared.lead_mask[i].astype(bool)
+
+
+def room_for(parts: Sequence[Part], job: Job) -> NDArray[Any]:
+    """Return room for the signals of the largest part, used by one part after the other."""
+    return np.empty((max(total_rows(part.items) for part in parts), *job.row_shape), job.recipe.dtype)
