@@ -235,12 +235,6 @@ def _map(path: Path, signals: h5py.Dataset) -> NDArray[Any]:
     return np.memmap(path, signals.dtype, "r", offset, signals.shape)
 
 
-def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N, K) -> (K,) rows of each class."""
-    counts: NDArray[np.int64] = labels.sum(axis=0, dtype=np.int64)
-    return counts
-
-
 def row_weights(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the chance of each row with the weighted sampler, (N,), sum 1: the inverse frequency of its rarest class.
 

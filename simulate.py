@@ -1,14 +1,13 @@
-"""Write the demo data set: simulated 12-lead ECGs as WFDB records, with the R peaks that were placed.
+"""Write the demo dataset: simulated 12-lead ECGs as WFDB records, with the true places of their R peaks.
 
     python simulate.py                                      # demo/: 600 patients, about 1,200 records of 10 s
     python simulate.py --out demo20 --patients 20 --seed 7 --workers 2
 
-A heart vector in three dimensions, the sum of Gaussian waves P, QRS, ST and T of every beat, is projected on the body
-surface by Dower's matrix with a variation of its own for each patient; respiration turns and scales it, electrodes
-add baseline wander, mains and muscle noise. Everything comes from the seed: the same seed writes the same bytes,
-whatever the number of workers.
+The heart vector in three dimensions is a sum of Gaussian waves: P, QRS, ST and T of every beat. Dower's matrix, varied
+for each patient, projects it to the leads. Breathing turns and scales the vector. The electrodes add baseline wander,
+mains hum and muscle noise. The same seed writes the same bytes, whatever the number of workers.
 
-These recordings serve to try the toolkit. They are no evidence about patients or about any method's clinical worth.
+These recordings are for trying the toolkit. They are no evidence about patients or about the clinical worth of methods.
 
 Sources
 -------
@@ -42,15 +41,8 @@ Row = dict[str, str | int]
 
 INDEPENDENT = [0, 1, 6, 7, 8, 9, 10, 11]  # rows of TWELVE_LEADS that are measured; the other four follow from I and II
 CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST: sinus tachycardia
-# SB, ST and 1dAVb speak of sinus rhythm. 1dAVb with ST exists, but its P hides in the T wave: nobody could label it.
-IMPOSSIBLE = (
-    {"RBBB", "LBBB"},
-    {"SB", "ST"},
-    {"SB", "AF"},
-    {"ST", "AF"},
-    {"1dAVb", "AF"},
-    {"1dAVb", "ST"},
-)
+# SB, ST and 1dAVb imply sinus rhythm. 1dAVb with ST exists, but its P hides in the T wave, so nobody could label it.
+IMPOSSIBLE = ({"RBBB", "LBBB"}, {"SB", "ST"}, {"SB", "AF"}, {"ST", "AF"}, {"1dAVb", "AF"}, {"1dAVb", "ST"})
 FS = 500.0  # Hz, of the demo records
 DURATION_S = 10.0
 ADC_GAIN = 1000  # per mV
@@ -72,7 +64,8 @@ DOWER = np.array(
     ]
 )
 
-# QRS as four waves: centre after the onset and standard deviation as fractions of its duration, peak (X, Y, Z) in mV.
+# Each QRS has four waves. Columns: centre after the QRS onset and standard deviation, both as fractions of the QRS
+# duration; then the peak X, Y, Z in mV.
 QRS = {
     "normal": [
         [0.22, 0.085, -0.15, -0.05, -0.34],  # septum, left to right: r in V1, q in V6
@@ -80,7 +73,7 @@ QRS = {
         [0.62, 0.105, 0.35, 0.20, 0.60],  # left free wall: S in V1 and V2
         [0.82, 0.075, -0.25, -0.10, 0.22],  # base: s in I and V6
     ],
-    "RBBB": [  # begins as a normal QRS does: the same milliseconds are smaller fractions here
+    "RBBB": [  # begins like a normal QRS; this QRS is longer, so the same milliseconds are smaller fractions
         [0.14, 0.055, -0.15, -0.05, -0.34],
         [0.30, 0.080, 1.10, 0.75, 0.15],
         [0.41, 0.070, 0.32, 0.18, 0.45],
@@ -105,7 +98,7 @@ QRS = {
         [0.86, 0.070, -0.15, 0.00, 0.00],
     ],
 }
-# ST segment and T wave, peak (X, Y, Z) in mV; against the QRS where it is wide (secondary repolarisation change)
+# Peaks (X, Y, Z) in mV of ST segment and T wave. They oppose a wide QRS (secondary repolarisation change).
 ST_T = {
     "normal": [[0.02, 0.02, -0.03], [0.30, 0.20, -0.12]],
     "RBBB": [[0.02, 0.00, 0.03], [0.30, 0.18, 0.15]],
@@ -113,23 +106,23 @@ ST_T = {
     "PVC from right": [[-0.08, -0.10, -0.10], [-0.35, -0.40, -0.40]],
     "PVC from left": [[0.08, 0.08, 0.12], [0.35, 0.30, 0.45]],
 }
-QRS_S = {  # least and greatest duration
+QRS_S = {  # shortest and longest duration
     "normal": (0.076, 0.104),
     "RBBB": (0.122, 0.160),
     "LBBB": (0.126, 0.170),
     "PVC from right": (0.140, 0.180),
     "PVC from left": (0.140, 0.180),
 }
-P = np.array([[0.035, 0.075, -0.045], [0.065, 0.050, 0.040]])  # (X, Y, Z) in mV of right atrium, then left
-BEFORE_S, AFTER_S = 0.60, 0.95  # around an R peak: holds the longest PR and the longest QT with their tails
+P = np.array([[0.035, 0.075, -0.045], [0.065, 0.050, 0.040]])  # peaks (X, Y, Z) in mV: right atrium, left atrium
+BEFORE_S, AFTER_S = 0.60, 0.95  # window around an R peak; it holds the longest PR and the longest QT with their tails
 
 
 @dataclass(frozen=True)
 class Ventricles:
-    """One way in which a patient's ventricles are activated and recover."""
+    """Activation and recovery of a patient's ventricles in one pattern."""
 
     qrs_s: float  # duration, from onset
-    peak_s: float  # where the heart vector is longest, from onset: the R peak
+    peak_s: float  # from onset to the longest heart vector, which is the R peak
     centre_s: Floats  # (4,) of the QRS waves, from onset
     width_s: Floats  # (4,) their standard deviations
     vectors: Floats  # (6, 3) mV: four QRS waves, ST, T
@@ -137,29 +130,29 @@ class Ventricles:
 
 @dataclass(frozen=True)
 class Patient:
-    """What stays the same in all records of a patient."""
+    """The properties that all records of a patient share."""
 
     age: int  # years
     sex: str  # "F" or "M"
-    conduction: tuple[str, ...]  # of 1dAVb, RBBB, LBBB: there in each record whose rhythm allows it
+    conduction: tuple[str, ...]  # some of 1dAVb, RBBB, LBBB; present in each record whose rhythm allows it
     rhythm: str  # the usual one: "sinus", "SB", "AF" or "ST"
-    pace: float  # 0..1, place of the heart rate in its class's range
+    pace: float  # 0..1, place of the heart rate in the range of its class
     breathing_hz: float
     breathing_arrhythmia: float  # relative change of the heart rate with breathing
     pr_s: float  # without 1dAVb, at 75 beats per minute
     long_pr_s: float  # with 1dAVb
-    qtc_s: float  # Fridericia's: QT of a narrow QRS at 60 beats per minute
+    qtc_s: float  # corrected by Fridericia: QT with a narrow QRS at 60 beats per minute
     p_s: float  # duration of P
     p_vectors: Floats  # (2, 3) mV
     ventricles: dict[str, Ventricles]  # "normal", "RBBB", "LBBB", "PVC"
     fibrillation_hz: float
-    fibrillation: Floats  # (2, 3) mV, two directions of the f waves, a quarter period apart
+    fibrillation: Floats  # (2, 3) mV, two directions of the f waves, a quarter of a period apart
     projection: Floats  # (8, 3), heart vector to the independent leads
     mains_hz: float  # 50 or 60
 
 
 def simulate_patient(rng: np.random.Generator) -> Patient:
-    """Draw a patient: age, sex, usual findings, and a heart and torso of their own."""
+    """Draw a patient: age, sex, usual findings, and an individual heart and torso."""
     sex = "F" if rng.random() < 0.5 else "M"
     rhythm = str(rng.choice(["sinus", "SB", "AF", "ST"], p=[0.48, 0.17, 0.19, 0.16]))
     block = str(rng.choice(["", "RBBB", "LBBB"], p=[0.64, 0.19, 0.17]))
@@ -169,7 +162,7 @@ def simulate_patient(rng: np.random.Generator) -> Patient:
 
     # The axis turns left with age; a wide QRS has its own axis and turns half as much.
     axis = np.clip(rng.normal(5 - 0.3 * (age - 50), 18), -50, 40)  # degrees, added to the templates' 35
-    transition = rng.normal(0, 10)  # degrees, turn around the long axis of the body: where R exceeds S in V1..V6
+    transition = rng.normal(0, 10)  # degrees around the long axis of the body; sets where R exceeds S in V1..V6
     voltage = math.exp(rng.normal(0.04 if sex == "M" else -0.08, 0.20)) * (1 - 0.003 * (age - 50))
     t_voltage = voltage**0.5 * math.exp(rng.normal(0.05 if sex == "M" else -0.10, 0.30))
     patterns = {name: name for name in ("normal", "RBBB", "LBBB")}
@@ -186,7 +179,7 @@ def simulate_patient(rng: np.random.Generator) -> Patient:
         rhythm=rhythm,
         pace=rng.random(),
         breathing_hz=rng.uniform(0.18, 0.33),
-        breathing_arrhythmia=rng.uniform(0.01, 0.13) * np.clip((85 - age) / 60, 0.15, 1),  # is lost with age
+        breathing_arrhythmia=rng.uniform(0.01, 0.13) * np.clip((85 - age) / 60, 0.15, 1),  # decreases with age
         pr_s=float(np.clip(rng.normal(0.150 + 0.0003 * (age - 50), 0.016), 0.124, 0.190)),
         long_pr_s=rng.uniform(0.210, 0.320),
         qtc_s=float(np.clip(rng.normal(0.412 if sex == "F" else 0.400, 0.015), 0.37, 0.45)),
@@ -202,7 +195,7 @@ def simulate_patient(rng: np.random.Generator) -> Patient:
 
 
 def rotate(frontal_deg: float, horizontal_deg: float) -> Floats:
-    """Rotation (3, 3) in the frontal plane (from left towards down), then in the horizontal one (left towards back)."""
+    """Return the rotation (3, 3) in the frontal plane (left to down), then in the horizontal plane (left to back)."""
     a, b = math.radians(frontal_deg), math.radians(horizontal_deg)
     frontal = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
     horizontal = np.array([[math.cos(b), 0, -math.sin(b)], [0, 1, 0], [math.sin(b), 0, math.cos(b)]])
@@ -210,7 +203,7 @@ def rotate(frontal_deg: float, horizontal_deg: float) -> Floats:
 
 
 def _vary(rng: np.random.Generator, vectors: Floats, spread: float) -> Floats:
-    """Vectors (N, 3), each moved in any direction by `spread` times its length."""
+    """Add noise to vectors (N, 3); its standard deviation is `spread` times the length of each vector."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors + spread * length * rng.normal(size=vectors.shape))
 
@@ -218,40 +211,40 @@ def _vary(rng: np.random.Generator, vectors: Floats, spread: float) -> Floats:
 def _ventricles(
     rng: np.random.Generator, pattern: str, rotation: Floats, voltage: float, t_voltage: float, sex: str
 ) -> Ventricles:
-    """A patient's form of one pattern of QRS and ST_T."""
+    """Draw a patient's own form of one pattern of QRS and ST_T."""
     waves = np.array(QRS[pattern])  # (4, 5)
     qrs = _vary(rng, waves[:, 2:], 0.12) * voltage
     qrs_s = rng.uniform(*QRS_S[pattern]) - (0.004 if sex == "F" and pattern == "normal" else 0)
-    if pattern == "normal" and rng.random() < 0.06:  # incomplete RBBB: r' in V1, but a narrow QRS, so no finding
+    if pattern == "normal" and rng.random() < 0.06:  # incomplete RBBB: r' in V1, but a narrow QRS, so no label
         qrs[3] = [-0.25, -0.05, -0.40]
         qrs_s = rng.uniform(0.098, 0.110)
     st_t = _vary(rng, np.array(ST_T[pattern]), 0.15) * t_voltage
-    if pattern == "normal" and rng.random() < 0.08:  # flat or inverted T of other causes
+    if pattern == "normal" and rng.random() < 0.08:  # flat or inverted T from other causes
         st_t[1] *= rng.uniform(-0.5, 0.3)
     centre_s = waves[:, 0] * rng.normal(1, 0.03, 4) * qrs_s
     width_s = waves[:, 1] * rng.normal(1, 0.04, 4) * qrs_s
     t = np.arange(0, qrs_s, 1e-4)  # s
     path = np.exp(-0.5 * ((t[:, None] - centre_s) / width_s) ** 2) @ qrs  # (time, 3)
-    peak_s = t[np.argmax((path**2).sum(axis=1))]  # a rotation keeps it
+    peak_s = t[np.argmax((path**2).sum(axis=1))]  # a rotation does not change it
     return Ventricles(qrs_s, float(peak_s), centre_s, width_s, np.concatenate([qrs, st_t]) @ rotation.T)
 
 
 def draw_labels(rng: np.random.Generator, patient: Patient) -> tuple[str, ...]:
-    """Labels of one record of a patient, in the order of CLASSES; the rhythm is the usual one in four of five."""
+    """Draw the labels of one record, in the order of CLASSES. Every fifth record, on average, draws a new rhythm."""
     rhythm = patient.rhythm
     if rng.random() < 0.2:
         rhythm = str(rng.choice(["sinus", "SB", "AF", "ST"], p=[0.55, 0.15, 0.15, 0.15]))
     found = {*patient.conduction, rhythm}
     if rhythm in ("AF", "ST"):
-        found -= {"1dAVb"}  # IMPOSSIBLE; in tachycardia the AV node conducts faster
+        found -= {"1dAVb"}  # see IMPOSSIBLE; in tachycardia the AV node conducts faster
     return tuple(name for name in CLASSES if name in found)
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Raise ValueError for a label that is unknown or a pair of IMPOSSIBLE."""
+    """Raise ValueError for an unknown label or for a pair in IMPOSSIBLE."""
     given = set(labels)
     if unknown := given - set(CLASSES):
-        raise ValueError(f"labels {sorted(unknown)}: not among {', '.join(CLASSES)}")
+        raise ValueError(f"labels {sorted(unknown)}: unknown; choose from {', '.join(CLASSES)}")
     for pair in IMPOSSIBLE:
         if pair <= given:
             raise ValueError(f"labels {' and '.join(sorted(pair))}: impossible in one record; leave one out")
@@ -269,31 +262,31 @@ def simulate_record(
 
     Parameters
     ----------
-    rng : the source of all that differs between this patient's records
+    rng : the source of everything that differs between this patient's records
     patient : Patient
-    labels : of CLASSES, any order; empty for a normal record
+    labels : names from CLASSES in any order; empty for a normal record
     duration_s : float
     fs : float, Hz, at least 125
-    noise : float, factor on wander, mains, muscle and amplifier noise; 0 for a clean signal
+    noise : float, factor on baseline wander, mains hum, muscle and amplifier noise; 0 for a clean signal
 
     Returns
     -------
     signal : (12, T) float64, mV, rows as TWELVE_LEADS, T = round(duration_s * fs)
-    r_peaks : (N,) int64, ascending; the sample where the heart vector of a beat's QRS, a PVC's too, is longest. Beats
-        whose R peak lies outside the record have none, though their waves may reach into it
-    symbols : N WFDB beat codes: V for a PVC, else R with RBBB, L with LBBB, or N
+    r_peaks : (N,) int64, ascending; the sample where the heart vector of each QRS is longest, also of a PVC. A beat
+        whose R peak lies outside the record is not listed, though its waves may reach into the record
+    symbols : N WFDB beat codes: V for a PVC, otherwise R with RBBB, L with LBBB, N without a block
 
     Raises
     ------
     ValueError
-        Labels unknown or impossible together, no samples, or fs below 125 Hz.
+        A label is unknown, labels are impossible together, there are no samples, or fs is below 125 Hz.
     """
     check_labels(labels)
     n_samples = round(duration_s * fs) if math.isfinite(duration_s * fs) else 0
     if n_samples < 1:
         raise ValueError(f"duration_s {duration_s}: no sample at fs {fs} Hz; give a longer, finite duration")
     if fs < 125:
-        raise ValueError(f"fs {fs} Hz: must be at least 125 Hz, twice the mains and the QRS")
+        raise ValueError(f"fs {fs} Hz: must be at least 125 Hz, to represent mains hum of 60 Hz and the QRS")
     t = np.arange(n_samples) / fs
     breath = rng.uniform(0, 2 * np.pi)  # phase at the start
     breathing = np.sin(2 * np.pi * patient.breathing_hz * t + breath)  # (T,), -1..1
@@ -303,12 +296,7 @@ def simulate_record(
     heart = _beats(rng, patient, labels, r_s, ectopic, n_samples, fs)  # (3, T) mV
     if "AF" in labels:
         heart += _fibrillation(rng, patient, t)
-    # The diaphragm turns the heart and the lungs insulate it (Sameni 2007, there a rotation and scaling as well).
-    angle = np.radians(rng.uniform(1, 6)) * breathing
-    x, y = heart[0], heart[1]
-    heart = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y, heart[2]])
-    heart *= 1 + rng.uniform(0.01, 0.07) * breathing
-
+    heart = _breathe(rng, heart, breathing)
     eight = patient.projection @ heart  # (3, T) -> (8, T)
     if noise:
         eight += noise * _disturbances(rng, patient, t, breathing, fs)
@@ -320,30 +308,38 @@ def simulate_record(
     return twelve_leads(eight), peaks[inside], symbols
 
 
+def _breathe(rng: np.random.Generator, heart: Floats, breathing: Floats) -> Floats:
+    """Turn and scale the heart vector (3, T) with breathing (T,), -1..1 (as in Sameni 2007)."""
+    angle = np.radians(rng.uniform(1, 6)) * breathing  # the diaphragm turns the heart
+    x, y = heart[0], heart[1]
+    heart = np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y, heart[2]])
+    return np.asarray(heart * (1 + rng.uniform(0.01, 0.07) * breathing))  # the lungs insulate it
+
+
 def _rhythm(
     rng: np.random.Generator, patient: Patient, labels: Sequence[str], duration_s: float, breath: float
 ) -> Floats:
-    """Times (N,) in s of the R peaks without ectopic beats, from 4 s before the record to 4 s after it."""
+    """Draw the times (N,) in s of the R peaks without PVCs, from 4 s before the record to 4 s after it."""
     rhythm = next((name for name in ("SB", "AF", "ST") if name in labels), "sinus")
     low, high = RATE_BPM[rhythm]
     rate = (low + (high - low) * np.clip(patient.pace + rng.normal(0, 0.12), 0, 1)) / 60  # Hz
-    if rhythm == "AF":  # each interval independent of the last; gamma is skewed as they are
+    if rhythm == "AF":  # independent intervals; the gamma distribution is skewed like them
         variation = rng.uniform(0.11, 0.28)
         intervals = rng.gamma(variation**-2, variation**2 / rate, math.ceil((duration_s + 10) * rate * 1.5) + 10)
         return np.asarray(np.cumsum(np.clip(intervals, 0.33, 2.2)) - 4 - rng.uniform(0, 1 / rate))
     t = np.arange(-4, duration_s + 4, 0.01)
-    calm = 0.4 if rhythm == "ST" else 1.0  # a fast heart has lost its vagal tone and varies less
+    calm = 0.4 if rhythm == "ST" else 1.0  # a fast heart has little vagal tone and varies less
     slow = rng.uniform(0.005, 0.03) * np.sin(2 * np.pi * 0.1 * t + rng.uniform(0, 2 * np.pi))  # baroreflex, 0.1 Hz
     fast = patient.breathing_arrhythmia * np.sin(2 * np.pi * patient.breathing_hz * t + breath)
-    beats = np.cumsum(rate * (1 + calm * (slow + fast))) * 0.01 + rng.random()  # a beat at each integer
+    beats = np.cumsum(rate * (1 + calm * (slow + fast))) * 0.01 + rng.random()  # each integer is a beat
     return np.asarray(np.interp(np.arange(math.ceil(beats[0]), math.floor(beats[-1]) + 1), beats, t))
 
 
 def _place_pvcs(rng: np.random.Generator, r_s: Floats, duration_s: float) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Move some beats forward as PVCs, in PVC_FRACTION of the records.
+    """Make some beats come early as PVCs, in PVC_FRACTION of the records.
 
-    The sinus beat that a PVC replaces does not reach the ventricles and the next one comes on time: the pause is
-    fully compensatory. Returns the new times (N,) and which beats are PVCs (N,).
+    The sinus beat that a PVC replaces does not reach the ventricles, and the next one comes on time. The pause is
+    therefore fully compensatory. Return the new times (N,) and which beats are PVCs (N,).
     """
     ectopic = np.zeros(len(r_s), bool)
     if rng.random() >= PVC_FRACTION:
@@ -351,11 +347,11 @@ def _place_pvcs(rng: np.random.Generator, r_s: Floats, duration_s: float) -> tup
     inside = np.flatnonzero((r_s > 0.6) & (r_s < duration_s - 0.1))
     inside = inside[(inside > 0) & (inside < len(r_s) - 1)]
     r_s = r_s.copy()
-    n_most = min(rng.integers(1, 5), len(inside) // 3)  # the usual rhythm stays in sight
+    n_most = min(rng.integers(1, 5), len(inside) // 3)  # at most a third: the usual rhythm stays visible
     for beat in rng.permutation(inside)[:n_most]:
         if not ectopic[beat - 1 : beat + 2].any():
             interval = r_s[beat] - r_s[beat - 1]
-            early_s = min(max(rng.uniform(0.58, 0.78) * interval, 0.36), 0.95 * interval)  # 0.36 s: still refractory
+            early_s = min(max(rng.uniform(0.58, 0.78) * interval, 0.36), 0.95 * interval)  # refractory until 0.36 s
             r_s[beat] = r_s[beat - 1] + early_s
             ectopic[beat] = True
     return r_s, ectopic
@@ -370,25 +366,26 @@ def _beats(
     n_samples: int,
     fs: float,
 ) -> Floats:
-    """The heart vector (3, T) in mV of all beats: eight waves each, P twice, QRS four times, ST, T."""
+    """Return the heart vector (3, T) in mV of all beats. A beat has eight waves: two P, four QRS, ST and T."""
     n_beats = len(r_s)
     usual = patient.ventricles["RBBB" if "RBBB" in labels else "LBBB" if "LBBB" in labels else "normal"]
     kinds = [patient.ventricles["PVC"] if early else usual for early in ectopic]
     qrs_s = np.array([kind.qrs_s for kind in kinds])  # (N,)
-    onset = np.array([-kind.peak_s for kind in kinds])  # (N,) QRS onset after the R peak, negative
+    onset = np.array([-kind.peak_s for kind in kinds])  # (N,) s from the R peak to the QRS onset, negative
 
     rr = np.diff(r_s, prepend=2 * r_s[0] - r_s[1])  # (N,) s, the interval before each beat
     mean_rr = float(rr.mean())
-    # QT follows the last interval in part only, the rest over a minute (Pueyo 2004, IEEE Trans Biomed Eng 51:1765).
+    # QT follows the last interval only in part. It adapts to the mean rate within about a minute (Pueyo 2004, IEEE
+    # Trans Biomed Eng 51:1765).
     qt = patient.qtc_s * np.cbrt(0.75 * mean_rr + 0.25 * rr) + 0.7 * (qrs_s - 0.09)  # (N,) s
     t_peak = onset + qt * 0.78  # (N,) s after the R peak
-    t_width = np.stack([0.135 * qt, 0.088 * qt])  # rises slowly, falls faster; ends 2.5 deviations after its peak
+    t_width = np.stack([0.135 * qt, 0.088 * qt])  # T rises slowly, falls faster and ends 2.5 deviations after its peak
 
-    # The PR interval of a fast heart is shorter. Neither it nor its jitter reaches the limit of 200 ms.
+    # A fast heart has a shorter PR interval. The usual PR stays below 200 ms, the limit of 1dAVb, even with its jitter.
     usual_pr = float(np.clip(patient.pr_s + 0.025 * (mean_rr - 0.8), 0.12, 0.192))
     pr = (patient.long_pr_s if "1dAVb" in labels else usual_pr) + rng.normal(0, 0.0015, n_beats)  # (N,) s
-    p_width = patient.p_s / 7  # each atrium's wave: 2.5 deviations after the onset of P, and as far before its end
-    st = qrs_s + 0.45 * (t_peak - onset - qrs_s)  # s after the onset of QRS, between its end and the peak of T
+    p_width = patient.p_s / 7  # deviation: the atria's waves peak 2.5 deviations from the onset and from the end of P
+    st = qrs_s + 0.45 * (t_peak - onset - qrs_s)  # s after the QRS onset, between the end of QRS and the peak of T
 
     centre = np.empty((n_beats, 8))  # s after the R peak
     width = np.empty((2, n_beats, 8))  # s, before and after the centre
@@ -404,7 +401,7 @@ def _beats(
     vectors = np.empty((n_beats, 8, 3))  # mV
     vectors[:, :2] = patient.p_vectors
     vectors[:, 2:] = np.stack([kind.vectors for kind in kinds])
-    vectors[:, :2] *= np.where(ectopic | ("AF" in labels), 0.0, 1.0)[:, None, None]  # neither has a P
+    vectors[:, :2] *= np.where(ectopic | ("AF" in labels), 0.0, 1.0)[:, None, None]  # PVCs and AF have no P wave
     vectors *= rng.normal(1, 0.015, (n_beats, 1, 1))
 
     before, after = round(BEFORE_S * fs), round(AFTER_S * fs)
@@ -416,14 +413,14 @@ def _beats(
     distance /= np.where(distance < 0, width[0, near][:, :, None], width[1, near][:, :, None])
     waves = np.matmul(vectors[near].transpose(0, 2, 1), np.exp(-0.5 * distance**2))  # (n, 3, S) mV
 
-    heart = np.zeros((3, n_samples + 2 * (before + after)))  # a window's room on both sides
+    heart = np.zeros((3, n_samples + 2 * (before + after)))  # room for a window on both sides
     for start, wave in zip(first + before + after, waves, strict=True):
         heart[:, start : start + before + after] += wave
     return np.ascontiguousarray(heart[:, before + after : -(before + after)])
 
 
 def _fibrillation(rng: np.random.Generator, patient: Patient, t: Floats) -> Floats:
-    """f waves (3, T) in mV: a sawtooth of three harmonics, its rate and size wandering (Stridh 2001)."""
+    """Return f waves (3, T) in mV: a sawtooth of three harmonics whose rate and size wander (Stridh 2001)."""
     wander = rng.uniform(0.1, 0.4) * np.sin(2 * np.pi * rng.uniform(0.1, 0.3) * t + rng.uniform(0, 2 * np.pi))
     wander += rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * rng.uniform(0.5, 1.2) * t + rng.uniform(0, 2 * np.pi))
     phase = 2 * np.pi * patient.fibrillation_hz * t + 2 * wander + rng.uniform(0, 2 * np.pi)
@@ -434,21 +431,21 @@ def _fibrillation(rng: np.random.Generator, patient: Patient, t: Floats) -> Floa
 
 
 def _disturbances(rng: np.random.Generator, patient: Patient, t: Floats, breathing: Floats, fs: float) -> Floats:
-    """Noise (8, T) in mV of the independent leads, made at the nine electrodes, so that the leads share it."""
+    """Return noise (8, T) in mV of the independent leads. It arises at nine electrodes, so the leads share it."""
     n_samples = len(t)
     level = math.exp(rng.normal(0.15, 0.55))
     if noisy := rng.random() < NOISY_FRACTION:
         level *= 3
-    # baseline wander: five slow waves, weaker the faster, in each electrode's own mixture, and the breathing chest
+    # baseline wander: the moving chest and five slow waves; faster ones are weaker; each electrode mixes its own
     f = rng.uniform(0.03, 0.6, (5, 1))  # Hz
     slow = np.concatenate([np.sin(2 * np.pi * f * t), np.cos(2 * np.pi * f * t)])  # (10, T)
     weight = rng.normal(0, 0.03, (9, 10)) / np.tile(1 + 4 * f[:, 0], 2)
     electrodes: Floats = level * (weight @ slow + rng.normal(0, 0.015, (9, 1)) * breathing)  # (9, T)
-    # mains: a common phase, its own size at every electrode, and some third harmonic
+    # mains hum: the same phase and another size at each electrode, with some third harmonic
     phase = 2 * np.pi * patient.mains_hz * t + rng.uniform(0, 2 * np.pi)
     hum = np.sin(phase) + (0.15 * np.sin(3 * phase) if 3 * patient.mains_hz < fs / 2 else 0)
     electrodes += level * 0.006 * rng.gamma(1.0, 1.0) * rng.normal(0, 1, (9, 1)) * hum
-    # muscle: noise from 20 to 120 Hz or so, in bursts
+    # muscle: noise from about 20 to 120 Hz, in bursts
     hz = np.fft.rfftfreq(n_samples, 1 / fs)
     shape = hz**2 / (hz**2 + 25**2) / (1 + (hz / 90) ** 2)
     spectrum = rng.normal(size=(9, len(hz))) + 1j * rng.normal(size=(9, len(hz)))
@@ -466,18 +463,18 @@ def _disturbances(rng: np.random.Generator, patient: Patient, t: Floats, breathi
 
 
 def twelve_leads(eight: Floats) -> Floats:
-    """(8, T) leads I, II, V1..V6 -> (12, T) in the order of TWELVE_LEADS (Einthoven, Goldberger)."""
+    """Derive TWELVE_LEADS (12, T) from the leads I, II, V1..V6 (8, T), as Einthoven and Goldberger define them."""
     one, two = eight[0], eight[1]
     limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
     return np.concatenate([limb, eight[2:]])
 
 
 def write_signal(folder: Path, record: str, signal: Floats, fs: float, comments: Iterable[str]) -> None:
-    """Write a signal (12, T) in mV as `.hea` and `.dat`, format 16, the same bytes as wfdb.wrsamp writes.
+    """Write a signal (12, T) in mV as `.hea` and `.dat` in format 16, with the same bytes as wfdb.wrsamp.
 
-    As in a recorder, III, aVR, aVL and aVF are computed from I and II as digitised: III = II - I to the last bit.
+    As in a recorder, III, aVR, aVL and aVF are computed from the digitised I and II: III = II - I to the last bit.
     """
-    # 20 -> 1 ms a record: wfdb.wrsamp looks each header field up in a pandas table
+    # wfdb.wrsamp takes 20 ms per record, this code 1 ms: wrsamp looks up each header field in a pandas table
     digital = np.rint(twelve_leads(np.rint(signal[INDEPENDENT] * ADC_GAIN)))
     digital = np.clip(digital, -32767, 32767).astype("<i2")  # (12, T); -32768 means invalid
     checksums = digital.sum(axis=1, dtype=np.int64) % 65536
@@ -485,14 +482,14 @@ def write_signal(folder: Path, record: str, signal: Floats, fs: float, comments:
     for lead, first, checksum in zip(TWELVE_LEADS, digital[:, 0], checksums, strict=True):
         lines.append(f"{record}.dat 16 {ADC_GAIN}.0(0)/mV 16 0 {first} {checksum} 0 {lead}")
     lines += [f"# {comment}" for comment in comments]
-    (folder / f"{record}.dat").write_bytes(digital.T.tobytes())  # sample by sample
+    (folder / f"{record}.dat").write_bytes(digital.T.tobytes())  # all leads of the first sample, then of the next
     (folder / f"{record}.hea").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
 
 
 def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
     """Write the one to three records of patient `number` (from 1) and return their rows of records.csv."""
-    # The key of the patient ends in 0, those of the records in 1, 2, 3: SeedSequence pads with zeros, so that
-    # (seed, number) without the 0 would be the same key.
+    # The patient's key ends in 0, the keys of the records end in 1, 2, 3. No record may have 0: SeedSequence pads with
+    # zeros, so (seed, number) and (seed, number, 0) are the same key.
     patient_rng = np.random.default_rng([seed, number, 0])
     patient = simulate_patient(patient_rng)
     name = f"sim{number:05d}"
@@ -519,18 +516,17 @@ def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
 def write_demo(
     folder: Path, n_patients: int = 600, seed: int = 0, workers: int = 1, overwrite: bool = False
 ) -> list[Row]:
-    """Write a simulated data set: `.hea`, `.dat` and `.atr` per record, and records.csv.
+    """Write a simulated dataset: `.hea`, `.dat` and `.atr` per record, and records.csv.
 
     records.csv has a row per record: record, patient, age, sex, and 0 or 1 for each of CLASSES. It is written last and
-    appears whole, so where it stands the set is complete.
+    appears whole, so a folder with records.csv holds a complete set.
 
     Parameters
     ----------
-    folder : made where it is missing
+    folder : created if missing
     n_patients : int, 1 to 3 records each
-    seed : int, at least 0; the same seed gives the same bytes, and the first patients of a larger set are those of a
-        smaller one
-    workers : int, processes; 1 writes in this process
+    seed : int, at least 0; the same seed gives the same bytes. A larger set begins with the patients of a smaller one
+    workers : int, number of processes; 1 writes in this process
     overwrite : replace a complete set; its records are deleted first
 
     Returns
@@ -542,7 +538,7 @@ def write_demo(
     FileExistsError
         The folder holds a complete set and `overwrite` is False.
     ValueError
-        n_patients or workers below 1, or seed below 0.
+        n_patients or workers is below 1, or seed is below 0.
     """
     folder = Path(folder)
     for name, value, least in (("n_patients", n_patients, 1), ("workers", workers, 1), ("seed", seed, 0)):
@@ -551,15 +547,8 @@ def write_demo(
     index = folder / "records.csv"
     if index.exists():
         if not overwrite:
-            raise FileExistsError(
-                f"{index}: a complete set is there; choose another folder or overwrite it (--overwrite)"
-            )
-        with index.open(newline="") as file:
-            old = [row["record"] for row in csv.DictReader(file)]
-        index.unlink()
-        for record in old:
-            for suffix in (".hea", ".dat", ".atr"):
-                (folder / f"{record}{suffix}").unlink(missing_ok=True)
+            raise FileExistsError(f"{index}: already exists; choose another folder, or replace it with --overwrite")
+        _delete_set(index)
     folder.mkdir(parents=True, exist_ok=True)
 
     job = partial(write_patient, folder, seed)
@@ -583,15 +572,25 @@ def write_demo(
     return rows
 
 
+def _delete_set(index: Path) -> None:
+    """Delete the index of a set (records.csv), then the records that it names."""
+    with index.open(newline="") as file:
+        names = [row["record"] for row in csv.DictReader(file)]
+    index.unlink()
+    for name in names:
+        for suffix in (".hea", ".dat", ".atr"):
+            (index.parent / f"{name}{suffix}").unlink(missing_ok=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the demo data set as the command line says."""
+    """Write the demo dataset as the command line asks."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--patients", type=int, default=600, help="1 to 3 records each (default: 600)")
+    parser.add_argument("--patients", type=int, default=600, help="how many, 1 to 3 records each (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a complete set")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing set")
     options = parser.parse_args(argv)
     print(f"writing {options.patients} simulated patients (seed {options.seed}) to {options.out}", flush=True)
     rows = write_demo(options.out, options.patients, options.seed, options.workers, options.overwrite)

@@ -155,7 +155,7 @@ def announce(
     training, (_, world_size) = settings.training, script.rank()
     device = next(network.parameters()).device
     norm_rows = training.batch_size // training.accumulation // (1 if device.type == "cuda" else world_size)
-    n_rows = data.class_counts(dataset.labels[rows["train"]])
+    n_rows = dataset.labels[rows["train"]].sum(axis=0, dtype=np.int64)
     counts = ", ".join(f"{name} {n:,}" for name, n in zip(dataset.classes, n_rows, strict=True))
     print(
         f"{settings.model.name}, {sum(p.numel() for p in network.parameters()):,} parameters, on "

@@ -367,7 +367,8 @@ def test_an_address_that_is_none_is_refused(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
-    with pytest.raises(Stop, match=r"mitbd: cannot be downloaded \(possible: mitdb, .*\); did you mean mitdb\?"):
+    message = r"mitbd: cannot be downloaded \(possible: mitdb, .*codetest\); did you mean mitdb\?"
+    with pytest.raises(Stop, match=message):
         download.download("mitbd", tmp_path)
     with pytest.raises(Stop, match=r"codetest\)$"):
         download.download("xyz", tmp_path)

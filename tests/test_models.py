@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import models
+from networks.beats import NUMBER_LIMIT, RATIO_LIMIT, RATIO_SPREAD, _overlapping_pieces
 
-NAMES = models.names()
+NAMES = sorted(models.NETWORKS)
 WITH_VALID = [name for name in NAMES if "valid" in models.extra_inputs(models.build(name, 2, 3))]
 TOLERANCE = 1e-5  # of logits of order 1 in float32: another batch size or length sums in another order
 CONTEXT = torch.tensor([0.8, 0.9, 0.85, 0.82])  # s: a regular rhythm at about 70 beats per minute
@@ -92,13 +93,12 @@ def test_an_impossible_argument_is_an_error_that_names_it(name, arguments, word)
         models.build(name, 2, 3, **arguments)
 
 
-def test_describe_counts_what_build_makes_and_is_json():
+def test_describe_counts_what_build_makes():
     for entry in models.describe(12, 6):
-        network = models.build(entry["name"], 12, 6)
-        assert entry["parameters"] == sum(p.numel() for p in network.parameters())
-        assert entry["min_samples"] == network.min_samples
-        assert entry["summary"].endswith(".")
-        json.dumps(entry)
+        network = models.build(entry.name, 12, 6)
+        assert entry.n_parameters == sum(p.numel() for p in network.parameters())
+        assert entry.inputs[0] == f"x (B, 12, T >= {network.min_samples})"
+        assert entry.summary.endswith(".")
 
 
 def test_describe_leaves_the_random_generator_alone():
@@ -111,15 +111,15 @@ def test_describe_leaves_the_random_generator_alone():
 def test_the_listing_names_every_network_its_size_and_its_inputs():
     text = models.listing()
     for entry in models.describe():
-        assert f"{entry['name']:<10} {entry['parameters']:>10,}" in text
-        assert ", ".join(entry["inputs"]) in text
+        assert f"{entry.name:<10} {entry.n_parameters:>10,}" in text
+        assert ", ".join(entry.inputs) in text
 
 
 def test_the_arguments_of_describe_build_the_same_network_after_json():
     for entry in models.describe(2, 3):
-        arguments = json.loads(json.dumps(entry["arguments"]))  # tuples come back as lists, as from YAML
-        network = made(entry["name"], **arguments)
-        for one, other in zip(network.parameters(), made(entry["name"]).parameters(), strict=True):
+        arguments = json.loads(json.dumps(entry.arguments))  # tuples come back as lists, as from YAML
+        network = made(entry.name, **arguments)
+        for one, other in zip(network.parameters(), made(entry.name).parameters(), strict=True):
             assert torch.equal(one, other)
 
 
@@ -374,7 +374,7 @@ def test_extreme_context_is_clipped():
     context = torch.tensor([[0.0, 1e9, 1e-9, -3.0], [torch.inf, -torch.inf, torch.nan, 1.0]])
     numbers = made("beatcnn").numbers(context)
     assert torch.isfinite(numbers).all()
-    assert numbers.abs().max() <= max(models.NUMBER_LIMIT, models.RATIO_LIMIT / models.RATIO_SPREAD) + 1e-6
+    assert numbers.abs().max() <= max(NUMBER_LIMIT, RATIO_LIMIT / RATIO_SPREAD) + 1e-6
     assert numbers[1, :4].tolist() == [1, 1, 1, 0]  # infinity counts as missing
 
 
@@ -426,7 +426,7 @@ def test_beatcnn_learns_prematurity_from_context_alone_and_keeps_it_at_another_h
 @pytest.mark.parametrize("n_samples", [2, 3, 6, 7, 24, 100])
 @pytest.mark.parametrize("n_bins", [1, 6])
 def test_the_pieces_of_a_window_are_means_in_order(n_samples, n_bins):
-    weights = models._overlapping_pieces(n_samples, n_bins, torch.zeros(1))
+    weights = _overlapping_pieces(n_samples, n_bins, torch.zeros(1))
     assert weights.shape == (n_samples, n_bins)
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(n_bins))
     middles = torch.arange(n_samples).float() @ weights

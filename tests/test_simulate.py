@@ -1,4 +1,4 @@
-"""The demo records: physiology as claimed, files as wfdb reads and writes them, bytes from the seed alone."""
+"""The demo records: their physiology, their files compared with wfdb, and the same bytes for the same seed."""
 
 import csv
 import itertools
@@ -14,7 +14,7 @@ import simulate
 from recipe import TWELVE_LEADS as LEADS
 from simulate import CLASSES, FS
 
-HALF_STEP_MV = 0.0005 + 1e-9  # a digitised value is off by half of 1 uV, and float arithmetic
+HALF_STEP_MV = 0.0005 + 1e-9  # digitising rounds to 1 uV: off by half of it, plus float arithmetic
 
 
 def files(folder):
@@ -94,7 +94,7 @@ def test_a_patient_does_not_depend_on_how_many_there_are(tmp_path):
 def test_a_patient_and_its_records_draw_from_different_generators():
     draws = [np.random.default_rng([7, 3, k]).random() for k in range(4)]
     assert len(set(draws)) == 4
-    # why the key of the patient is not (seed, number): it would be that of (seed, number, 0)
+    # no record may use k = 0: (seed, number) is the same key as (seed, number, 0), the key of the patient
     assert np.random.default_rng([7, 3]).random() == draws[0]
 
 
@@ -358,11 +358,11 @@ def test_waves_of_beats_just_outside_the_record_reach_into_it():
         length = np.linalg.norm(dipole(patient, signal), axis=0)
         last_s = (signal.shape[1] - r_peaks[-1]) / FS
         rr_s = np.median(usual_intervals_s(r_peaks, np.array(symbols)))
-        if -0.25 < r_peaks[0] / FS - rr_s < -0.12:  # the R peak before the record: its T wave is in the record
+        if -0.25 < r_peaks[0] / FS - rr_s < -0.12:  # an R peak before the record whose T wave is in the record
             t_wave = np.linalg.norm(patient.ventricles["normal"].vectors[5])
             assert length[: round(0.3 * FS)].max() > 0.6 * t_wave
             n_before += 1
-        if 0.04 < rr_s - last_s < 0.08 and symbols[-1] != "V":  # the next: its P wave is
+        if 0.04 < rr_s - last_s < 0.08 and symbols[-1] != "V":  # an R peak after the record: its P wave is in it
             assert length[-round(0.15 * FS) :].max() > 0.03
             n_after += 1
     assert n_before >= 5

@@ -45,7 +45,7 @@ def test_the_loss_does_not_depend_on_processes_or_accumulation(prepared_beats, t
         command += ["--training.accumulation", str(accumulation)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    for name in models.names():
+    for name in models.NETWORKS:
         reference = tmp_path / "1x1" / name
         assert len(steps(reference)) >= 20
         for other in ("1x4", "2x1", "2x2"):
@@ -229,7 +229,7 @@ def test_importing_train_and_listing_networks_loads_nothing_that_only_a_report_n
 def test_list_models_names_every_network(capsys):
     train.main(["--list_models"])
     text = capsys.readouterr().out
-    assert all(name in text for name in models.names())
+    assert all(name in text for name in models.NETWORKS)
 
 
 @pytest.mark.parametrize("name", ["demo", "mitdb", "mitdb-dechazal"])

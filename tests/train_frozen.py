@@ -36,7 +36,7 @@ if __name__ == "__main__":
     evaluate.evaluate_run = plots.save_curves = lambda *_: None  # only the losses are looked at
     destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None  # one group for all networks
     runs, *words = sys.argv[1:]
-    for name in models.names():
+    for name in models.NETWORKS:
         train.main([*words, "--model.name", name, "--run", f"{runs}/{name}"])
     if dist.is_initialized():
         destroy()

@@ -1,0 +1,138 @@
+"""Networks for single beats, with the numbers about the rhythm beside the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.layers import ResidualBlock, check_input, convolution, initialise
+from recipe import RR_NUMBERS
+
+# A supraventricular beat looks like a normal one and comes early. Early is a ratio: 0.7 s is premature at 60 beats per
+# minute and late at 100, so seconds alone do not carry over from one patient to the next.
+PREVIOUS, NEXT, MEAN10, RECORD = RR_NUMBERS
+CONTEXT_RATIOS = (
+    (PREVIOUS, MEAN10),  # below 1: premature
+    (NEXT, MEAN10),  # above 1: a compensatory pause follows
+    (PREVIOUS, RECORD),  # the same against the whole record, where the last ten beats are ectopic too
+    (NEXT, PREVIOUS),  # both at once: early, then a pause
+)
+RATIO_LIMIT = 1.0  # of |log ratio|: a factor of 2.7 either way; beyond lie missed and doubled beats
+RATIO_SPREAD = 0.3  # typical |log ratio| of a premature beat (0.74): divides, so that inputs are of order 1
+NUMBER_LIMIT = 3.0  # of |log seconds| (0.05 .. 20 s) and of numbers without a unit
+
+
+class BeatCNN(nn.Module):
+    """Small network for single beats, with numbers about the rhythm (RR intervals and their ratios) beside the signal.
+
+    The signal goes through a stem and three residual blocks. The features are then averaged in `n_bins` overlapping
+    pieces of the window rather than over all of it, because only its place tells a P wave from a T wave. The context
+    goes through its own layer, and one joint layer sees both: an early wide beat is ventricular, an early narrow one
+    supraventricular.
+
+    Parameters
+    ----------
+    n_leads, n_classes : int
+    context_features : sequence of str, names of the context's columns in order, each once. Those of CONTEXT_RATIOS
+        enter as ratios only: seconds tell patients apart, and a network that knows its patients fails on new ones.
+        Others that end in `_s` enter as log of seconds. Empty: no context, forward takes x alone
+    width : int, channels of the stem; the blocks have 4/3, 2 and 8/3 times as many
+    n_bins : int, pieces of the window
+    dropout : float, 0..1, of the joint features; half of it inside the blocks
+    shape_dropout : float, 0..1, chance that a row's signal is withheld from the joint layer while training, so that the
+        rhythm is learnt too: shapes alone separate the few patients of a training set, and not the next one
+    """
+
+    min_samples = 16
+    in_seconds: Tensor
+
+    def __init__(
+        self,
+        n_leads: int,
+        n_classes: int,
+        *,
+        context_features: Sequence[str] = RR_NUMBERS,
+        width: int = 16,
+        n_bins: int = 6,
+        dropout: float = 0.3,
+        shape_dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
+            raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+        if width < 3 or n_bins < 1:
+            raise ValueError(f"width {width} must be at least 3 channels and n_bins {n_bins} at least 1 piece")
+        self.n_leads, self.n_bins = n_leads, n_bins
+        self.context_features = tuple(context_features)
+        place = {feature: column for column, feature in enumerate(self.context_features)}
+        self.ratios = [(place[a], place[b]) for a, b in CONTEXT_RATIOS if a in place and b in place]
+        in_ratios = {column for pair in self.ratios for column in pair}
+        self.alone = [column for column in range(len(self.context_features)) if column not in in_ratios]
+        in_seconds = torch.tensor([feature.endswith("_s") for feature in self.context_features], dtype=torch.bool)
+        self.register_buffer("in_seconds", in_seconds, persistent=False)  # (F,), follows the network to its device
+
+        self.stem = convolution(n_leads, width, 7)
+        self.stem_norm = nn.BatchNorm1d(width)
+        widths = [width, width * 4 // 3, width * 2, width * 8 // 3]
+        self.blocks = nn.ModuleList(ResidualBlock(n_in, n_out, 5, 2, dropout / 2) for n_in, n_out in pairwise(widths))
+        self.shape = nn.Linear(widths[-1] * n_bins, 64)
+        n_joint = 64
+        if self.context_features:
+            self.rhythm = nn.Linear(len(self.alone) + len(self.context_features) + len(self.ratios), 32)
+            self.shape_dropout = nn.Dropout(shape_dropout)
+            n_joint += 32
+        self.joint = nn.Linear(n_joint, 64)
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(64, n_classes)
+        initialise(self, self.last)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (B, L, T) float, context (B, F) float32 with NaN where missing -> logits (B, K)."""
+        check_input(x, self.n_leads, self.min_samples)
+        expected = (x.shape[0], len(self.context_features))
+        if (context is not None or self.context_features) and (context is None or context.shape != expected):
+            given = None if context is None else tuple(context.shape)
+            raise ValueError(f"context {given}: must be {expected}, columns {', '.join(self.context_features)}")
+        h = F.gelu(self.stem_norm(self.stem(x)))  # (B, width, T)
+        for block in self.blocks:
+            h, _ = block(h)  # (B, 8/3 width, ceil(T / 8)) after the last
+        pieces = _overlapping_pieces(h.shape[2], self.n_bins, h)  # (T / 8, n_bins)
+        h = F.gelu(self.shape(self.dropout((h @ pieces).flatten(1))))  # (B, C, n_bins) -> (B, 64)
+        if context is not None and self.context_features:
+            h = h * self.shape_dropout(h.new_ones(len(h), 1))  # whole rows
+            h = torch.cat([h, F.gelu(self.rhythm(self.numbers(context).to(h.dtype)))], dim=1)  # (B, 64 + 32)
+        logits: Tensor = self.last(self.dropout(F.gelu(self.joint(h))))  # (B, K)
+        return logits
+
+    def numbers(self, context: Tensor) -> Tensor:
+        """Turn the context into values, missing flags and ratios: (B, F) -> (B, alone + F + ratios).
+
+        A missing value and a ratio with a missing side are 0, which is also what 1 s and "as long as usual" give: the
+        flag tells them apart.
+        """
+        context = context.float()
+        missing = ~torch.isfinite(context)  # (B, F)
+        known = torch.where(missing, torch.ones_like(context), context)  # 1: its log is 0
+        logs = known.clamp(min=1e-3).log()  # an interval of 0 s is a damaged annotation, not a reason for -inf
+        values = torch.where(self.in_seconds, logs, known.masked_fill(missing, 0)).clamp(-NUMBER_LIMIT, NUMBER_LIMIT)
+        columns = [values[:, self.alone], missing.float()]
+        for a, b in self.ratios:
+            ratio = (logs[:, a] - logs[:, b]).clamp(-RATIO_LIMIT, RATIO_LIMIT) / RATIO_SPREAD  # (B,)
+            columns.append(ratio.masked_fill(missing[:, a] | missing[:, b], 0).unsqueeze(1))
+        return torch.cat(columns, dim=1)
+
+
+def _overlapping_pieces(n_samples: int, n_bins: int, like: Tensor) -> Tensor:
+    """Return weights (T, n_bins), each column a triangle over its part of the window with sum 1.
+
+    Like adaptive average pooling, but smooth at the borders, and of one form for every T, so that ONNX can hold it.
+    """
+    place = (torch.arange(n_samples, device=like.device) + 0.5) / n_samples  # (T,), 0..1
+    middle = (torch.arange(n_bins, device=like.device) + 0.5) / n_bins  # (n_bins,)
+    half = max(1 / n_bins, 1 / n_samples)  # never narrower than one sample: no piece is empty
+    weights = (1 - (place[:, None] - middle).abs() / half).clamp(min=0)  # (T, n_bins)
+    return (weights / weights.sum(dim=0)).to(like.dtype)
