@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,20 +125,13 @@ def scores_of(
     targets = targets.astype(np.uint8)
     decided = decide(scores, task, thresholds)  # (N, K)
 
-    per_class = _f1(targets, decided, average=None)  # each (K,)
-    support, n_decided = targets.sum(axis=0, dtype=int), decided.sum(axis=0, dtype=int)  # (K,)
-    with_positives = support > 0
-    with_both = with_positives & (support < len(targets))
-    enters = np.isin(np.arange(len(classes)), columns)  # (K,) the macro means
-    auroc, macro_auroc, micro_auroc = _ranking(roc_auc_score, targets, scores, with_both, enters)
-    precisions, macro_precision, micro_precision = _ranking(
-        average_precision_score, targets, scores, with_positives, enters
-    )
-    macro = _f1(targets[:, columns], decided[:, columns], average="macro")
-    means = {f"macro_{name}": float(value) for name, value in macro.items()}
-    for average in ("micro", "weighted"):
-        means |= {f"{average}_{name}": float(value) for name, value in _f1(targets, decided, average).items()}
-
+    support = targets.sum(axis=0, dtype=int)  # (K,)
+    auroc = _ranking(roc_auc_score, targets, scores, (support > 0) & (support < len(targets)), columns)
+    precision = _ranking(average_precision_score, targets, scores, support > 0, columns)
+    means: dict[str, float] = {}
+    for average, used in (("macro", columns), ("micro", slice(None)), ("weighted", slice(None))):
+        values = _f1(targets[:, used], decided[:, used], average)
+        means |= {f"{average}_{name}": float(value) for name, value in values.items()}
     return Report(
         task=task,
         n_rows=len(targets),
@@ -149,27 +142,34 @@ def scores_of(
         accuracy=float(accuracy_score(targets, decided)),
         mean_class_accuracy=float(1 - hamming_loss(targets, decided)) if task == "multilabel" else None,
         **means,
-        macro_auroc=macro_auroc,
-        macro_auroc_classes=int((with_both & enters).sum()),
-        micro_auroc=micro_auroc,
-        macro_average_precision=macro_precision,
-        macro_average_precision_classes=int((with_positives & enters).sum()),
-        micro_average_precision=micro_precision,
-        per_class=tuple(
-            ClassScores(
-                name=name,
-                support=int(support[k]),
-                decided=int(n_decided[k]),
-                precision=float(per_class["precision"][k]),
-                recall=float(per_class["recall"][k]),
-                f1=float(per_class["f1"][k]),
-                auroc=auroc[k],
-                average_precision=precisions[k],
-            )
-            for k, name in enumerate(classes)
-        ),
+        macro_auroc=auroc.macro,
+        macro_auroc_classes=auroc.n_macro,
+        micro_auroc=auroc.micro,
+        macro_average_precision=precision.macro,
+        macro_average_precision_classes=precision.n_macro,
+        micro_average_precision=precision.micro,
+        per_class=_class_scores(targets, decided, classes, auroc, precision),
         confusion=_confusion(targets, decided, task).tolist(),
     )
+
+
+class Ranking(NamedTuple):
+    """AUROC or average precision."""
+
+    per_class: list[float | None]  # None where it is not defined
+    macro: float | None
+    n_macro: int  # classes that enter the macro mean
+    micro: float | None  # over all decisions
+
+
+def _class_scores(
+    targets: Array, decided: Array, classes: tuple[str, ...], auroc: Ranking, precision: Ranking
+) -> tuple[ClassScores, ...]:
+    values = _f1(targets, decided, average=None)  # each (K,)
+    counts = targets.sum(axis=0, dtype=int).tolist(), decided.sum(axis=0, dtype=int).tolist()
+    thirds = [values[name].tolist() for name in ("precision", "recall", "f1")]
+    columns = zip(classes, *counts, *thirds, auroc.per_class, precision.per_class, strict=True)
+    return tuple(ClassScores(*column) for column in columns)
 
 
 def _check(targets: Array, scores: Array, classes: Sequence[str], task: str) -> None:
@@ -204,22 +204,25 @@ def _f1(targets: Array, decided: Array, average: str | None) -> dict[str, Any]:
     return dict(zip(("precision", "recall", "f1"), values, strict=False))
 
 
-def _ranking(
-    score: Any, targets: Array, scores: Array, usable: Array, enters: Array
-) -> tuple[list[float | None], float | None, float | None]:
-    """Return AUROC or average precision per class, their macro mean, and micro over all decisions.
+def _ranking(score: Any, targets: Array, scores: Array, defined: Array, columns: list[int]) -> Ranking:
+    """Compute a score that looks at the order of scores only.
 
-    A class that is not usable has None; the macro mean is over the usable classes that enter it.
+    Parameters
+    ----------
+    score : a function of scikit-learn
+    targets, scores : (N, K)
+    defined : (K,) whether a class has the rows that it takes
+    columns : the classes that enter the macro mean, as far as they are defined
     """
-    columns = range(targets.shape[1])
-    per_class = [float(score(targets[:, k], scores[:, k])) if usable[k] else None for k in columns]
-    mean_of = usable & enters
-    macro = float(score(targets[:, mean_of], scores[:, mean_of], average="macro")) if mean_of.any() else None
+    each = range(targets.shape[1])
+    per_class = [float(score(targets[:, k], scores[:, k])) if defined[k] else None for k in each]
+    usable = [k for k in columns if defined[k]]
+    macro = float(score(targets[:, usable], scores[:, usable], average="macro")) if usable else None
     # micro: every cell of the (N, K) table is one decision, so a class without rows still counts by its negatives
     positives = targets.sum(dtype=int)
-    defined = 0 < positives < targets.size or (positives > 0 and score is average_precision_score)
-    micro = float(score(targets.ravel(), scores.ravel())) if defined else None
-    return per_class, macro, micro
+    has_micro = 0 < positives < targets.size or (positives > 0 and score is average_precision_score)
+    micro = float(score(targets.ravel(), scores.ravel())) if has_micro else None
+    return Ranking(per_class, macro, len(usable), micro)
 
 
 def _confusion(targets: Array, decided: Array, task: str) -> Array:

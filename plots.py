@@ -1,13 +1,12 @@
-"""The figures of a report: confusion, ROC and precision-recall curves, F1 per class, calibration, training curves;
-and those of a prepared dataset: its classes and some of its rows.
+"""Figures: the scores of a report, training curves, a prediction, the classes and rows of a prepared dataset.
 
     save_confusion(report, "report/confusion.png")          # report: what metrics.scores_of returned
     save_roc(targets, scores, classes, "report/roc.png")    # (N, K) each
     save_curves("runs/demo/metrics.csv", "runs/demo/curves.png")
     save_samples(data.Dataset(Path("prepared/demo")), "samples.png")
 
-Each draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
-The suffix of the path chooses the format. Files are written aside and renamed, so that none is ever half written.
+Each function draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
+The suffix of the path chooses the format. A file is written aside and renamed, so it is never half written.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,24 +35,14 @@ from runs import PANELS
 
 Array = npt.NDArray[Any]
 MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
-
-
-class Mark(NamedTuple):
-    """A beat to be marked in a figure."""
-
-    sample: int
-    number: int  # of its class, which chooses the colour
-    name: str
-
-
 MAX_WRITTEN = 20  # classes up to which every cell of the confusion matrix carries its number
 
 
 def save_confusion(report: Report, path: str | Path) -> None:
-    """Confusion matrix in rows and as fractions of each true class.
+    """Draw the confusion matrix in rows and as fractions of each true class.
 
     Multiclass: class by class decided. Multilabel: one line per class with its true and false negatives and positives,
-    the fractions being of the rows without and of those with the class.
+    as fractions of the rows without the class and of the rows with it.
     """
     classes, counts = report.classes, np.asarray(report.confusion)  # (K, K) or (K, 2, 2)
     n = len(classes)
@@ -61,34 +50,32 @@ def save_confusion(report: Report, path: str | Path) -> None:
     if report.task == "multilabel":
         columns, label = ["TN", "FP", "FN", "TP"], "one class against all others"
         counts, shares = counts.reshape(n, 4), shares.reshape(n, 4)
-        width, written, fontsize = 3.5, True, 7
+        width, written = 3.5, True
     else:
         columns, label = list(classes), "class decided"
-        width, written, fontsize = max(3.5, 0.22 * n if n > MAX_WRITTEN else 0.55 * n), n <= MAX_WRITTEN, 7
+        width, written = max(3.5, 0.22 * n if n > MAX_WRITTEN else 0.55 * n), n <= MAX_WRITTEN
     height = max(3.0, 0.22 * n if n > MAX_WRITTEN else 0.4 * n)
     figure = Figure(figsize=(2 * width + 3, height + 1.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, values, title, form in zip(
-        panels, (counts, shares), ("rows", "fraction of each true class"), ("{:,}", "{:.2f}"), strict=True
-    ):
+    kinds = ((counts, "rows", "{:,}"), (shares, "fraction of each true class", "{:.2f}"))
+    for axes, (values, title, form) in zip(panels, kinds, strict=True):
         # a few classes hold most rows: the colour of counts goes by their square root
         tint = np.sqrt(values / max(values.max(), 1)) if values is counts else values
         axes.imshow(tint, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_title(title)
         axes.set_xlabel(label)
-        axes.set_xticks(
-            range(len(columns)), _plain(columns), rotation=90 if max(map(len, columns)) > 3 else 0, fontsize=fontsize
-        )
-        axes.set_yticks(range(n), _plain(classes), fontsize=fontsize)
+        rotation = 90 if max(map(len, columns)) > 3 else 0
+        axes.set_xticks(range(len(columns)), _plain(columns), rotation=rotation, fontsize=7)
+        axes.set_yticks(range(n), _plain(classes), fontsize=7)
         for i, j in np.ndindex(values.shape) if written else ():
             colour = "white" if tint[i, j] > 0.6 else "black"
-            axes.text(j, i, form.format(values[i, j]), ha="center", va="center", color=colour, fontsize=fontsize)
+            axes.text(j, i, form.format(values[i, j]), ha="center", va="center", color=colour, fontsize=7)
     panels[0].set_ylabel("class")
     _save(figure, path)
 
 
 def save_roc(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
-    """ROC curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
+    """Draw the ROC curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
 
     def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
         false_positives, true_positives, _ = roc_curve(target, score)
@@ -102,7 +89,7 @@ def save_roc(targets: Array, scores: Array, classes: Sequence[str], path: str | 
 
 
 def save_pr(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
-    """Precision-recall curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
+    """Draw the precision-recall curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
 
     def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
         precision, recall, _ = precision_recall_curve(target, score, drop_intermediate=True)
@@ -115,7 +102,7 @@ def save_pr(targets: Array, scores: Array, classes: Sequence[str], path: str | P
 
 
 def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path: str | Path, n_bins: int = 10) -> None:
-    """Fraction of rows that are of the class against the score they got, over bins of equal width; scores 0..1."""
+    """Draw the fraction of rows of a class against the score that they got, in bins of equal width; scores 0..1."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise ValueError(f"scores {scores.min()} .. {scores.max()}: calibration needs probabilities, 0 to 1")
@@ -132,7 +119,7 @@ def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path
 
 
 def save_f1(report: Report, path: str | Path) -> None:
-    """F1 of each class as a bar with its number of rows, and the macro mean as a line."""
+    """Draw F1 of each class as a bar with its number of rows, and the macro mean as a line."""
     entries = report.per_class
     figure = Figure(figsize=(7, max(2.5, 1.2 + 0.2 * len(entries))), layout="constrained")
     axes = figure.subplots()
@@ -190,6 +177,14 @@ STRIP_S = 10.0  # seconds of signal per line of a prediction
 MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
 
 
+class Mark(NamedTuple):
+    """A beat to be marked in a figure."""
+
+    sample: int
+    number: int  # of its class, which chooses the colour
+    name: str
+
+
 def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: Sequence[Mark] | None) -> None:
     """Draw a record with what was found in it.
 
@@ -212,21 +207,19 @@ def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: S
         axes.grid(alpha=0.3)
         for beat in beats or ():
             if first <= beat.sample < last:
-                color, top = f"C{beat.number}", axes.get_xaxis_transform()
-                axes.axvline(beat.sample / fs, color=color, linewidth=0.8, alpha=0.6)
-                axes.text(
-                    beat.sample / fs, 1.0, beat.name, color=color, ha="center", va="bottom", fontsize=8, transform=top
-                )
+                time_s, color, top = beat.sample / fs, f"C{beat.number}", axes.get_xaxis_transform()
+                axes.axvline(time_s, color=color, linewidth=0.8, alpha=0.6)
+                axes.text(time_s, 1.0, beat.name, color=color, ha="center", va="bottom", fontsize=8, transform=top)
     panels[-1].set_xlabel("time (s)")
     figure.suptitle(_plain([title], 200)[0], fontsize=10)
     _save(figure, path)
 
 
 def save_class_balance(dataset: Dataset, path: str | Path) -> None:
-    """Rows of each class of a prepared dataset (left, on a log scale), and how the folds share them (right).
+    """Draw the rows of each class of a prepared dataset (left, on a log scale), and how folds share them (right).
 
-    The bar of all rows above shows the shares that a fair deal gives each class. Multilabel: rows that have no class
-    are counted as one more, and a row counts in each class it has.
+    The bar of all rows on top shows the shares that a fair deal gives each class. Multilabel: a row counts in each
+    class that it has, and rows without a class count as one class more.
     """
     names = sorted(np.unique(dataset.fold), key=lambda name: (len(name), name))
     labels, classes = np.asarray(dataset.labels, dtype=np.int64), list(dataset.classes)
@@ -267,29 +260,27 @@ def save_class_balance(dataset: Dataset, path: str | Path) -> None:
     _save(figure, path)
 
 
-# By the scale of a prepared row: what its numbers are, the length of a bar that shows them, and its name.
+# By the scale of a prepared row: the unit of its numbers, the length of a bar that shows them, and its name.
 SAMPLE_UNITS = {"zscore": ("SD", 5.0, "5 SD"), "minmax": ("0 to 1", 1.0, "0 to 1"), "none": ("mV", 1.0, "1 mV")}
 SAMPLE_COLUMNS = 3
 
 
 def save_samples(dataset: Dataset, path: str | Path, n_rows: int = 12, seed: int = 0) -> None:
-    """A page of rows of a prepared dataset as the network gets them, each with record, fold and labels.
+    """Draw a page of rows of a prepared dataset as the network gets them, each with record, fold and labels.
 
     Rows are drawn by `seed`, one class after the other (the most frequent if they are more than n_rows; of a
     multilabel dataset, rows of no class too), from as many records as there are. Grey: outside the record, padding.
     """
-    rows = _choose(dataset, n_rows, seed)
-    recipe = dataset.recipe
-    fs, leads = recipe.fs, [slot[0] for slot in recipe.leads]
-    unit, bar, bar_name = SAMPLE_UNITS[recipe.scale.kind]
-    before_s = pqrst.row_before(recipe.tree()) / fs if recipe.of_beats else 0.0  # ahead of time 0, the R peak
+    rows, recipe = _choose(dataset, n_rows, seed), dataset.recipe
+    leads = [slot[0] for slot in recipe.leads]
+    unit, _, bar_name = SAMPLE_UNITS[recipe.scale.kind]
     lines = -(-len(rows) // SAMPLE_COLUMNS)
     height = 1.9 if len(leads) == 1 else 1.1 + 0.27 * max(len(leads), 3)
     figure = Figure(figsize=(5.4 * SAMPLE_COLUMNS, height * lines + 0.7), layout="constrained")
     panels = figure.subplots(lines, SAMPLE_COLUMNS, squeeze=False, sharex=True).ravel()
     for axes, row, signal in zip(panels, rows, dataset.signals(rows).astype(np.float64), strict=False):  # (L, T)
-        _draw_row(axes, signal, fs, before_s, leads, dataset.lead_mask[row], dataset.valid[row], bar)
-        labels = [name for name, there in zip(dataset.classes, dataset.labels[row], strict=True) if there]
+        _draw_row(axes, dataset, row, signal)
+        labels = [name for name, has_it in zip(dataset.classes, dataset.labels[row], strict=True) if has_it]
         names = _plain([Path(dataset.record[row].decode()).name, ", ".join(labels) or "no class"])
         axes.set_title(f"{names[0]}, fold {dataset.fold[row].decode()}: {names[1]}", fontsize=9)
         axes.tick_params(labelsize=7, labelbottom=True)
@@ -300,12 +291,12 @@ def save_samples(dataset: Dataset, path: str | Path, n_rows: int = 12, seed: int
     _save(figure, path)
 
 
-def _draw_row(
-    axes: Any, signal: Array, fs: float, before: float, leads: Sequence[str], mask: Array, valid: Array, bar: float
-) -> None:
-    """Leads of one row (L, T) under each other, one with its own axis; a lead that the record lacks is grey."""
-    first, last = valid
-    time_s = np.arange(signal.shape[1]) / fs - before
+def _draw_row(axes: Any, dataset: Dataset, row: int, signal: Array) -> None:
+    """Draw the leads of one row (L, T) under each other, a lone one with its own axis; a missing lead is grey."""
+    recipe, (first, last) = dataset.recipe, dataset.valid[row]
+    leads = [slot[0] for slot in recipe.leads]
+    before_s = pqrst.row_before(recipe.tree()) / recipe.fs if recipe.of_beats else 0.0  # ahead of time 0, the R peak
+    time_s = np.arange(signal.shape[1]) / recipe.fs - before_s
     inside = signal[:, first:last]
     middle = np.median(inside, axis=1, keepdims=True) if len(leads) > 1 and last > first else np.zeros((len(signal), 1))
     # most of each lead fits between its neighbours; a lone spike may cross them
@@ -313,26 +304,24 @@ def _draw_row(
     step = 0.9 * max(float(spread), 1e-3) if len(leads) > 1 else 0.0
     places = -step * np.arange(len(leads))
     lines = signal - middle + places[:, None]
-    for line, there in zip(lines, mask, strict=True):
-        axes.plot(time_s, line, color="black" if there else "0.7", linewidth=0.6)
+    for line, is_there in zip(lines, dataset.lead_mask[row], strict=True):
+        axes.plot(time_s, line, color="black" if is_there else "0.7", linewidth=0.6)
     for begin, end in ((0, first), (last, signal.shape[1])):
         if end > begin:
-            axes.axvspan(begin / fs - before, end / fs - before, color="0.9", zorder=0)
-    axes.set_xlim(-before, signal.shape[1] / fs - before)
+            axes.axvspan(begin / recipe.fs - before_s, end / recipe.fs - before_s, color="0.9", zorder=0)
+    axes.set_xlim(-before_s, signal.shape[1] / recipe.fs - before_s)
     axes.grid(axis="x", alpha=0.3)
     if len(leads) > 1:
         axes.set_yticks(places, _plain(leads))
         low, high = lines[-1].min() - 0.1 * step, lines[0].max() + 0.1 * step
         axes.set_ylim(max(low, places[-1] - 1.5 * step), min(high, 1.5 * step))
-        right, centre = 0.992, places.mean()
-        axes.plot(
-            [right, right], [centre - bar / 2, centre + bar / 2], color="tab:red", linewidth=2,
-            transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
+        half, right = SAMPLE_UNITS[recipe.scale.kind][1] / 2, 0.992
+        ends = [places.mean() - half, places.mean() + half]
+        axes.plot([right, right], ends, color="tab:red", linewidth=2, transform=axes.get_yaxis_transform())
 
 
 def _choose(dataset: Dataset, n_rows: int, seed: int) -> Array:
-    """Rows of one class after the other in turn, each from a record that is not there yet, if there is one."""
+    """Choose rows of one class after the other, each from a record that has not come yet, where there is one."""
     labels = np.asarray(dataset.labels, dtype=bool)
     groups = np.concatenate([labels, ~labels.any(axis=1, keepdims=True)], axis=1)  # (N, K + 1), the last: no class
     by_size = np.argsort(-groups.sum(axis=0), kind="stable")[:n_rows]
@@ -360,16 +349,13 @@ def _one_against_all(
     score_name: str,
     marker: str | None = None,
 ) -> tuple[Figure, Any]:
-    """One curve per class that has rows with and without it, by descending score; of many, ten at either end named."""
+    """Draw a curve for each class that some rows have and some lack, by falling score; of many, name either end."""
     targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if targets.ndim != 2 or targets.shape != scores.shape or targets.shape[1] != len(classes):
         raise ValueError(f"targets {targets.shape} and scores {scores.shape}: both must be (N, {len(classes)})")
     support = targets.sum(axis=0, dtype=int)  # (K,)
-    drawn = [
-        (*curve(targets[:, k], scores[:, k]), name)
-        for k, name in enumerate(_plain(classes))
-        if 0 < support[k] < len(targets)
-    ]  # x, y, value, class
+    both = [(k, name) for k, name in enumerate(_plain(classes)) if 0 < support[k] < len(targets)]
+    drawn = [(*curve(targets[:, k], scores[:, k]), name) for k, name in both]  # x, y, value, class
     drawn.sort(key=lambda entry: entry[2], reverse=True)
     half = MAX_CURVES // 2
     named = set(range(len(drawn)))
@@ -407,7 +393,7 @@ def _plain(names: Sequence[str], longest: int = 30) -> list[str]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    """No date or version inside: the same numbers give the same file."""
+    """Write a figure without date or version inside: the same numbers give the same file."""
     path = Path(path)
     with script.aside(path) as temporary:
         kind = path.suffix[1:]

@@ -106,9 +106,7 @@ def open_dataset(settings: Settings) -> Dataset:
     have = flatten(dataset.recipe.tree())
     differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
     if differ:
-        raise Stop(
-            f"{settings.data_dir} was prepared with another recipe ({'; '.join(differ)}); run preprocess.py again"
-        )
+        raise Stop(f"{dataset.folder} has another recipe ({'; '.join(differ)}); run preprocess.py again")
     if strange := set(settings.data.scored_classes) - set(dataset.classes):
         raise Stop(f"data.scored_classes: {min(strange)} is none of {', '.join(dataset.classes)}")
     return dataset
@@ -140,12 +138,10 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
 
 def new_state(network: nn.Module, training: Training, dtype: torch.dtype | None) -> State:
     """Make what a training carries, before its first step."""
-    ema = None
-    if training.ema_decay:
-        ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay))
+    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)) if training.ema_decay else None
     optimizer = torch.optim.AdamW(parameter_groups(network, training.weight_decay), lr=training.learning_rate)
-    device = next(network.parameters()).device
-    return State(network, ema, optimizer, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16))
+    scaler = torch.amp.GradScaler(next(network.parameters()).device.type, enabled=dtype == torch.float16)
+    return State(network, ema, optimizer, scaler)
 
 
 def announce(
@@ -196,8 +192,7 @@ def score_rows(network: nn.Module, dataset: Dataset, rows: Rows, batch_size: int
     logits = np.concatenate([part.reshape(-1, len(dataset.classes)) for _, part in gathered])
     assert len(seen) == len(rows), "every row is scored exactly once"
     order = np.argsort(seen)
-    out: NDArray[np.float32] = logits[order][np.searchsorted(seen[order], rows)]
-    return out
+    return np.asarray(logits[order][np.searchsorted(seen[order], rows)])
 
 
 def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor) -> Validation:
@@ -208,10 +203,8 @@ def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Setting
     target = torch.from_numpy(dataset.labels[rows])
     loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
     first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
-    target_of_unit = dataset.labels[rows[first]]
-    report = metrics.scores_of(
-        target_of_unit, scores, dataset.classes, dataset.task, scored=settings.data.scored_classes
-    )
+    labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
+    report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
     return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
 
 
