@@ -1,10 +1,10 @@
-"""Copies of one recording under two names in a prepared dataset: between folds they make a score a lie.
+"""Find copies of one recording under two names in a prepared dataset; across folds they falsify every score.
 
     found = duplicates.find(data.Dataset(Path("prepared/ptbxl")))
     print(duplicates.report(found))
 
 A copy is the same signal up to one gain, offsets, polarity, rounding, noise 20 dB below it, and a start up to a second
-later. Rows of one record are not compared, nor those of one patient in one fold, where they do no harm.
+later. Rows of one record, or of one patient in one fold, do no harm and are not compared.
 
 Rows that are records or windows are compared with each other, each with every other:
 
@@ -13,11 +13,11 @@ Rows that are records or windows are compared with each other, each with every o
    the later one gives one for every start that is up to a second away.
 2. Pairs with a cosine above CANDIDATE are compared in full: all valid samples at the stored rate.
 
-20,000 rows of 12 leads and 1,000 samples take about two minutes on two cores, four times as many sixteen times that.
+20,000 rows of 12 leads and 1,000 samples take about two minutes on two cores; four times as many take 16 times as long.
 
-Rows that are beats resemble each other, those of one record and often those of two people. What no two people share is
-the rhythm, so their records are compared by RR intervals: the same RUN of them, to the sample, anywhere in both. That
-finds a copy shifted by any time, or one with other leads, but none that was resampled or whose beats were found anew.
+Rows that are beats resemble each other within a record, and often between two people. No two people share a rhythm, so
+records of beats are compared by RR intervals: the same RUN of them, to the sample, anywhere in both. This finds a copy
+shifted by any time or with other leads, but none that was resampled or whose beats were detected again.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ Ints = NDArray[np.int64]
 
 HEAD_S = 12.0  # of a row that its fingerprint sees
 BAND_HZ = (1.0, 6.0)  # above wander
-STEP_S = 1 / 32  # between the places it is seen from: a copy is at most half a step aside, 34 degrees at 6 Hz
+STEP_S = 1 / 32  # between the starts that are tried: a copy is at most half a step aside, 34 degrees at 6 Hz
 N_NUMBERS = 64  # of a fingerprint
 
 # Measured on 1,732 records of PTB-XL (100 Hz, 10 s, 0.5 to 40 Hz), and on copies of 400 of them that were cut up to a
-# second later under noise of 20 dB before they were filtered. The cosine of a copy is at least 0.857. Of the pairs of
-# different records, a cosine above 0.85 have 5 in 100,000 (12 leads, 10 s), 90 (1 lead, 10 s), 1,000 (1 lead, 2.5 s).
+# second later under noise of 20 dB before they were filtered. The cosine of a copy is at least 0.857. Of 100,000
+# pairs of different records, 5 exceed 0.85 with 12 leads and 10 s, 90 with a lead and 10 s, 1,000 with 2.5 s.
 CANDIDATE = 0.85
-# The correlation of a copy is above 0.979; where resampling has put it between the samples, above 0.947 (99 of 100:
-# 0.964). That of different records is at most 0.80 with 12 leads; with one, regular rhythms of one rate reach 0.955.
+# The correlation of a copy is above 0.979. A copy that resampling has put between the samples stays above 0.947, and 99
+# of 100 above 0.964. Different records reach at most 0.80 with 12 leads; with one, regular rhythms of one rate 0.955.
 ALIKE = 0.96
-ALIKE_HALF = 0.9  # in either half: rows that share no more than a spike or a step are no copies
-EDGE_S = 1.0  # left out at both ends: a zero-phase filter rings there, in a shifted copy otherwise (0.98 -> 0.78)
+ALIKE_HALF = 0.9  # least correlation of either half: rows that share only a spike or a step are no copies
+EDGE_S = 1.0  # left out at both ends, where a zero-phase filter rings differently in a shifted copy (0.98 -> 0.78)
 
 MAX_CANDIDATES = 100_000  # pairs compared in full, those with the highest cosine first: 0.5 ms each
-BLOCK_BYTES = 16 * 2**20  # of rows that are fingerprinted at a time, as float32
+BLOCK_BYTES = 16 * 2**20  # rows that are fingerprinted at a time, as float32
 TILE = 4096  # fingerprints that a block is compared with at a time: some MB of cosines, which stay in the cache
 
 RUN = 16  # RR intervals that have to be equal
-LIVELY = 8  # samples by which they have to differ among themselves: paced rhythms are alike in anyone
+LIVELY = 8  # samples by which they have to differ among themselves: all paced rhythms are alike
 
 TINY = np.float32(1e-30)
 KINDS = ("across folds", "within a fold")
@@ -121,7 +121,7 @@ def find(dataset: Dataset, max_shift_s: float = 1.0) -> Found:
 
 
 def report(found: Found, limit: int = 50) -> str:
-    """The copies as lines for people, at most `limit` of each kind."""
+    """Return the copies as lines for people, at most `limit` of each kind."""
     by_kind = {kind: [pair for pair in found.pairs if pair.kind == kind] for kind in KINDS}
     counts = ", ".join(f"{len(pairs):,} {kind}" for kind, pairs in by_kind.items())
     lines = [f"copies: pairs of records {counts}; compared {found.compared:,} {found.what}"]
@@ -153,10 +153,10 @@ CANDIDATES = np.dtype([("row", np.int64), ("other", np.int64), ("cosine", np.flo
 
 
 def _candidates(dataset: Dataset, max_shift_s: float) -> tuple[list[Match], int, int]:
-    """Pairs of rows whose fingerprints agree, best first; how many rows are still, and how many pairs were too many.
+    """Return pairs of rows whose fingerprints agree, best first; the number of still rows, and of pairs left out.
 
-    One pass: a block of rows is read, fingerprinted at every shift, and compared with all rows up to its own, of which
-    one fingerprint each is kept. So memory grows by 256 bytes a row, and never with the square of the rows.
+    One pass: a block of rows is read, fingerprinted at every shift, and compared with all earlier rows, of which one
+    fingerprint each is kept. So memory grows by 256 bytes a row, and never with the square of the rows.
     """
     n_leads, n_samples = len(dataset.recipe.leads), dataset.summary.row_samples
     fingerprints = _Fingerprints(n_leads, n_samples, dataset.recipe.fs, max_shift_s)
@@ -188,7 +188,7 @@ def _candidates(dataset: Dataset, max_shift_s: float) -> tuple[list[Match], int,
 
 
 def _numbers(dataset: Dataset) -> tuple[Ints, Ints]:
-    """Two numbers of every row, (N,) each: of its record, and of its patient in its fold."""
+    """Number the record of every row, (N,), and its patient within its fold, (N,)."""
     record = np.unique(dataset.record, return_inverse=True)[1]
     patient = np.unique(dataset.patient, return_inverse=True)[1]
     folds, fold = np.unique(dataset.fold, return_inverse=True)
@@ -196,10 +196,10 @@ def _numbers(dataset: Dataset) -> tuple[Ints, Ints]:
 
 
 class _Fingerprints:
-    """The fingerprints of rows of one length as seen from `2 * reach + 1` places, STEP_S apart.
+    """Compute the fingerprints of rows of one length from `2 * reach + 1` starts, STEP_S apart.
 
-    Few frequencies are looked at, and a shift turns the phase of each. So a row's spectrum is projected once, and what
-    it looks like from any place is a short sum over frequencies: a block of 256 rows 1.0 -> 0.1 s.
+    A fingerprint uses few frequencies, and a shift turns the phase of each. So a row's spectrum is projected once, and
+    its fingerprint from any start is a short sum over frequencies (a block of 256 rows: 1.0 -> 0.1 s).
     """
 
     def __init__(self, n_leads: int, n_samples: int, fs: float, max_shift_s: float) -> None:
@@ -219,7 +219,7 @@ class _Fingerprints:
         self.turns = np.concatenate([turned.real, -turned.imag], axis=1).astype(np.float32)  # (places, 2F)
 
     def __call__(self, x: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """(B, L, T) -> (places, B, N_NUMBERS), of norm 1, and which rows move in the band; the others are all 0."""
+        """(B, L, T) -> (starts, B, N_NUMBERS) of norm 1, and which rows move in the band; the others are all 0."""
         head = x[:, :, : self.n_head]
         spectrum = np.fft.rfft(head)[:, :, self.bins].astype(np.complex64)  # (B, L, F)
         weight = np.abs(spectrum).max(axis=(1, 2), initial=0)
@@ -233,9 +233,9 @@ class _Fingerprints:
 
 
 def _agreeing(tile: Floats, shifted: Floats) -> NDArray[np.void]:
-    """Pairs of a tile (M, N_NUMBERS) and a block (places, B, N_NUMBERS) whose cosine passes CANDIDATE from some place.
+    """Return the pairs of a tile (M, N_NUMBERS) and a block (starts, B, N_NUMBERS) whose cosine exceeds CANDIDATE.
 
-    Row, other, the best cosine and, as `shift_s`, the number of its place.
+    Each pair holds row, other, the best cosine over all starts and, as `shift_s`, the number of that start.
     """
     cosine = np.empty((len(tile), shifted.shape[1]), np.float32)
     flat, best = cosine.reshape(-1), np.full(cosine.size, CANDIDATE, np.float32)
@@ -255,12 +255,12 @@ def _agreeing(tile: Floats, shifted: Floats) -> NDArray[np.void]:
 
 
 def _most_alike(candidates: NDArray[np.void]) -> NDArray[np.void]:
-    """At most MAX_CANDIDATES of them, best first."""
+    """Return at most MAX_CANDIDATES candidates, best first."""
     return candidates[np.argsort(-np.abs(candidates["cosine"]), kind="stable")[:MAX_CANDIDATES]]
 
 
 def _verify(dataset: Dataset, candidate: Match) -> Match | None:
-    """The candidate with the correlation of its rows at the best shift near the one it came with; None if no copy."""
+    """Correlate the rows of a candidate near its shift; None where they are no copies of each other."""
     fs = dataset.recipe.fs
     pair = np.array([candidate.row, candidate.other])
     a, b = (
@@ -279,9 +279,9 @@ def _verify(dataset: Dataset, candidate: Match) -> Match | None:
 
 
 def _correlation(a: Floats, b: Floats, lag: int, edge: int) -> tuple[float, float, float]:
-    """Correlation of (L, T) and (L, T') where b begins `lag` samples later: its size, its worse half, and itself.
+    """Correlate a (L, T) with b (L, T') that begins `lag` samples later; returns its size, its worse half, its value.
 
-    All leads together, so that those with no signal weigh little; the mean of each half and lead is taken off.
+    All leads count together, so that leads without signal weigh little. The mean of each half and lead is subtracted.
     """
     a, b = a[:, max(lag, 0) :], b[:, max(-lag, 0) :]
     half = (min(a.shape[1], b.shape[1]) - 2 * edge) // 2
@@ -296,7 +296,7 @@ def _correlation(a: Floats, b: Floats, lag: int, edge: int) -> tuple[float, floa
 
 
 def _by_record(dataset: Dataset, matches: list[Match]) -> list[Pair]:
-    """Two records with copied rows -> one pair: the most alike of its rows, those across folds before all others."""
+    """Return one pair for two records with copied rows: their most similar rows, but first those across folds."""
     together: dict[tuple[bytes, bytes], list[Match]] = {}
     for match in matches:
         together.setdefault((dataset.record[match.row], dataset.record[match.other]), []).append(match)
@@ -325,7 +325,7 @@ def _order(pair: Pair) -> tuple[str, float, tuple[int, int]]:
 
 
 def _of_beats(dataset: Dataset) -> Found:
-    """Records with RUN equal RR intervals in a row, and how alike the rows of those beats are."""
+    """Find records with RUN equal RR intervals in a row, and the correlation of the rows of those beats."""
     record, group = _numbers(dataset)
     row, other, told_apart = _same_rhythm(dataset, record)
     harm = (record[row] != record[other]) & (group[row] != group[other])
@@ -343,7 +343,7 @@ def _of_beats(dataset: Dataset) -> Found:
 
 
 def _same_rhythm(dataset: Dataset, record: Ints) -> tuple[Ints, Ints, int]:
-    """Rows with which equal runs begin, the earlier and the later of each two, and how many records have a run."""
+    """Return the rows where equal runs begin, earlier and later of each two, and the number of records with a run."""
     n_runs = max(len(dataset) - RUN, 0)
     rr = np.diff(dataset.sample)
     gap = (np.diff(record) != 0) | (np.diff(dataset.beat_index) != 1)

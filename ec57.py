@@ -1,12 +1,12 @@
-"""How well detected beats agree with annotated ones, beat by beat, as WFDB's `bxb` and ANSI/AAMI EC57 count.
+"""Compare detected with annotated beats, beat by beat, as WFDB's `bxb` and ANSI/AAMI EC57 count.
 
     score = score_beats(reference, detected, fs=360, left_out=flutter(samples, symbols))
     score.sensitivity, score.precision, score.f1, score.median_error_s
     gross = pooled([score_of_one_record, score_of_another])
 
-A beat is found if a detection lies within the window, 150 ms unless told otherwise; no detection counts for two beats
-and no beat for two detections. Of all such pairings one with the most pairs is taken, so a score cannot depend on where
-a comparison starts.
+A beat is found if a detection lies within the window, 150 ms by default. No detection counts for two beats, and no beat
+for two detections. Among all such pairings one with the most pairs is taken, so a score cannot depend on where the
+comparison starts.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ class BeatScore:
 
     @property
     def sensitivity(self) -> float:
-        """Se: found of all annotated beats, 0..1."""
+        """Se: the share of annotated beats that are found, 0..1."""
         return _ratio(self.found, self.found + self.missed)
 
     @property
     def precision(self) -> float:
-        """+P: found of all detections, 0..1."""
+        """+P: the share of detections that are beats, 0..1."""
         return _ratio(self.found, self.found + self.false)
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of the two, 0..1."""
+        """The harmonic mean of sensitivity and precision, 0..1."""
         return _ratio(2 * self.found, 2 * self.found + self.missed + self.false)
 
     @property
     def median_error_s(self) -> float:
-        """Where detections lie on the whole; later than the marks is positive."""
+        """The median of detected minus annotated time, s; positive where detections come late."""
         return float(np.median(self.errors_s)) if self.found else np.nan
 
     @property
     def median_distance_s(self) -> float:
-        """How far a detection lies from its mark."""
+        """The median distance between a detection and its mark, s."""
         return float(np.median(np.abs(self.errors_s))) if self.found else np.nan
 
     def __str__(self) -> str:
@@ -83,9 +83,9 @@ def score_beats(
     reference, detected : (N,), (M,) samples, ascending
     fs : Hz
     window_s : s
-    left_out : stretches in samples, both ends included. A pair counts unless its beat lies in one; what is left over
-        counts unless it lies in one itself. Pairs are sought before, so an edge between a beat and its detection costs
-        neither.
+    left_out : stretches in samples, both ends included. A pair counts unless its beat lies in one; a beat or detection
+        without a partner counts unless it lies in one itself. Beats are paired first, so an edge between a beat and its
+        detection costs neither.
     """
     reference, detected = np.asarray(reference, np.int64), np.asarray(detected, np.int64)
     pairs = match_beats(reference, detected, window_s * fs)
@@ -96,7 +96,7 @@ def score_beats(
 
 
 def inside(samples: Array, intervals: Sequence[Interval]) -> Array:
-    """(N,) bool: which samples lie in one of the intervals, both ends included."""
+    """Tell which samples lie in one of the intervals, both ends included: (N,) bool."""
     within = np.zeros(len(samples), bool)
     for first, last in intervals:
         within |= (samples >= first) & (samples <= last)
@@ -104,16 +104,16 @@ def inside(samples: Array, intervals: Sequence[Interval]) -> Array:
 
 
 def pooled(scores: Iterable[BeatScore]) -> BeatScore:
-    """One score of all beats together, the `gross` statistics of EC57: long recordings weigh more."""
+    """Return one score of all beats together, the `gross` statistics of EC57: long recordings weigh more."""
     scores = list(scores)
     found, missed, false = (sum(getattr(score, name) for score in scores) for name in ("found", "missed", "false"))
     return BeatScore(found, missed, false, np.concatenate([np.empty(0), *(score.errors_s for score in scores)]))
 
 
 def flutter(samples: Array, symbols: Sequence[str]) -> list[Interval]:
-    """Episodes of ventricular flutter or fibrillation, from `[` to `]` of WFDB annotations: no beats are marked there.
+    """Return the episodes of ventricular flutter or fibrillation, from `[` to `]` of WFDB annotations.
 
-    One that never ends runs to the end of the recording.
+    No beats are marked in them. An episode without an end runs to the end of the recording.
     """
     episodes: list[Interval] = []
     start = None

@@ -1,7 +1,7 @@
 """The datasets: for each one a function that yields its recordings, patients, labels and official folds.
 
-Adding one is a function under `@source(...)` and a YAML in configs/. Knows nothing of signals. What the owners' codes
-mean stands in codes.csv, one line a code; a code without a class in a column has none there.
+A new dataset is a function under `@source(...)` and a YAML in configs/. This file knows nothing of signals. codes.csv
+says what the owners' codes mean, one line for each code; an empty column means that the code has no class there.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Recording(NamedTuple):
     annotations: str | None = None  # extension of the file with beats and rhythms
     units_per_mv: float | None = None  # of the stored values, where a header is wrong or missing
     fs: float | None = None  # where the file does not say
-    table: str = ""  # which names it, and in which row, for what may go wrong with it
+    table: str = ""  # the file that names it and the row in it, which a failure quotes
     row: int = 0
 
 
 class Problem(NamedTuple):
-    """What was left out, when and why; or what is doubtful about it."""
+    """A recording, or a part of it, that was left out or is doubtful, and why."""
 
-    record: str  # its locator, or the words of a table; empty where it is about the whole dataset
+    record: str  # its locator, or its name in a table; empty where the whole dataset is meant
     stage: str  # index | labels | read | rpeaks | leads | amplitude | filter | rows
     reason: str  # without the name of the record and the folder of the dataset
 
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be told of a recording, a window or a beat."""
+    """The classes that a recording, a window or a beat can have, and where its labels come from."""
 
     classes: tuple[str, ...]  # () until the recordings are known: their labels, sorted
     task: Literal["multiclass", "multilabel"] = "multilabel"
@@ -62,7 +62,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset: what can be told of it, the default first, and where its recordings are."""
+    """A dataset: its targets, the default first, and the function that lists its recordings."""
 
     targets: Mapping[str, Target]
     recordings: Callable[..., Iterator[Recording | Problem]]  # (raw folder, its own arguments)
@@ -94,33 +94,33 @@ def source(
 
 @cache
 def codes(system: str, column: str) -> dict[str, str]:
-    """Code -> what the column of codes.csv says of it, "" for nothing; in the order of the file."""
+    """Return code -> class by a column of codes.csv, "" for none, in the order of the file."""
     with CODES.open(newline="", encoding="utf-8") as file:
         return {row["code"]: row[column] for row in csv.DictReader(file) if row["system"] == system}
 
 
 def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **more: Any) -> Target:
-    """The classes of a column of codes.csv, sorted unless in a given order."""
+    """Return the target whose classes a column of codes.csv names, sorted unless an order is given."""
     of = codes(system, column)
     return Target(order or tuple(sorted(set(of.values()) - {""})), of=of, **more)
 
 
-def table(path: Path, columns: tuple[str, ...], **how: Any) -> pd.DataFrame:
-    """A CSV file as text, indexed by its rows as spreadsheets number them; a missing column stops the program."""
+def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
+    """Read a CSV file as text, indexed by rows as spreadsheets number them; a missing column stops the program."""
     import pandas as pd  # slow to import; beats need no table
 
     try:
-        found: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+        found: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
     except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
         raise Stop(f"{path}: not a CSV table: {error}") from error
     if missing := [column for column in columns if column not in found.columns]:
         raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
-    found.index += 1 if how.get("header", 0) is None else 2
+    found.index += 1 if options.get("header", 0) is None else 2
     return found
 
 
 def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """The table without the rows that name a recording again, and a line for each of those; the first one counts."""
+    """Return the table without the rows that name a recording again, and a problem for each of these."""
     again = found[key].duplicated()
     names = found.loc[again, key].items()
     return found[~again], [
@@ -129,19 +129,22 @@ def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[
 
 
 def true(column: pd.Series[str]) -> pd.Series[bool]:
-    """Cells that say yes."""
+    """Tell which cells say yes."""
     return column.str.strip().str.lower().isin(("true", "1", "1.0"))
 
 
 def by_stem(raw: Path, *suffixes: str) -> dict[str, str]:
-    """Recordings anywhere below a folder: name without suffix -> path; of several the least deep one."""
+    """Find recordings anywhere below a folder: name without suffix -> path; of several the least deep one."""
     paths = [path for suffix in suffixes for path in raw.rglob(f"*{suffix}")]
     paths.sort(key=lambda path: (len(path.parts), path), reverse=True)
     return {path.stem: path.relative_to(raw).as_posix() for path in paths}
 
 
 def comments(path: Path) -> dict[str, str] | None:
-    """`# key: value` lines of a header, keys in lower case; None if it cannot be read, as will show when it is."""
+    """Read the `# key: value` lines of a header, keys in lower case; None for a header that cannot be read.
+
+    Such a header becomes a problem later, when the index looks at the recording.
+    """
     try:
         lines = pqrst.header(path).comments
     except (OSError, ValueError):
@@ -239,8 +242,8 @@ def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
     for row, name, patient, statements, fold in zip(found.index, *columns, strict=True):
         # a Python dictionary in a cell: the codes are its quoted words
         labels = tuple(re.findall(r"'([^']+)'", statements))
-        whose, group = patient.removesuffix(".0"), fold.removesuffix(".0")
-        yield Recording(f"{name}.hea", whose, labels, group, table=str(path), row=row)
+        patient, fold = patient.removesuffix(".0"), fold.removesuffix(".0")
+        yield Recording(f"{name}.hea", patient, labels, fold, table=str(path), row=row)
 
 
 PTB_DIAGNOSES = {
@@ -288,8 +291,9 @@ CODE_CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST is sinus tachyc
 def code15(raw: Path) -> Iterator[Recording | Problem]:
     """CODE-15%: 345,779 exams of 12 leads at 400 Hz in HDF5 parts, six abnormalities (Ribeiro et al. 2021).
 
-    An exam with none of them is kept: it may be normal, as the target `with_normal` tells, or have something else.
-    Exams are found by their id; rows that the table does not name are listed, but for the empty ones that end a part.
+    An exam with none of them is kept: it may be normal (the target `with_normal` tells) or have something else. Exams
+    are found by their id. A row that the table does not name is a problem, unless it is one of the empty rows at the
+    end of a part.
     """
     import h5py
 
@@ -297,8 +301,8 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
     found = table(path, ("exam_id", "patient_id", "trace_file", *CODE_CLASSES))
     found, again = once(path, found, "exam_id")
     yield from again
-    told = {"normal": "normal_ecg", **{name: name for name in CODE_CLASSES}}
-    flags = {name: true(found[column]).to_numpy() for name, column in told.items() if column in found}
+    column_of = {"normal": "normal_ecg", **{name: name for name in CODE_CLASSES}}
+    flags = {name: true(found[column]).to_numpy() for name, column in column_of.items() if column in found}
     labels = [tuple(name for name, flag in flags.items() if flag[i]) for i in range(len(found))]
     columns = (found["patient_id"], labels, found["trace_file"], found.index)
     exams = dict(zip(found["exam_id"], zip(*columns, strict=True), strict=True))
@@ -312,8 +316,8 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
             continue
         for row, exam in enumerate(ids):
             if exam in exams and exams[exam][2] == name:
-                patient, own, _, line = exams.pop(exam)
-                yield Recording(f"{name}#{row}", patient, own, table=str(path), row=line)
+                patient, labels_of_exam, _, line = exams.pop(exam)
+                yield Recording(f"{name}#{row}", patient, labels_of_exam, table=str(path), row=line)
             elif exam != "0":
                 yield Problem(f"{name}#{row}", "index", f"{path}: has no row for exam {exam} of {name}")
         for exam, line in [(exam, line) for exam, (_, _, part, line) in exams.items() if part == name]:
@@ -323,7 +327,7 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
 @source(CODE_CLASSES)
 def codetest(raw: Path) -> Iterator[Recording]:
     """CODE-test: 827 exams of other patients with the labels of a committee, for testing only: one fold, `test`."""
-    below = "data/" if (raw / "data" / "annotations").is_dir() else ""  # as its archive unpacks
+    below = "data/" if (raw / "data" / "annotations").is_dir() else ""  # the archive unpacks into data/
     path = raw / below / "annotations" / "gold_standard.csv"
     found = table(path, CODE_CLASSES)
     flags = {name: true(found[name]).to_numpy() for name in CODE_CLASSES}
@@ -370,7 +374,7 @@ def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
 
 
 def dx_target(year: str) -> Target:
-    """Scored classes of a challenge: SNOMED CT codes, their abbreviations, and the words of the earliest headers."""
+    """Return the scored classes of a challenge, by SNOMED CT code, abbreviation, and the words of the first headers."""
     by_code, column = codes("snomed", f"cinc{year}"), f"cinc{year}"
     by_name = {name: by_code[code] for code, name in codes("snomed", "name").items()}
     of = {**by_name, **codes("cpsc", column), **by_code}
@@ -379,14 +383,13 @@ def dx_target(year: str) -> Target:
 
 def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
     for header in sorted(raw.rglob("*.hea")):
-        locator, said = header.relative_to(raw).as_posix(), comments(header)
-        labels = tuple(word.strip() for word in (said or {}).get("dx", "").split(",") if word.strip())
-        if said is not None and not labels:
-            yield Problem(
-                locator, "index", f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
-            )
+        locator, notes = header.relative_to(raw).as_posix(), comments(header)
+        labels = tuple(word.strip() for word in (notes or {}).get("dx", "").split(",") if word.strip())
+        if notes is not None and not labels:
+            reason = f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
+            yield Problem(locator, "index", reason)
             continue
-        # the samples deny the gains of 2020's headers: a unit is 1 uV, as the release of 2021 has it
+        # the gains in 2020's headers contradict the samples: a unit is 1 uV, as the release of 2021 says
         scale = 1000.0 if year == "2020" else None
         yield Recording(locator, header.stem, labels, units_per_mv=scale)
 
@@ -408,7 +411,7 @@ def cinc2021(raw: Path) -> Iterator[Recording | Problem]:
 
 @cache
 def _phrases(statement: str) -> tuple[str, ...]:
-    """A statement as codes.csv has it, or what it joins: `sinus rhythm with PAC(s)` says two things."""
+    """Split a statement that codes.csv does not list into what it joins: `sinus rhythm with PAC(s)` says two things."""
     statement = statement.strip(" .*-").lower()
     if not statement or statement in codes("mimic", "findings"):
         return (statement,) if statement else ()
@@ -422,9 +425,9 @@ def _phrases(statement: str) -> tuple[str, ...]:
 def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     """MIMIC-IV-ECG 1.0: 800,000 recordings of 12 leads at 500 Hz, 10 s, with the machine's statements.
 
-    A statement counts if codes.csv lists it, or the phrases that it joins; what is possible, probable or borderline
-    is no finding, but for a probable rhythm. Others are counted, not used; recordings whose statements give no class
-    are left out, or kept with the target `unlabelled`, which has none.
+    A statement counts if codes.csv lists it, or the phrases that it joins. A possible, probable or borderline finding
+    does not count, but a probable rhythm does. Unknown statements are counted and not used. Recordings whose statements
+    give no class are left out; the target `unlabelled`, which has no classes, keeps all.
     """
     path = raw / "record_list.csv"
     found = table(path, ("subject_id", "study_id", "path"))
@@ -433,8 +436,8 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
     columns = [f"report_{number}" for number in range(18)]
     measured = table(raw / "machine_measurements.csv", ("study_id", *columns), usecols=["study_id", *columns])
     reports = dict(zip(measured["study_id"], zip(*(measured[c] for c in columns), strict=True), strict=True))
-    whose = (found["subject_id"], found["study_id"], found["path"])
-    for row, subject, study, place in zip(found.index, *whose, strict=True):
+    recordings = zip(found.index, found["subject_id"], found["study_id"], found["path"], strict=True)
+    for row, subject, study, place in recordings:
         statements = tuple(dict.fromkeys(phrase for line in reports.get(study, ()) for phrase in _phrases(line)))
         yield Recording(f"{place}.hea", subject, statements, table=str(path), row=row)
 
@@ -445,9 +448,9 @@ def folder(
 ) -> Iterator[Recording | Problem]:
     """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
 
-    A record may be named with either slash, without its suffix or its folder; `dataset` is a folder that it lies under,
-    or empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used if there.
-    Without the table every recording gets `default_label`, if that is named. `fs`: rate of CSV files without times;
+    The table may name a record with either slash, without its suffix or its folder; `dataset` is a folder above it, or
+    empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used where they exist.
+    Without the table every recording gets `default_label`, if one is given. `fs`: rate of CSV files without times;
     `units_per_mv`: of the stored values, 1000 for uV, where no header says so.
     """
     path = raw / "unified_label_mapping.csv"
@@ -456,7 +459,8 @@ def folder(
     paths = sorted(p for p in paths if p != path.name and (p.endswith(".hea") or p[:-4] not in headers))
     if not path.exists():
         if not default_label:
-            raise Stop(f'{path}: not there; or name one label for all: --data.arguments \'{{"default_label": "X"}}\'')
+            one_label = """--data.arguments '{"default_label": "X"}'"""
+            raise Stop(f"{path}: does not exist; write it, or give all one label: {one_label}")
         yield from (Recording(p, p[:-4], (default_label,), fs=fs, units_per_mv=units_per_mv) for p in paths)
         return
     found = table(path, ("record", "label"))
@@ -474,7 +478,7 @@ def folder(
         matches = [p for p in tails.get(name, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
         matches = matches or tails.get(f"{below}/{name}", [])
         if len(matches) != 1:
-            why = f"could be {', '.join(matches[:3])}" if matches else "is not there"
+            why = f"could be {', '.join(matches[:3])}" if matches else "does not exist"
             yield Problem(row["record"], "index", f"{path}, row {number}: {row['record']} {why}")
             continue
         named.setdefault(matches[0], []).append({**row, "row": number})
@@ -485,8 +489,8 @@ def folder(
         rows = named[p]
         labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))
         first = rows[0]
-        whose, group = first.get("patient") or p[:-4], first.get("fold") or None
-        yield Recording(p, whose, labels, group, None, units_per_mv, fs, str(path), first["row"])
+        patient, fold = first.get("patient") or p[:-4], first.get("fold") or None
+        yield Recording(p, patient, labels, fold, None, units_per_mv, fs, str(path), first["row"])
 
 
 @source(CODE_CLASSES)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,19 @@ def test_the_arguments_of_describe_build_the_same_network_after_json():
         network = made(entry.name, **arguments)
         for one, other in zip(network.parameters(), made(entry.name).parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_new_network_is_one_class_and_one_line(monkeypatch):
+    """The example of CONTRIBUTING, at most 20 lines with its text."""
+    text = (Path(models.__file__).parent / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("## ")[0]
+    assert len(text.strip().splitlines()) <= 20
+    code = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    ") or not line)
+    scope = {"nn": nn, "Tensor": torch.Tensor}
+    exec(code, scope)
+    monkeypatch.setitem(models.NETWORKS, "linear", scope["Linear"])
+    network = models.build("linear", 12, 6, dropout=0.1)
+    assert network(torch.zeros(3, 12, 500)).shape == (3, 6)
+    assert "linear" in models.listing() and "dropout=0.0" in models.listing()
 
 
 # --------------------------------------------------------------------------------------------------- every network

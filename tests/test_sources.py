@@ -500,11 +500,11 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
     assert dataset.classes == ("x", "y", "z")
     listed = failures(tmp_path / "out")
     assert "row 5: two could be a/two.hea, b/two.hea" in listed["two"]
-    assert "row 8: five is not there" in listed["five"]
+    assert "row 8: five does not exist" in listed["five"]
     assert "has no row for a/two.hea" in listed["a/two.hea"]
 
     (raw / "unified_label_mapping.csv").unlink()
-    with pytest.raises(Stop, match=r"unified_label_mapping\.csv: not there; or name one label"):
+    with pytest.raises(Stop, match=r"unified_label_mapping\.csv: does not exist; .* give all one label"):
         run("folder", raw, tmp_path / "none")
     dataset = run("folder", raw, tmp_path / "one", *TWO, "--data.arguments", '{"default_label": "unknown"}')
     assert dataset.classes == ("unknown",)
@@ -519,7 +519,7 @@ def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
         write_record(raw, name, twelve(rng, 5000), 500, TWELVE)
     write_table(raw / "index.csv", [["file", "patient", "label"], ["r1", "a", "normal"], ["r2", "b", "abnormal"]])
     text = (REPOSITORY / "CONTRIBUTING.md").read_text()
-    lines = text.split("## A new dataset")[1].split("## ")[0].splitlines()
+    lines = text.split("## Add a dataset")[1].split("## ")[0].splitlines()
     start = next(i for i, line in enumerate(lines) if "@source(" in line)
     code = "\n".join(
         line[4:] for line in lines[start : next(i for i in range(start, len(lines)) if "# configs" in lines[i])]
