@@ -54,9 +54,9 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
 
 def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings) -> tuple[Rows, NDArray[np.float32]]:
     """Return what was scored, each unit by its first row (U,), and the scores (U, K)."""
-    batches = list(data.scoring_batches(rows, settings.evaluation.batch_size))
-    bar = tqdm(batches, settings.evaluation.split, unit=" batches", disable=None, leave=False)
-    _, logits = bundle.score(trained.network, map(Batches(dataset).__getitem__, bar))
+    batches, shares = Batches(dataset), list(data.scoring_batches(rows, settings.evaluation.batch_size))
+    bar = tqdm(shares, settings.evaluation.split, unit=" batches", disable=None, leave=False)
+    _, logits = bundle.score(trained.network, (batches[share] for share in bar))
     first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
     return rows[first], scores
 

@@ -62,7 +62,8 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     if rank == 0:
         announce(job, parts, folder)
         if dry_run:
-            print(*(f"failure: {problem}" for problem in index.problems[:20]), sep="\n", file=sys.stderr)
+            for problem in index.problems[:20]:
+                print(f"failure: {problem}", file=sys.stderr)
             print(f"{len(index.problems)} failures so far; nothing was written", file=sys.stderr)
     if dry_run:
         return folder
@@ -92,7 +93,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     _write(folder / "failures.csv", lambda file: csv.writer(file).writerows([Problem._fields, *failures]))
     _write(folder / "prepare.log.json", lambda file: json.dump(log, file, indent=1))
     summary.save(folder)
-    close(summary, failures, warnings, len(index.items), duration_s)
+    conclude(summary, failures, warnings, len(index.items), duration_s)
     return folder
 
 
@@ -289,7 +290,7 @@ def log_of(job: Job, duration_s: float) -> dict[str, Any]:
     }
 
 
-def close(
+def conclude(
     summary: Summary, failures: list[Problem], warnings: list[Problem], n_recordings: int, duration_s: float
 ) -> None:
     """Print the counts, the first problems and the rate."""

@@ -183,8 +183,8 @@ def score_rows(network: nn.Module, dataset: Dataset, rows: Rows, batch_size: int
     if world_size > 1:  # each process has its own running statistics: all use those of rank 0
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
-    mine = data.scoring_batches(rows, batch_size, rank, world_size)
-    gathered: list[Any] = [bundle.score(network, map(Batches(dataset).__getitem__, mine))]
+    batches, mine = Batches(dataset), data.scoring_batches(rows, batch_size, rank, world_size)
+    gathered: list[Any] = [bundle.score(network, (batches[share] for share in mine))]
     if world_size > 1:
         own, gathered = gathered[0], [None] * world_size
         dist.all_gather_object(gathered, own)

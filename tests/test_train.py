@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 import bundle
 import models
 import runs
+import simulate
 import train
 from objectives import row_losses
 from script import Stop
@@ -59,23 +60,28 @@ class Cut(Exception):
     pass
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, tmp_path, monkeypatch):
-    words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "4"]
-    train.main([*words, "--run", str(tmp_path / "whole")])
-
+def train_and_cut(words, monkeypatch, epoch):
+    """Train until the validation of this epoch, as if the process had been killed there."""
     calls = []
     score_rows = train.score_rows
 
     def cut(*arguments):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == epoch:
             raise Cut
         return score_rows(*arguments)
 
     monkeypatch.setattr(train, "score_rows", cut)
     with pytest.raises(Cut):
-        train.main([*words, "--run", str(tmp_path / "cut")])
+        train.main(words)
     monkeypatch.undo()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, tmp_path, monkeypatch):
+    words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "4"]
+    train.main([*words, "--run", str(tmp_path / "whole")])
+
+    train_and_cut([*words, "--run", str(tmp_path / "cut")], monkeypatch, 3)
     with pytest.raises(Stop, match=r"unfinished run.*--resume.*--run.*--overwrite"):
         train.main([*words, "--run", str(tmp_path / "cut")])
     with pytest.raises(Stop, match=r"training.seed: 0 -> 1.*--resume needs the same"):
@@ -93,19 +99,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, t
 
 def test_a_run_is_resumed_on_a_machine_with_other_threads_and_workers(prepared_beats, tmp_path, monkeypatch):
     words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.epochs", "2"]
-    score_rows = train.score_rows
-    calls = []
-
-    def cut(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise Cut
-        return score_rows(*arguments)
-
-    monkeypatch.setattr(train, "score_rows", cut)
-    with pytest.raises(Cut):
-        train.main([*words, "--training.threads", "1"])
-    monkeypatch.undo()
+    train_and_cut([*words, "--training.threads", "1"], monkeypatch, 2)
     train.main([*words, "--resume", "--training.threads", "2", "--training.workers", "1", "--data.workers", "3"])
     assert len(metrics_of(tmp_path / "run")) == 2
 
@@ -244,6 +238,17 @@ def test_a_yaml_runs_for_a_step(name, tmp_path, mitdb_like, demo_folder):
     preprocess.main(words)
     train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
     assert math.isfinite(steps(tmp_path / "run")[0])
+
+
+def test_two_processes_share_the_parts_of_the_demo(tmp_path):
+    """One alone would wait for ever for the parts of the other."""
+    simulate.write_demo(tmp_path / "demo", n_patients=40, seed=1)
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import parts, train; parts.PART_BYTES = 400_000; "
+    (tmp_path / "start.py").write_text(code + "train.main(sys.argv[1:])")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "start.py"]
+    subprocess.run([*command, "--training.epochs", "1"], cwd=tmp_path, check=True, timeout=120)
+    assert len(list((tmp_path / "prepared/demo").glob("part-*.h5"))) > 2
+    assert (tmp_path / "runs/demo/report/metrics.json").exists()
 
 
 @pytest.mark.slow
