@@ -52,9 +52,9 @@ class Data(Section):
     name: str = "demo"
     """which dataset: a function of sources.py"""
     target: str | None = None
-    """what is to be told of it, where a dataset offers several; its first where null"""
+    """which labels, where a dataset offers several targets; its first target where null"""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """arguments of that function, e.g. '{"rate": 500}'"""
+    """arguments of the function, e.g. '{"rate": 500}'"""
     raw: Path | None = Field(None, json_schema_extra=MACHINE)
     """folder that holds what was downloaded; raw/<name> where null, demo for the demo"""
     dir: Path | None = None
@@ -85,7 +85,7 @@ class Model(Section):
     name: str = "cnn1d"
     """which network: train.py --list_models shows them"""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """arguments of that network, e.g. '{"width": 64}'"""
+    """arguments of the network, e.g. '{"width": 64}'"""
 
 
 class Augmentation(Section):

@@ -61,7 +61,7 @@ def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Setting
     return rows[first], scores
 
 
-def predictions(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided: NDArray[np.uint8]) -> pd.DataFrame:
+def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided: NDArray[np.uint8]) -> pd.DataFrame:
     """Return a line per scored row: where it comes from, what it is, what was decided, the score of each class."""
 
     def names(labels: NDArray[np.uint8]) -> list[str]:
@@ -118,7 +118,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     (folder / "report.md").write_text(text)
     pd.DataFrame([each.tree() for each in report.per_class]).to_csv(folder / "per_class.csv", index=False)
     decided = decide(scores, dataset.task, trained.thresholds)
-    predictions(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     plots.save_confusion(report, folder / "confusion.png")
     plots.save_f1(report, folder / "f1.png")
     for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):

@@ -109,16 +109,16 @@ def choose_rows(
         A split without a row, a fold in two splits, or a patient in two splits that may not leak.
     """
     rows = {}
-    for name, names in splits.items():
-        rows[name] = np.flatnonzero(np.isin(fold, np.array(names, dtype=bytes)))
-        if len(rows[name]) == 0:
+    for split, names in splits.items():
+        rows[split] = np.flatnonzero(np.isin(fold, np.array(names, dtype=bytes)))
+        if len(rows[split]) == 0:
             present = ", ".join(sorted(each.decode() for each in np.unique(fold)))
-            raise Stop(f"data.{name} = {', '.join(names) or 'no fold'}: no rows; there are folds {present}")
+            raise Stop(f"data.{split} = {', '.join(names) or 'no fold'}: no rows; there are folds {present}")
     for a, b in combinations(splits, 2):
         if shared := set(splits[a]) & set(splits[b]):
             raise Stop(f"data.{a} and data.{b} share fold {min(shared)}")
-        if not may_leak and (known := _shared(patient, rows[a], rows[b])):
-            raise Stop(f"patient {known} is in both {a} and {b}")
+        if not may_leak and (name := _shared(patient, rows[a], rows[b])):
+            raise Stop(f"patient {name} is in both {a} and {b}")
     return rows
 
 

@@ -61,7 +61,7 @@ class Promise(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A recording and what is known of it before its signal is read; small, for all are in memory at once."""
+    """A recording with its rows and counts, before its signal is read; small, as all are in memory at once."""
 
     recording: Recording
     n_rows: int
@@ -73,11 +73,11 @@ class Item(NamedTuple):
 
 
 class Index(NamedTuple):
-    """All that tables, headers and annotations say of a dataset."""
+    """The recordings of a dataset, as tables, headers and annotations describe them."""
 
     raw: Path
     items: list[Item]
-    target: Target  # its classes known
+    target: Target  # with its classes
     problems: list[Problem]
     warnings: list[Problem]
 
@@ -123,8 +123,8 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
             problems.append(problem_below(raw, recording.locator, stage, reason))
     warnings = []
     if target.unknown == "counted":  # otherwise each is a problem
-        said = unknown.most_common()
-        warnings = [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in said]
+        counted = unknown.most_common()
+        warnings = [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counted]
     return Index(raw, items, target, problems, warnings)
 
 

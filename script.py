@@ -53,8 +53,8 @@ def aside(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # h5py and torch raise either
-        told = re.search(r"error message = '([^']*)'", str(error))  # in the long message of HDF5
-        reason = told[1] if told else getattr(error, "strerror", None) or error
+        inner = re.search(r"error message = '([^']*)'", str(error))  # in the long message of HDF5
+        reason = inner[1] if inner else getattr(error, "strerror", None) or error
         raise Stop(f"{path}: cannot be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -30,5 +30,5 @@ def test_a_lone_beat_has_no_context(n):
 
 
 def test_matching_takes_the_nearer_of_two_beats_for_one_detection():
-    """Each beat is paired once: with the first in reach, the later and nearer one would have none."""
+    """A pair takes the first beat within reach at first, and exchanges it for a nearer one without a partner."""
     assert beats.match_beats(np.array([100, 140]), np.array([139]), 54).tolist() == [[1, 0]]

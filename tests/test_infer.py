@@ -233,7 +233,7 @@ def test_of_several_records_the_good_ones_are_predicted_and_the_bad_ones_named(b
 
 
 def test_no_threshold_is_told_where_the_highest_score_decides(demo_folder, tmp_path):
-    """A multiclass network of whole records; 0.6 of three classes is decided, and so would 0.4 be."""
+    """A multiclass network of whole records: the highest score decides, even below one half."""
     recipe = Recipe(window={"kind": "record", "length_s": 10})
     network = models.build("cnn1d", 12, 3)
     origin = bundle.Origin(commit="unknown", leak=None)

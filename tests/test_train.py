@@ -241,7 +241,7 @@ def test_a_yaml_runs_for_a_step(name, tmp_path, mitdb_like, demo_folder):
 
 
 def test_two_processes_share_the_parts_of_the_demo(tmp_path):
-    """One alone would wait for ever for the parts of the other."""
+    """If rank 0 alone prepared the demo, it would wait for ever for the parts of the other."""
     simulate.write_demo(tmp_path / "demo", n_patients=40, seed=1)
     code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import parts, train; parts.PART_BYTES = 400_000; "
     (tmp_path / "start.py").write_text(code + "train.main(sys.argv[1:])")
