@@ -44,6 +44,11 @@ class Problem(NamedTuple):
     stage: str  # index | labels | read | rpeaks | leads | amplitude | filter | rows
     reason: str  # without the name of the record and the folder of the dataset
 
+    @property
+    def locator(self) -> str:
+        """The record, by the name that it has in a Recording: a source yields either."""
+        return self.record
+
     def __str__(self) -> str:
         return f"{self.record}: {self.reason}" if self.record else self.reason
 
@@ -478,7 +483,7 @@ def folder(
         matches = [p for p in tails.get(name, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
         matches = matches or tails.get(f"{below}/{name}", [])
         if len(matches) != 1:
-            why = f"could be {', '.join(matches[:3])}" if matches else "does not exist"
+            why = f"could be {', '.join(matches[:3])}" if matches else "is no recording here (.hea, .csv, .mat)"
             yield Problem(row["record"], "index", f"{path}, row {number}: {row['record']} {why}")
             continue
         named.setdefault(matches[0], []).append({**row, "row": number})

@@ -500,7 +500,7 @@ def test_a_folder_of_anything_resolves_names_as_people_write_them(tmp_path, rng,
     assert dataset.classes == ("x", "y", "z")
     listed = failures(tmp_path / "out")
     assert "row 5: two could be a/two.hea, b/two.hea" in listed["two"]
-    assert "row 8: five does not exist" in listed["five"]
+    assert "row 8: five is no recording here" in listed["five"]
     assert "has no row for a/two.hea" in listed["a/two.hea"]
 
     (raw / "unified_label_mapping.csv").unlink()
