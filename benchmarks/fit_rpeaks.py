@@ -1,19 +1,19 @@
-"""Fits the weights by which `pqrst.rpeaks` judges a possible beat, and shows what they are worth on unseen patients.
+"""Fit the weights by which `pqrst.rpeaks` judges a possible beat, and score them on unseen patients.
 
-    python benchmarks/fit_rpeaks.py FOLDER                  # cross-fitted: each patient by the weights of the others
+    python benchmarks/fit_rpeaks.py FOLDER                  # each patient scored by weights fitted to the others
     python benchmarks/fit_rpeaks.py FOLDER --write csrc/rpeaks_weights.hpp
 
 FOLDER (or the variable ECG_TEST_DATA) holds mitdb/, svdb/, ludb/, cpsc2019-wfdb/, cpsc2021/ and nstdb/ as their owners
-publish them. A possible beat is one if it is the highest within 100 ms of a mark. MIT-BIH is also learned with muscle
-noise on it; signals without a heart teach what is none, and drawn beats that a signal without any noise can hold beats.
-How much each set counts stands in WEIGHT, however long it is.
+publish them. A possible beat counts as a beat if it is the highest within 100 ms of a mark. Three more sets are made
+here. MIT-BIH gets muscle noise. Signals without a heartbeat teach what is no beat. Synthetic beats, some without any
+noise, teach that a very clean signal can hold beats. WEIGHT says how much each set counts, whatever its length.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # small matrices, and the same sums everywhere
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the matrices are small, and sums keep one order
 
 import argparse
 import sys
@@ -29,16 +29,18 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
+import script
+from benchmarks import machine
 from benchmarks.rpeaks import SETS, Case, add_noise, no_heart, records
 from ec57 import BeatScore, inside, pooled, score_beats
 from sources import SAME_PERSON
 
 Array = npt.NDArray[Any]
 N_FOLDS = 4
-N_STARTS = 2  # networks whose mean is taken: it depends less on chance, and is one network of all their units
-N_UNITS = 16  # of each
-N_DRAWN = 600_000  # possible beats, by weight
-MARK_S = 0.1
+N_STARTS = 2  # networks from different random starts; their mean depends less on chance, and is one wider network
+N_UNITS = 16  # hidden units of each network
+N_DRAWN = 600_000  # possible beats drawn for each fit, by WEIGHT
+MARK_S = 0.1  # largest distance of a beat from its mark
 WEIGHT = {
     "mitdb": 1.0,
     "svdb": 0.6,
@@ -49,7 +51,7 @@ WEIGHT = {
     "no heart": 0.25,
     "drawn": 0.3,
 }
-NOISE_DB = (18.0, 12.0, 6.0)  # of the muscle noise on MIT-BIH
+NOISE_DB = (18.0, 12.0, 6.0)  # signal-to-noise ratios of MIT-BIH with muscle noise
 
 
 class Example(NamedTuple):
@@ -57,16 +59,18 @@ class Example(NamedTuple):
 
     data: str  # a key of WEIGHT
     fold: int
-    features: Array  # (N, V, F): in the sum of the leads and, of several, in each
+    features: Array  # (N, V, F) float32; V = 1 + L views if L > 1: the sum of the leads, then each lead
     is_beat: Array  # (N,) bool
-    counts: Array  # (N,) bool, not in a stretch that is left out
+    counts: Array  # (N,) bool, false in stretches that are left out
     case: Case
 
 
 class Weights(NamedTuple):
+    """A network with one hidden layer, as pqrst.rpeaks holds it."""
+
     hidden: Array  # (F, units)
-    hidden_bias: Array
-    output: Array
+    hidden_bias: Array  # (units,)
+    output: Array  # (units,)
     bias: float
 
 
@@ -74,6 +78,7 @@ class Weights(NamedTuple):
 
 
 def example(data: str, patient: str, case: Case, folds: dict[str, int]) -> Example:
+    """Return the possible beats of a case. A new patient gets the next fold in `folds`."""
     time_s, log_height, features = pqrst._rpeak_candidates(case.signal, case.fs)
     marks = case.beats / case.fs
     is_beat = np.zeros(len(time_s), bool)
@@ -88,7 +93,10 @@ def example(data: str, patient: str, case: Case, folds: dict[str, int]) -> Examp
 
 
 def patient_of(data: str, case: Case) -> str:
-    """Recordings that must stay together: of one person, and strips of CPSC 2019 with the same R peaks."""
+    """Return a name that recordings of one person share, so that they fall into one fold.
+
+    CPSC 2019 names no patients: there, strips with the same first R peaks share one.
+    """
     if data == "cpsc2019":
         return f"{data} {np.round(case.beats[:6] / case.fs, 2)}"
     if data == "cpsc2021":
@@ -97,7 +105,7 @@ def patient_of(data: str, case: Case) -> str:
 
 
 def noisy(case: Case, muscle: Array) -> Iterator[Case]:
-    """A recording of MIT-BIH under muscle noise, louder and louder."""
+    """Yield a recording of MIT-BIH with muscle noise at each ratio of NOISE_DB."""
     for number, snr_db in enumerate(NOISE_DB):
         lead = case.signal[0]
         noise = np.roll(muscle[number % len(muscle)], 60_000 * number)[: len(lead)]
@@ -105,7 +113,10 @@ def noisy(case: Case, muscle: Array) -> Iterator[Case]:
 
 
 def drawn(rng: np.random.Generator, fs: float) -> Case:
-    """A minute of waves: QRS of any width, shape and rate, some with T waves, with wander, some without any noise."""
+    """Return a minute of synthetic beats.
+
+    Width, shape and rate of the QRS are random. Some have P and T waves, wander or noise; some have no noise at all.
+    """
     n = round(60 * fs)
     rr = rng.uniform(0.3, 1.8) * (1 + rng.choice([0, 0.02, 0.2]) * rng.uniform(-1, 1, 300))
     times = 0.5 + np.cumsum(np.maximum(rr, 0.27))
@@ -128,7 +139,7 @@ def drawn(rng: np.random.Generator, fs: float) -> Case:
 
 
 def lead_off(fs: float, seconds: float) -> dict[str, Array]:
-    """A lead without an electrode: wander, and what electronics add, (1, T) mV."""
+    """Return signals of a lead without an electrode, each (1, T) mV: wander, some with the noise of electronics."""
     t = np.arange(round(fs * seconds)) / fs
     noise = np.random.default_rng(0).standard_normal(len(t))
     return {
@@ -139,6 +150,7 @@ def lead_off(fs: float, seconds: float) -> dict[str, Array]:
 
 
 def examples(root: Path) -> list[Example]:
+    """Return the examples of every set of WEIGHT: read from `root`, or made here."""
     folds: dict[str, int] = {}
     result = []
     muscle = pqrst.read(root / "nstdb" / "ma").signal.astype(np.float64)
@@ -164,26 +176,27 @@ def examples(root: Path) -> list[Example]:
 # ------------------------------------------------------------------------------------------------ fitting
 
 
-def fit(some: list[Example]) -> Weights:
+def fit(training: list[Example]) -> Weights:
+    """Fit N_STARTS networks to possible beats drawn by WEIGHT. Return their mean as one network."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    features = np.concatenate([e.features[e.counts].reshape(-1, e.features.shape[-1]) for e in some])
-    is_beat = np.concatenate([np.repeat(e.is_beat[e.counts], e.features.shape[1]) for e in some])
-    n_rows = [int(e.counts.sum()) * e.features.shape[1] for e in some]
-    total = {name: sum(n for n, e in zip(n_rows, some, strict=True) if e.data == name) for name in WEIGHT}
-    chance = np.concatenate([np.full(n, WEIGHT[e.data] / total[e.data]) for n, e in zip(n_rows, some, strict=True)])
+    features = np.concatenate([e.features[e.counts].reshape(-1, e.features.shape[-1]) for e in training])
+    is_beat = np.concatenate([np.repeat(e.is_beat[e.counts], e.features.shape[1]) for e in training])
+    n_rows = [int(e.counts.sum()) * e.features.shape[1] for e in training]
+    total = {name: sum(n for n, e in zip(n_rows, training, strict=True) if e.data == name) for name in WEIGHT}
+    chance = np.concatenate([np.full(n, WEIGHT[e.data] / total[e.data]) for n, e in zip(n_rows, training, strict=True)])
     networks = []
     for start in range(N_STARTS):
-        drawn = np.random.default_rng(start).choice(len(features), N_DRAWN, p=chance / chance.sum())
-        center, spread = features[drawn].mean(axis=0), features[drawn].std(axis=0)
+        rows = np.random.default_rng(start).choice(len(features), N_DRAWN, p=chance / chance.sum())
+        center, spread = features[rows].mean(axis=0), features[rows].std(axis=0)
         model = MLPClassifier(
             (N_UNITS,), max_iter=8, batch_size=500, learning_rate_init=3e-3, alpha=0.1, random_state=start
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of rounds is given
-            model.fit((features[drawn] - center) / spread, is_beat[drawn])
-        hidden = model.coefs_[0] / spread[:, None]  # for features as they are
+            warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter ends the fit on purpose
+            model.fit((features[rows] - center) / spread, is_beat[rows])
+        hidden = model.coefs_[0] / spread[:, None]  # takes features that are not scaled
         networks.append(
             (hidden, model.intercepts_[0] - center @ hidden, model.coefs_[1][:, 0], model.intercepts_[1][0])
         )
@@ -201,12 +214,12 @@ def score(e: Example, weights: Weights) -> BeatScore:
     return score_beats(e.case.beats, found, e.case.fs, left_out=e.case.left_out)
 
 
-def cross_fit(some: list[Example]) -> None:
-    """Print what each patient's beats look like to the weights of the others."""
+def cross_fit(everything: list[Example]) -> None:
+    """Print the scores of each set, every patient scored by weights fitted to the patients of the other folds."""
     scores: dict[tuple[str, str], list[BeatScore]] = {}
     for fold in tqdm(range(N_FOLDS), "cross-fit", disable=None, leave=False):
-        weights = fit([e for e in some if e.fold != fold])
-        for e in some:
+        weights = fit([e for e in everything if e.fold != fold])
+        for e in everything:
             if e.fold == fold:
                 scores.setdefault((e.data, e.case.group), []).append(score(e, weights))
     for (data, group), of_records in sorted(scores.items()):
@@ -214,6 +227,8 @@ def cross_fit(some: list[Example]) -> None:
 
 
 def write(path: Path, weights: Weights) -> None:
+    """Write the weights as a C++ header."""
+
     def row(values: Array) -> str:
         return "{" + ", ".join(f"{value:.9g}" for value in values) + "}"
 
@@ -245,16 +260,19 @@ constexpr RPeakWeights fitted = {{
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=os.environ.get("ECG_TEST_DATA"))
-    parser.add_argument("--write", type=Path, help="fit to everything and write the header; then build again")
+    parser.add_argument("--write", type=Path, help="fit to every patient and write this header; build again afterwards")
     options = parser.parse_args()
     if options.folder is None:
         parser.error("no folder: name one or set ECG_TEST_DATA")
-    some = examples(Path(options.folder))
+    machine.check_folder(options.folder, "give the one that holds mitdb/, svdb/, ludb/, ... and nstdb/")
     if options.write:
-        write(options.write, fit(some))
+        machine.check_folder(options.write.parent, f"make it before the run, for {options.write.name}")
+    everything = examples(options.folder)
+    if options.write:
+        write(options.write, fit(everything))
     else:
-        cross_fit(some)
+        cross_fit(everything)
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

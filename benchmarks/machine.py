@@ -1,4 +1,4 @@
-"""What stands at the head of every table, for a figure means nothing without it; and how memory is measured."""
+"""Shared by the benchmarks: the lines above every table, the memory of a process, checks of folders and processes."""
 
 import os
 import platform
@@ -8,12 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pqrst
+from script import Stop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def describe() -> str:
-    """Processor, SIMD level, commit, date and versions, in two lines."""
+    """Return two lines: processor, cores, SIMD level, commit and date; then the versions of Python and the packages."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
@@ -27,7 +28,10 @@ def describe() -> str:
 
 
 def peak_memory(pid: int) -> float:
-    """Largest resident memory of a process so far; not its rusage, which inherits the parent's."""
+    """Return the largest resident memory of a process so far, bytes; 0 where /proc does not say.
+
+    The maximum that rusage gives is not used: a child process inherits it from its parent.
+    """
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -35,3 +39,15 @@ def peak_memory(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         pass
     return 0.0
+
+
+def check_folder(folder: Path, advice: str) -> None:
+    """Raise `Stop` with the advice where the folder does not exist."""
+    if not folder.is_dir():
+        raise Stop(f"{folder}: no such folder; {advice}")
+
+
+def reason(errors: str, status: int) -> str:
+    """Return why a process failed: the last line of its standard error, or its exit status if that is empty."""
+    lines = errors.strip().splitlines()
+    return lines[-1] if lines else f"exit status {status}"

@@ -1,18 +1,19 @@
-"""The extension beside what a user would pick instead: medians in one run, on one thread.
+"""Time the extension beside the tools that a user would take instead: medians in one run, on one thread.
 
     python benchmarks/native.py
 
-Prints machine and versions, then a table: what, reference, both medians with their spread, the ratio, and the largest
-difference from the reference in float64, relative to its largest value; then how far the whole chain is from what the
-machine could do at best.
+Prints machine and versions, then a table. Its columns are the task, the reference, both medians with their spread, the
+ratio and the error: the largest difference from the reference in float64, relative to its largest value. The last lines
+compare the whole chain with the least time that this machine could need for it.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for the machine's limits, before NumPy is loaded
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when NumPy loads
 
+import argparse
 import sys
 import tempfile
 import time
@@ -29,15 +30,16 @@ import wfdb
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
+import script
 import simulate
 from benchmarks import machine
 from recipe import Recipe
 
-SECONDS = 1.0  # spent on each side of each row
+SECONDS = 1.0  # spent on timing each function
 
 
 def measure(function: Callable[[], Any]) -> tuple[float, float]:
-    """Median time of one call, s, and its spread: the distance of the quartiles over the median."""
+    """Return the median time of one call, s, and its spread: the distance of the quartiles over the median."""
     function()
     times: list[float] = []
     deadline = time.perf_counter() + SECONDS
@@ -49,29 +51,31 @@ def measure(function: Callable[[], Any]) -> tuple[float, float]:
     return float(median), float((high - low) / median)
 
 
-def row(what: str, ours: Callable[[], Any], reference_name: str, reference: Callable[[], Any]) -> float:
-    """Print one line of the table; returns our median, s."""
+def row(task: str, ours: Callable[[], Any], reference_name: str, reference: Callable[[], Any]) -> float:
+    """Print one line of the table. Return the median time of `ours`, s."""
     mine, spread = measure(ours)
     other, other_spread = measure(reference)
     expected = np.asarray(reference(), np.float64)
     error = np.nanmax(np.abs(np.asarray(ours(), np.float64) - expected)) / np.nanmax(np.abs(expected))
     print(
-        f"{what:34} {reference_name:22} {mine * 1e6:9.1f} us ±{spread:4.0%} {other * 1e6:11.1f} us ±{other_spread:4.0%}"
+        f"{task:34} {reference_name:22} {mine * 1e6:9.1f} us ±{spread:4.0%} {other * 1e6:11.1f} us ±{other_spread:4.0%}"
         f" {other / mine:7.1f}x {error:9.1e}"
     )
     return mine
 
 
 def limits(chain_s: float) -> None:
-    """How long the chain of 12 leads x 5,000 samples would take if only arithmetic, or only memory, took time."""
+    """Print the least time for the chain of 12 leads x 5,000 samples: its arithmetic alone, then its memory alone."""
     a = np.random.default_rng(0).standard_normal((512, 512))
     fma_rate = 512**3 / measure(lambda: a @ a)[0]
-    source, target = np.zeros(60_000), np.zeros(60_000)  # as large as the filtered record: the second cache
+    source, target = np.zeros(60_000), np.zeros(60_000)  # as large as the filtered record: fits the second-level cache
     copy_rate = 2 * source.nbytes / measure(lambda: np.copyto(target, source))[0]
     values = 60_000
-    # band-pass: two per section, way and sample, with the padding; moments one, scaling two
+    # per sample: in the band-pass two for each of 3 sections, forward and backward, padding included (5042 samples);
+    # for mean and deviation one, for the scaling two
     n_fma = 2 * 3 * 2 * 12 * 5042 + 3 * values
-    # bytes of a value: code out of the page cache 2 + 2, float32 4 + 4, filtered float64 8, read twice 8 + 8, float16 2
+    # bytes per value: stored code read and copied 2 + 2, float32 written and read 4 + 4, filtered float64 written 8 and
+    # read twice 8 + 8, float16 written 2
     n_bytes = (2 + 2 + 4 + 4 + 8 + 8 + 8 + 2) * values
     arithmetic, memory = n_fma / fma_rate, n_bytes / copy_rate
     print(
@@ -82,7 +86,7 @@ def limits(chain_s: float) -> None:
 
 
 def by_hand(path: str, recipe: Recipe) -> np.ndarray[Any, Any]:
-    """The chain with wfdb, SciPy and NumPy."""
+    """Prepare one record with wfdb, SciPy and NumPy. Return (L, T) float16."""
     assert recipe.bandpass
     record = wfdb.rdrecord(path)
     band = [recipe.bandpass.low_hz, recipe.bandpass.high_hz]
@@ -95,6 +99,7 @@ def by_hand(path: str, recipe: Recipe) -> np.ndarray[Any, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     rng = np.random.default_rng(0)
     x64 = rng.standard_normal((12, 5000)).cumsum(axis=1)
     x32 = x64.astype(np.float32)
@@ -174,4 +179,4 @@ def _signal(path: str) -> np.ndarray[Any, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

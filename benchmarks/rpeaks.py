@@ -1,18 +1,18 @@
-"""R peaks found by pqrst.rpeaks and by what a user would pick instead, on public recordings: one run, one thread.
+"""Compare pqrst.rpeaks with other R-peak detectors on public recordings: one run, one thread.
 
-    python benchmarks/rpeaks.py FOLDER                     # mitdb/, svdb/, ludb/, ... as their owners publish them
+    python benchmarks/rpeaks.py FOLDER                     # holds mitdb/, svdb/, ludb/, ... as published
     python benchmarks/rpeaks.py --sets mitdb --detectors pqrst sleepecg --csv beats.csv
     python benchmarks/rpeaks.py --noise --plot noise.png    # also noise stress; needs nstdb/ beside mitdb/
 
-Without FOLDER it takes the variable ECG_TEST_DATA. The others are optional: pip install sleepecg neurokit2. XQRS and
-gqrs, in Python, take minutes. Of the detectors here only pqrst takes several leads at once.
+Without FOLDER it takes the folder in the variable ECG_TEST_DATA. Two other detectors are optional: pip install sleepecg
+neurokit2. XQRS and gqrs are written in Python and take minutes. Only pqrst takes several leads at once.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # before NumPy is loaded
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # read when NumPy loads
 
 import argparse
 import csv
@@ -31,18 +31,19 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pqrst
+import script
 from beats import WINDOW_S
 from benchmarks import machine
 from ec57 import BeatScore, Interval, flutter, pooled, score_beats
 from sources import AAMI, BEAT_SYMBOLS
 
 Array = npt.NDArray[Any]
-NARROW_S = (0.075, 0.05, 0.025)  # further windows for F1
+NARROW_S = (0.075, 0.05, 0.025)  # narrower windows, for F1 only
 
 
 # ------------------------------------------------------------------------------------------------ detectors
 
-Detect = Callable[[Array, float], Array]  # (L, T) float64 in mV, fs in Hz -> samples
+Detect = Callable[[Array, float], Array]  # (L, T) float64 in mV, fs in Hz -> samples of the beats
 
 
 def load_pqrst() -> Detect:
@@ -50,14 +51,14 @@ def load_pqrst() -> Detect:
 
 
 def load_sleepecg() -> Detect:
-    """A Pan-Tompkins detector in C."""
+    """Return sleepecg's detector: Pan-Tompkins in C."""
     from sleepecg import detect_heartbeats
 
     return lambda x, fs: detect_heartbeats(x[0], fs)
 
 
 def load_neurokit() -> Detect:
-    """Its default cleaning, then its default method, both called `neurokit`."""
+    """Return neurokit2's detector: its default cleaning, then its default method, both called `neurokit`."""
     import neurokit2
 
     def detect(x: Array, fs: float) -> Array:
@@ -74,9 +75,10 @@ def load_xqrs() -> Detect:
 
 
 def load_gqrs() -> Detect:
-    """On integers of 1 uV: its thresholds are amplitudes, and the port's documentation asks for a digital signal.
+    """Return wfdb's gqrs, fed with integers of 1 uV.
 
-    It marks beats some 35 ms before the peak, so the narrow windows say little of it.
+    Its thresholds are amplitudes, and the documentation of wfdb asks for a digital signal. It marks beats some 35 ms
+    before the peak, so its F1 in the narrow windows says little.
     """
     from wfdb import processing
 
@@ -101,7 +103,7 @@ DETECTORS = {
 
 
 def load(names: Iterable[str]) -> dict[str, Detect]:
-    """The detectors that are installed, each called once: what an import or a first call costs is not timed."""
+    """Return the detectors that are installed, each called once so that imports and first calls are not timed."""
     loaded: dict[str, Detect] = {}
     start = np.random.default_rng(0).standard_normal((1, 10_000))
     for name in names:
@@ -109,21 +111,24 @@ def load(names: Iterable[str]) -> dict[str, Detect]:
         try:
             loaded[name] = DETECTORS[name].load()
         except ImportError:
-            print(f"{name}: left out, pip install {package}")
+            print(f"{name}: left out, not installed; pip install {package}")
             continue
         search(loaded[name], start, 250.0)
     return loaded
 
 
 def search(detect: Detect, signal: Array, fs: float) -> tuple[Array, float, str]:
-    """Samples of the beats, CPU time in s, and what went wrong: a detector that refuses a signal found nothing."""
+    """Return the samples of the beats, the CPU time in s, and the error message, if any.
+
+    A detector that raises an error counts as one that found no beat.
+    """
     problem, peaks = "", np.empty(0)
     started = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             peaks = np.asarray(detect(signal, fs))
-    except Exception as error:  # any: it is the other package's
+    except Exception as error:  # any kind: other packages raise what they like
         problem = f"{type(error).__name__}: {error}"
     seconds = time.process_time() - started
     return np.sort(peaks[np.isfinite(peaks)].astype(np.int64)), seconds, problem
@@ -133,9 +138,9 @@ def search(detect: Detect, signal: Array, fs: float) -> tuple[Array, float, str]
 
 
 class Case(NamedTuple):
-    """One search for beats."""
+    """One signal to search, with its true beats."""
 
-    group: str  # cases that are counted together
+    group: str  # cases of one group are counted together
     record: str
     lead: str
     signal: Array  # (L, T) float64, mV
@@ -149,12 +154,12 @@ class Rule(NamedTuple):
 
     name: str
     window_s: float = WINDOW_S
-    begin_s: float = 0.0  # not counted
-    end_s: float = 0.0
+    begin_s: float = 0.0  # length at the beginning that does not count
+    end_s: float = 0.0  # likewise at the end
 
 
 WHOLE = Rule("whole records")
-FROM_5_MIN = Rule("from minute 5", begin_s=300.0)  # as bxb and EC57: the beginning is for learning
+FROM_5_MIN = Rule("from minute 5", begin_s=300.0)  # as in bxb and EC57: a detector may adapt before that
 CHALLENGE = Rule("75 ms, without 0.5 s at either end", window_s=0.075, begin_s=0.5, end_s=0.5)
 
 
@@ -167,13 +172,14 @@ class DataSet(NamedTuple):
 
 
 def marked_beats(path: Path, extension: str) -> tuple[Array, list[Interval]]:
-    """Beats of an annotation file and episodes of flutter, samples."""
+    """Return the beats of an annotation file and its episodes of flutter, both in samples."""
     marks = pqrst.read_annotations(path, extension)
     is_beat = np.array([symbol in BEAT_SYMBOLS for symbol in marks.symbol], bool)
     return marks.sample[is_beat], flutter(marks.sample, marks.symbol)
 
 
 def each_and_both(path: Path, groups: dict[str, slice]) -> Iterator[Case]:
+    """Yield a case for each group of leads, all with the beats of the record."""
     record = pqrst.read(path)
     beats, left_out = marked_beats(path, "atr")
     for group, leads in groups.items():
@@ -194,7 +200,10 @@ def strip(path: Path) -> Iterator[Case]:
 
 
 def every_lead(path: Path) -> Iterator[Case]:
-    """LUDB: each lead has marks of its own, none in the first and the last cycle."""
+    """Yield a case for each lead of a LUDB record.
+
+    Each lead has marks of its own. The first and the last cycle have none, so the ends are left out.
+    """
     record = pqrst.read(path)
     for number, lead in enumerate(record.leads):
         marks = pqrst.read_annotations(path, lead.lower())
@@ -219,7 +228,7 @@ SETS = {
 
 
 class Outcome(NamedTuple):
-    """What one detector did with one case under one rule."""
+    """The scores of one detector on one case under one rule."""
 
     detector: str
     data: str
@@ -234,7 +243,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes(data: str, cases: Iterable[Case], rules: Iterable[Rule], detectors: dict[str, Detect]) -> list[Outcome]:
-    """Every detector on every case that it can take."""
+    """Run every detector on every case that it can take, and score it by every rule."""
     results = []
     for case in cases:
         n_leads, n_samples = case.signal.shape
@@ -251,6 +260,7 @@ def outcomes(data: str, cases: Iterable[Case], rules: Iterable[Rule], detectors:
 
 
 def scores_by_window(case: Case, peaks: Array, rule: Rule) -> tuple[BeatScore, ...]:
+    """Return the scores in the rule's window, then in each of NARROW_S."""
     left_out = list(case.left_out)
     if rule.begin_s:
         left_out.append((-np.inf, rule.begin_s * case.fs - 1))
@@ -260,7 +270,7 @@ def scores_by_window(case: Case, peaks: Array, rule: Rule) -> tuple[BeatScore, .
 
 
 def grouped(results: Iterable[Outcome], *names: str) -> dict[tuple[Any, ...], list[Outcome]]:
-    """Outcomes by the values of some of their fields, in order of appearance."""
+    """Group outcomes by the values of the named fields, in order of appearance."""
     groups: dict[tuple[Any, ...], list[Outcome]] = {}
     for result in results:
         groups.setdefault(tuple(getattr(result, name) for name in names), []).append(result)
@@ -271,7 +281,7 @@ def grouped(results: Iterable[Outcome], *names: str) -> dict[tuple[Any, ...], li
 
 
 def print_scores(title: str, results: list[Outcome]) -> None:
-    """A table per group and rule, one line per detector."""
+    """Print a table for each group and rule, with one line per detector."""
     for (group, rule), part in grouped(results, "group", "rule").items():
         print(f"\n{title}\n{group}, {rule}")
         print(
@@ -287,7 +297,7 @@ def score_line(mine: list[Outcome]) -> str:
     gross, *narrow = (pooled(scores) for scores in zip(*(result.scores for result in mine), strict=True))
     ratios = [(score.sensitivity, score.precision, score.f1) for score in (result.scores[0] for result in mine)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a ratio that no record has
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of a ratio that is NaN in every record
         mean_se, mean_precision, mean_f1 = 100 * np.nanmean(ratios, axis=0)
     seconds, hours = sum(result.seconds for result in mine), sum(result.lead_hours for result in mine)
     return (
@@ -300,10 +310,10 @@ def score_line(mine: list[Outcome]) -> str:
 
 
 def print_records(results: list[Outcome]) -> None:
-    """Missed and false beats of every record, whole: one column per detector, one more for each on several leads."""
+    """Print missed and false beats of every whole record: a column for each detector and group of leads."""
     columns = grouped((result for result in results if result.rule == WHOLE.name), "detector", "group")
     names = [name if group == "first lead" else f"{name} {group[:4]}" for name, group in columns]
-    print("\nmissed + false per record, on the first lead unless it says both")
+    print("\nmissed + false per record, on the first lead unless the column says both")
     print(f"{'':10}{'beats':>8}", end="")
     print("".join(f"{name:>16}" for name in names))
     for lines in zip(*columns.values(), strict=True):
@@ -320,7 +330,7 @@ def print_problems(results: list[Outcome]) -> None:
 
 
 def write_csv(path: Path, results: list[Outcome]) -> None:
-    """One line per detector, case and rule; ratios 0..1, times in ms."""
+    """Write one line per detector, case and rule. Ratios are 0..1; the header names the unit of each time."""
     header = ["detector", "set", "group", "rule", "record", "lead", "beats", "found", "missed", "false"]
     header += ["sensitivity", "precision", "f1", *(f"f1_{1000 * window_s:.0f}ms" for window_s in NARROW_S)]
     header += ["median_distance_ms", "median_error_ms", "cpu_s", "lead_hours", "problem"]
@@ -337,8 +347,8 @@ def write_csv(path: Path, results: list[Outcome]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ noise stress
-# As WFDB's `nst` and the records of NSTDB: its own two clean records, five minutes to learn, then noise for two minutes
-# of every four.
+# As WFDB's `nst` makes the records of NSTDB: the same two clean records, five quiet minutes for the detector to adapt,
+# then two minutes with noise and two without in turn.
 
 NOISE_RECORDS = ("118", "119")
 SNR_DB = (np.inf, 24.0, 18.0, 12.0, 6.0, 0.0, -6.0)
@@ -347,22 +357,22 @@ QUIET_S, NOISY_S = 300.0, 120.0
 
 
 def noisy_minutes(n_samples: int, fs: float) -> Array:
-    """(T,) bool: minutes 5-7, 9-11, 13-15, ..."""
+    """Return (T,) bool, true where noise is on: minutes 5-7, 9-11, 13-15, ..."""
     since = np.arange(n_samples) / fs - QUIET_S
     noisy: Array = (since >= 0) & (since % (2 * NOISY_S) < NOISY_S)
     return noisy
 
 
 def trimmed_mean(values: Array) -> float:
-    """Without the largest and the smallest 5 %, as WFDB's `sigamp`."""
+    """Return the mean without the largest and the smallest 5 %, as WFDB's `sigamp` takes it."""
     n_trimmed = round(0.05 * len(values))
     return float(np.mean(np.sort(values)[n_trimmed : len(values) - n_trimmed]))
 
 
 def qrs_power(lead: Array, beats: Array, fs: float) -> float:
-    """That of a sine as high as the QRS: the square over 8 of the peak-to-peak amplitude within 50 ms of a beat, mV^2.
+    """Return the power of a sine as high as the QRS complex, mV^2: the square of its peak-to-peak amplitude over 8.
 
-    Of the first 300 beats, as `nst` takes it.
+    The amplitude is taken within 50 ms of a beat. As in `nst`, it is the trimmed mean of the first 300 beats.
     """
     reach = round(0.05 * fs)
     near = beats[(beats >= reach) & (beats < len(lead) - reach)][:300]
@@ -370,16 +380,20 @@ def qrs_power(lead: Array, beats: Array, fs: float) -> float:
 
 
 def noise_power(noise: Array, fs: float) -> float:
-    """The square of the RMS amplitude about the mean of each second, over the first 300 s, as `nst` takes it."""
+    """Return the power of the noise, its unit squared, from the first 300 s.
+
+    As in `nst`, it is the square of the trimmed mean of each second's standard deviation.
+    """
     n = round(fs)
     seconds = noise[: 300 * n].reshape(-1, n)
     return trimmed_mean(seconds.std(axis=1)) ** 2
 
 
 def add_noise(signal: Array, noise: Array, beats: Array, fs: float, snr_db: float) -> Array:
-    """(L, T) mV with (L, T) noise of any unit in the noisy minutes, scaled for each lead.
+    """Return the signal, (L, T) mV, with noise in the noisy minutes.
 
-    Noise comes and goes without a step: where it stops the level stays, as `nst` sets its offsets.
+    The noise is (L, T) in any unit and is scaled lead by lead to the ratio `snr_db`. It begins and ends without a step:
+    where it stops, the level stays, as with the offsets that `nst` sets.
     """
     gate = noisy_minutes(signal.shape[1], fs)
     mixed = signal.copy()
@@ -390,10 +404,10 @@ def add_noise(signal: Array, noise: Array, beats: Array, fs: float, snr_db: floa
 
 
 def noisy_cases(folder: Path, name: str, noise: Array, snr_db: float) -> Iterator[Case]:
-    """One record under one noise; at every SNR, without any noise as well, only the noisy minutes count."""
+    """Yield the cases of one record with one noise. Only the noisy minutes count, also in the clean signal."""
     for case in holter(folder / "mitdb" / name):
         n_leads, n_samples = case.signal.shape
-        # normal QRS complexes in the sense of `sigamp`, bundle branch block included; the paced are not among them
+        # normal QRS complexes as `sigamp` takes them: bundle branch block included, paced beats not
         marks = pqrst.read_annotations(folder / "mitdb" / name, "atr")
         normal = marks.sample[np.array([AAMI.get(symbol) == "N" for symbol in marks.symbol])]
         mixed = add_noise(case.signal, noise[:n_leads, :n_samples], normal, case.fs, snr_db)
@@ -404,7 +418,7 @@ def noisy_cases(folder: Path, name: str, noise: Array, snr_db: float) -> Iterato
 
 
 def run_noise(folder: Path, detectors: dict[str, Detect]) -> list[Outcome]:
-    """Every noise of NSTDB that is there, at every SNR, on the two clean records."""
+    """Run the detectors on the two clean records with every noise of NSTDB in the folder, at every SNR."""
     names = [name for name in NOISES if (folder / "nstdb" / f"{name}.hea").exists()]
     if not names or not all((folder / "mitdb" / f"{name}.hea").exists() for name in NOISE_RECORDS):
         print(f"\nnoise stress: left out, needs mitdb/{' and '.join(NOISE_RECORDS)} and nstdb/ in {folder}")
@@ -419,7 +433,7 @@ def run_noise(folder: Path, detectors: dict[str, Detect]) -> list[Outcome]:
 
 
 def curves(results: list[Outcome]) -> dict[str, dict[str, list[BeatScore]]]:
-    """By noise and detector: the scores of both records together, one per SNR."""
+    """Return, by noise and detector, one score per SNR, of both records together."""
     found: dict[str, dict[str, list[BeatScore]]] = {}
     for (data, group, detector, _), part in grouped(results, "data", "group", "detector", "rule").items():
         label = detector if group == "first lead" else f"{detector} {group[:4]}"
@@ -439,7 +453,7 @@ def print_noise(results: list[Outcome]) -> None:
 
 
 def save_noise(results: list[Outcome], path: Path) -> None:
-    """Sensitivity and precision against SNR, a column of panels per noise."""
+    """Draw sensitivity and precision against SNR, with a column of panels for each noise."""
     from matplotlib.figure import Figure
 
     sets = curves(results)
@@ -452,7 +466,7 @@ def save_noise(results: list[Outcome], path: Path) -> None:
             for axes, ratio in zip(column, 100 * np.transpose(values), strict=True):
                 axes.plot(SNR_DB[1:], ratio, marker="o", markersize=3, label=label)
         column[1].set_xlabel("SNR, dB")
-        column[1].set_xlim(max(SNR_DB[1:]) + 1, min(SNR_DB) - 1)  # worse to the right
+        column[1].set_xlim(max(SNR_DB[1:]) + 1, min(SNR_DB) - 1)  # more noise to the right
     for axes, name in zip(panels[:, 0], ("sensitivity, %", "precision (+P), %"), strict=True):
         axes.set_ylabel(name)
     panels[0, 0].legend(fontsize=8)
@@ -460,7 +474,7 @@ def save_noise(results: list[Outcome], path: Path) -> None:
 
 
 def no_heart(fs: float, seconds: float) -> dict[str, Array]:
-    """Signals without a beat, (1, T) mV."""
+    """Return signals without a beat, each (1, T) mV."""
     n = round(fs * seconds)
     rng = np.random.default_rng(0)
     return {
@@ -486,11 +500,12 @@ def print_false_beats(detectors: dict[str, Detect]) -> None:
 
 
 def records(folder: Path) -> list[Path]:
+    """Return the records below a folder, sorted, without the suffix of their headers."""
     return sorted(path.with_suffix("") for path in folder.rglob("*.hea"))
 
 
 def run_set(name: str, root: Path, detectors: dict[str, Detect]) -> list[Outcome]:
-    """One set: a progress bar, then its tables."""
+    """Run the detectors on one set under a progress bar, and print its tables."""
     data = SETS[name]
     paths = records(root / data.folder)
     if not paths:
@@ -512,13 +527,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--detectors", nargs="+", choices=DETECTORS, default=list(DETECTORS), metavar="NAME", help=", ".join(DETECTORS)
     )
-    parser.add_argument("--noise", action="store_true", help="also noise stress, and signals without a heart")
-    parser.add_argument("--plot", type=Path, help="the curves of --noise, e.g. noise.png")
-    parser.add_argument("--csv", type=Path, help="results of every record")
+    parser.add_argument("--noise", action="store_true", help="also run noise stress, and signals without a heartbeat")
+    parser.add_argument("--plot", type=Path, help="file for the curves of --noise, e.g. noise.png")
+    parser.add_argument("--csv", type=Path, help="file for the results of every record")
     options = parser.parse_args()
     if options.folder is None:
         parser.error("no folder: name one or set ECG_TEST_DATA")
-    options.folder = Path(options.folder)
+    if options.plot and not options.noise:
+        parser.error("--plot draws the curves of --noise: add --noise")
+    machine.check_folder(options.folder, f"give the one that holds {', '.join(data.folder for data in SETS.values())}")
+    for path in (options.plot, options.csv):
+        if path:
+            machine.check_folder(path.parent, f"make it before the run, for {path.name}")
     return options
 
 
@@ -544,4 +564,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -1,6 +1,6 @@
-"""Every dataset through preprocess.py, for benchmarks/preprocess.py --datasets.
+"""Run preprocess.py on every dataset, for benchmarks/preprocess.py --datasets.
 
-Simulated are CODE-15% (HDF5 parts of 2,000 exams under gzip) and MIMIC-IV-ECG (headers that share 500 signal files).
+Two datasets are simulated: CODE-15% (gzip HDF5 parts of 2,000 exams) and MIMIC-IV-ECG (headers share 500 signal files).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pqrst
 import simulate
 from benchmarks import machine
-from benchmarks.machine import REPOSITORY, peak_memory
+from benchmarks.machine import REPOSITORY, peak_memory, reason
 from recipe import TWELVE_LEADS
 
 Array = npt.NDArray[Any]
-FOLDERS = {  # below FOLDER; the number of folds, as some are few records
+FOLDERS = {  # (folder below DATA, number of folds): the small samples allow only 2
     "mitdb": ("mitdb", 5),
     "svdb": ("svdb", 5),
     "ptbxl": ("ptb-xl-2k", 10),
@@ -36,30 +36,32 @@ FOLDERS = {  # below FOLDER; the number of folds, as some are few records
     "code15": ("code-15/hdf5", 2),
 }
 N_SHAPES = 500  # distinct simulated signals
-PART = 2_000  # exams of an HDF5 part
+PART = 2_000  # exams in an HDF5 part
 
 
 class Run(NamedTuple):
+    """One run of preprocess.py, and the two files that describe what it wrote."""
+
     seconds: float  # of the whole process
-    peak: float  # bytes of resident memory
+    peak: float  # bytes of resident memory, at most
     log: dict[str, Any]
     dataset: dict[str, Any]
 
 
-def run(name: str, raw: Path, out: Path, *words: str) -> Run | str:
-    """One run of preprocess.py in a process of its own, or the line with which it stopped."""
+def run(name: str, raw: Path, out: Path, *arguments: str) -> Run | str:
+    """Run preprocess.py in a process of its own; return its figures, or the line that says why it failed."""
     command = [sys.executable, str(REPOSITORY / "preprocess.py"), "--dataset", name]
-    command += ["--data.raw", str(raw), "--data.dir", str(out), *words]
+    command += ["--data.raw", str(raw), "--data.dir", str(out), *arguments]
     started, peak = time.perf_counter(), 0.0
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         while process.poll() is None:
             peak = max(peak, peak_memory(process.pid))
             time.sleep(0.02)
         seconds = time.perf_counter() - started
         if process.returncode:
-            said.seek(0)
-            return said.read().strip().splitlines()[-1]
+            errors.seek(0)
+            return reason(errors.read(), process.returncode)
     log, dataset = (json.loads((out / f"{file}.json").read_text()) for file in ("prepare.log", "dataset"))
     return Run(seconds, peak, log, dataset)
 
@@ -80,7 +82,7 @@ def print_run(name: str, found: Run | str) -> None:
 
 
 def shapes(n: int) -> list[Array]:
-    """Each (12, 4096) mV at 400 Hz, simulated."""
+    """Return n simulated signals, each (12, 4096) float32, mV, at 400 Hz."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(n):
@@ -90,7 +92,7 @@ def shapes(n: int) -> list[Array]:
 
 
 def write_code15(folder: Path, n_exams: int, signals: list[Array]) -> None:
-    """The layout of CODE-15%: exams.csv and parts; every fourth exam of 7 s in the middle of zeros."""
+    """Write exams.csv and HDF5 parts as CODE-15% does. Every fourth exam lasts 7 s and has zeros on either side."""
     rng = np.random.default_rng(1)
     classes = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
     folder.mkdir()
@@ -116,7 +118,7 @@ def write_code15(folder: Path, n_exams: int, signals: list[Array]) -> None:
 
 
 def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
-    """The layout of MIMIC-IV-ECG: tables and headers, which share the first signal files."""
+    """Write tables, headers and signal files as MIMIC-IV-ECG does. Records share signal files by hard links."""
     folder.mkdir()
     order = [TWELVE_LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "aVL", *TWELVE_LEADS[6:])]
     records = [["subject_id", "study_id", "file_name", "ecg_time", "path"]]
@@ -142,13 +144,13 @@ def write_mimic(folder: Path, n_records: int, signals: list[Array]) -> None:
 
 
 def print_rates(folder: Path) -> None:
-    """PTB-XL at 500 Hz, resampled to 100 Hz by pqrst, against the owner's version at 100 Hz."""
+    """Print how far PTB-XL resampled by pqrst, 500 -> 100 Hz, is from its owner's own version at 100 Hz."""
     distances, correlations = [], []
     for path in sorted((folder / "records500").rglob("*.hea")):
         twin = Path(str(path).replace("records500", "records100").replace("_hr", "_lr"))
         if twin.exists():
             ours = pqrst.resample(pqrst.read(path).signal.astype(float), 500, 100)
-            theirs = pqrst.read(twin).signal
+            theirs = pqrst.read(twin).signal  # (L, T) mV, like ours
             distances.append(float(np.sqrt(((ours - theirs) ** 2).mean())))
             correlations += [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(ours, theirs, strict=True)]
     if distances:
@@ -160,7 +162,7 @@ def print_rates(folder: Path) -> None:
 
 
 def print_table(data: Path, n_simulated: int, scratch: Path | None) -> None:
-    """Every dataset below `data`, and two large ones that are simulated."""
+    """Print a line for every dataset below `data`, and for two large simulated ones."""
     print(machine.describe())
     print(f"{'':14}{'records':>9}{'rows':>10}{'s':>8}{'records/s':>10}{'peak MB':>9}")
     with tempfile.TemporaryDirectory(dir=scratch) as name:

@@ -1,4 +1,4 @@
-"""The benchmarks on recordings made here, and the noise of the stress test."""
+"""Tests of the benchmarks on recordings made here, of the noise they add, and of their error messages."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def rpeaks():
-    """The script as a module; what it sets for its own process is taken back."""
+    """Import benchmarks/rpeaks.py as a module, and restore the environment variables that it sets."""
     before = dict(os.environ)
     from benchmarks import rpeaks
 
@@ -28,7 +28,7 @@ N = 10 * 60 * 360
 
 
 def spikes(amplitude):
-    """(1, N) mV: triangles 40 ms wide every 0.8 s, and where they stand."""
+    """Return (1, N) mV with triangles 40 ms wide every 0.8 s, and the samples of their peaks."""
     beats = np.arange(200, N - 200, 288)
     x = np.zeros(N)
     for beat in beats:
@@ -92,3 +92,34 @@ def test_large_datasets_are_simulated_in_their_layout(tmp_path):
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()[3:] if line[0] != " "}
     assert lines["code15"][1:3] == lines["mimic_iv_ecg"][1:3] == ["40", "40"]
     assert lines["code15"][-1] == lines["mimic_iv_ecg"][-1] == "none"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fit_rpeaks.py nowhere", "nowhere: no such folder"),
+        ("fit_rpeaks.py . --write nowhere/weights.hpp", "nowhere: no such folder"),
+        ("fit_rpeaks.py .", "nstdb/ma.hea: no such header file"),
+        ("native.py nonsense", "unrecognized arguments: nonsense"),
+        ("plain.py nowhere out.h5", "nowhere/records.csv: No such file"),
+        ("plain.py nowhere out.h5 --records -1", "--records -1: must be at least 1"),
+        ("preprocess.py --folder nowhere", "nowhere: no such folder"),
+        ("preprocess.py --datasets nowhere", "nowhere: no such folder"),
+        ("preprocess.py --files 0", "--files 0: must be at least 1"),
+        ("preprocess.py --fs fast", "invalid int value: 'fast'"),
+        ("rpeaks.py nowhere", "nowhere: no such folder"),
+        ("rpeaks.py . --csv nowhere/beats.csv", "nowhere: no such folder"),
+        ("rpeaks.py . --plot noise.png", "add --noise"),
+        ("rpeaks.py . --detectors nonsense", "invalid choice: 'nonsense'"),
+    ],
+)
+def test_wrong_folders_and_arguments_end_in_one_line_and_status_2(tmp_path, command, message):
+    name, *arguments = command.split()
+    script = [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments]
+    result = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    lines = result.stderr.splitlines()
+    if lines[0].startswith("usage: "):  # argparse prints how to call the script above its error
+        lines = [line for line in lines if line.startswith(f"{name}: error: ")]
+    assert (result.returncode, result.stdout, len(lines)) == (2, "", 1), result.stderr
+    assert "error: " in lines[0]
+    assert message in lines[0]
