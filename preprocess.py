@@ -170,9 +170,8 @@ def up_to_date(folder: Path, wanted: Identity, overwrite: bool) -> bool:
             f"{folder} holds another dataset ({'; '.join(changes)}): "
             "choose another folder with --data.dir FOLDER, or replace it with --overwrite"
         )
-    return not changes and set(tree) == set(
-        Summary.model_fields
-    )  # else its summary is written anew, its parts are kept
+    # a summary with other fields is of an older version: it is written anew, and the parts are kept
+    return not changes and set(tree) == set(Summary.model_fields)
 
 
 def make_parts(folder: Path, names: list[str], parts: list[Part], job: Job) -> None:

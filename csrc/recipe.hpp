@@ -1,4 +1,4 @@
-// All that turns a record into rows, as plain values. config.py holds the defaults and the meaning of each key.
+// All that turns a record into rows, as plain values. recipe.py holds the defaults and the meaning of each key.
 #pragma once
 
 #include <cmath>
