@@ -107,18 +107,17 @@ def open_dataset(settings: Settings) -> Dataset:
     differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
     if differ:
         raise Stop(f"{dataset.folder} has another recipe ({'; '.join(differ)}); run preprocess.py again")
-    if strange := set(settings.data.scored_classes) - set(dataset.classes):
-        raise Stop(f"data.scored_classes: {min(strange)} is none of {', '.join(dataset.classes)}")
+    scored, classes = settings.data.scored_classes, dataset.classes
+    if set(scored) - set(classes) or len(set(scored)) < len(scored):
+        raise Stop(f"data.scored_classes = {', '.join(scored)}: must be some of {', '.join(classes)}, each once")
     return dataset
 
 
 def count_steps(n_rows: int, world_size: int, training: Training) -> int:
     """Return the optimiser steps of an epoch; a batch that cannot be shared evenly stops the program."""
     if training.batch_size % (world_size * training.accumulation):
-        raise Stop(
-            f"training.batch_size = {training.batch_size}: must be a multiple of {world_size} processes "
-            f"x {training.accumulation} accumulation steps"
-        )
+        shares = f"{world_size} processes x {training.accumulation} accumulation steps"
+        raise Stop(f"training.batch_size = {training.batch_size}: must be a multiple of {shares}")
     if n_rows < training.batch_size:
         raise Stop(f"training.batch_size = {training.batch_size}: there are only {n_rows} training rows")
     return n_rows // training.batch_size

@@ -195,9 +195,10 @@ def test_a_name_that_is_near_nothing_gets_no_suggestion(prepared_beats, tmp_path
     assert "did you mean" not in str(error.value)
 
 
-def test_scored_classes_that_the_dataset_does_not_have_stop_before_training(prepared_beats, tmp_path):
-    with pytest.raises(Stop, match="data.scored_classes: X is none of N, S, V, F, Q"):
-        train.main([*prepared_beats, "--run", str(tmp_path / "run"), "--data.scored_classes", "N,X"])
+@pytest.mark.parametrize("scored", ["N,X", "N,N"])
+def test_scored_classes_that_the_dataset_does_not_have_stop_before_training(prepared_beats, tmp_path, scored):
+    with pytest.raises(Stop, match="data.scored_classes = N, .: must be some of N, S, V, F, Q, each once"):
+        train.main([*prepared_beats, "--run", str(tmp_path / "run"), "--data.scored_classes", scored])
     assert not (tmp_path / "run").exists()
 
 
