@@ -263,8 +263,9 @@ def _overall_section(report: Report) -> str:
         rows.append((f"micro {label}", _number(getattr(report, f"micro_{score}"))))
     kind = "any number of classes per row" if multilabel else "one class per row"
     text = f"{report.n_rows:,} rows, {len(report.classes)} classes, {kind} ({report.task}). Scores are 0 to 1."
-    if report.classes_without_rows:
-        text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(report.classes_without_rows, ', ')}."
+    absent = [name for name in report.classes_without_rows if name in report.scored_classes]
+    if absent:
+        text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(absent, ', ')}."
     return f"## Overall\n\n{text}\n\n" + _table(("score", "value"), rows)
 
 

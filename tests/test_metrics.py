@@ -286,6 +286,8 @@ def test_the_markdown_of_a_multilabel_report_holds_its_numbers_and_thresholds(rn
     report = scores_of(targets, scores, FEW, "multilabel", [0.5, 0.25, 0.5])
     text = report_markdown(report)
     assert "Without a row, and with an F1 of 0 in the macro means: S." in text
+    not_scored = scores_of(targets, scores, FEW, "multilabel", [0.5, 0.25, 0.5], scored=("N", "V"))
+    assert "Without a row" not in report_markdown(not_scored)
     overall, per_class, confusion = tables(text)
     assert dict(overall[1:])["accuracy, mean over classes"] == f"{report.mean_class_accuracy:.3f}"
     assert per_class[0][-1] == "threshold"
