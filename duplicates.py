@@ -4,7 +4,7 @@
     print(duplicates.report(found))
 
 A copy is the same signal up to one gain, offsets, polarity, rounding, noise 20 dB below it, and a start up to a second
-later. Rows of one record, or of one patient in one fold, do no harm and are not compared.
+earlier or later. Rows of one record, or of one patient in one fold, do no harm and are not compared.
 
 Rows that are records or windows are compared with each other, each with every other:
 
@@ -33,27 +33,28 @@ from data import Dataset
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-HEAD_S = 12.0  # of a row that its fingerprint sees
-BAND_HZ = (1.0, 6.0)  # above wander
-STEP_S = 1 / 32  # between the starts that are tried: a copy is at most half a step aside, 34 degrees at 6 Hz
-N_NUMBERS = 64  # of a fingerprint
+HEAD_S = 12.0  # the beginning of a row, from which its fingerprint is computed
+BAND_HZ = (1.0, 6.0)  # above baseline wander
+STEP_S = 1 / 32  # between the starts tried: a copy is at most half a step from one of them, 34 degrees at 6 Hz
+N_NUMBERS = 64  # in a fingerprint
 
 # Measured on 1,732 records of PTB-XL (100 Hz, 10 s, 0.5 to 40 Hz), and on copies of 400 of them that were cut up to a
-# second later under noise of 20 dB before they were filtered. The cosine of a copy is at least 0.857. Of 100,000
-# pairs of different records, 5 exceed 0.85 with 12 leads and 10 s, 90 with a lead and 10 s, 1,000 with 2.5 s.
+# second later under noise of 20 dB before they were filtered. The cosine of a copy is at least 0.857. Among 100,000
+# pairs of different records, 0.85 is exceeded by 5 (12 leads, 10 s), 90 (one lead, 10 s) or 1,000 (one lead, 2.5 s).
 CANDIDATE = 0.85
-# The correlation of a copy is above 0.979. A copy that resampling has put between the samples stays above 0.947, and 99
-# of 100 above 0.964. Different records reach at most 0.80 with 12 leads; with one, regular rhythms of one rate 0.955.
+# The correlation of a copy is above 0.979. If resampling moves the copy by a part of a sample, it is above 0.947, and
+# above 0.964 for 99 of 100 copies. Different records reach at most 0.80 with 12 leads. With one lead, regular rhythms
+# of the same rate reach 0.955.
 ALIKE = 0.96
 ALIKE_HALF = 0.9  # least correlation of either half: rows that share only a spike or a step are no copies
 EDGE_S = 1.0  # left out at both ends, where a zero-phase filter rings differently in a shifted copy (0.98 -> 0.78)
 
 MAX_CANDIDATES = 100_000  # pairs compared in full, those with the highest cosine first: 0.5 ms each
-BLOCK_BYTES = 16 * 2**20  # rows that are fingerprinted at a time, as float32
+BLOCK_BYTES = 16 * 2**20  # size of the rows that are fingerprinted at a time, as float32
 TILE = 4096  # fingerprints that a block is compared with at a time: some MB of cosines, which stay in the cache
 
-RUN = 16  # RR intervals that have to be equal
-LIVELY = 8  # samples by which they have to differ among themselves: all paced rhythms are alike
+RUN = 16  # RR intervals in a row that have to be equal
+LIVELY = 8  # samples between the shortest and the longest of them, at least: all paced rhythms are alike
 
 TINY = np.float32(1e-30)
 KINDS = ("across folds", "within a fold")
@@ -62,13 +63,13 @@ KINDS = ("across folds", "within a fold")
 class Pair(NamedTuple):
     """Two records that hold the same signal."""
 
-    kind: str  # "across folds", or "within a fold" and of two patients
+    kind: str  # "across folds", or "within a fold" if two patients of one fold share the signal
     records: tuple[str, str]
     patients: tuple[str, str]
     folds: tuple[str, str]
-    correlation: float  # of the two rows most alike, of beats over all that match; below 0: one is upside down
-    shift_s: float  # by which the second begins later; NaN for beats, as their places have the rate of the record
-    rows: tuple[int, int]  # of the dataset: the two most alike, of beats the first that match
+    correlation: float  # of the two most similar rows; for beats, of all that match; negative if one is upside down
+    shift_s: float  # how much later the second begins; NaN for beats, whose samples are at the record's own rate
+    rows: tuple[int, int]  # numbers in the dataset: the two most similar rows; for beats, the first that match
     n_rows: int  # rows of the first record that have a copy in the second
 
 
@@ -76,9 +77,9 @@ class Found(NamedTuple):
     """The copies, and what was compared to find them."""
 
     pairs: list[Pair]  # across folds first, then by likeness
-    what: str  # was compared: "rows" or "records"
+    what: str  # what was compared: "rows" or "records"
     compared: int
-    left_out: int  # rows without any deflection, or records without a run of beats that could tell them apart
+    left_out: int  # rows without any deflection, or records without RUN intervals in a row that vary
     unverified: int  # pairs of rows beyond MAX_CANDIDATES
 
 
@@ -97,12 +98,12 @@ def find(dataset: Dataset, max_shift_s: float = 1.0) -> Found:
     Parameters
     ----------
     dataset : rows of any kind
-    max_shift_s : longest shift of a copy, s, at most an eighth of a row; the time it takes grows with it. Beats are
-        found at any shift.
+    max_shift_s : longest shift of a copy, s; never more than an eighth of the row, or of HEAD_S if the row is longer.
+        The time that the search takes grows with it. Records of beats are found at any shift.
 
     Returns
     -------
-    Found; two records are named once, however many rows they share.
+    Found; each pair of records is named once, however many rows the two share.
 
     Raises
     ------
@@ -123,8 +124,9 @@ def find(dataset: Dataset, max_shift_s: float = 1.0) -> Found:
 def report(found: Found, limit: int = 50) -> str:
     """Return the copies as lines for people, at most `limit` of each kind."""
     by_kind = {kind: [pair for pair in found.pairs if pair.kind == kind] for kind in KINDS}
-    counts = ", ".join(f"{len(pairs):,} {kind}" for kind, pairs in by_kind.items())
-    lines = [f"copies: pairs of records {counts}; compared {found.compared:,} {found.what}"]
+    across, within = (len(pairs) for pairs in by_kind.values())
+    counts = f"{across:,} pairs of records across folds, {within:,} within a fold"
+    lines = [f"copies: {counts}; {found.compared:,} {found.what} compared"]
     if found.left_out:
         why = "without any deflection" if found.what == "rows" else f"without {RUN} RR intervals in a row that vary"
         lines.append(f"not compared: {found.left_out:,} {found.what} {why}")
@@ -142,7 +144,8 @@ def report(found: Found, limit: int = 50) -> str:
 def _line(pair: Pair) -> str:
     sides = zip(pair.records, pair.patients, pair.folds, strict=True)
     names = " and ".join(f"{record} (patient {patient}, fold {fold})" for record, patient, fold in sides)
-    shift = f", the second begins {pair.shift_s:+.2f} s later" if abs(pair.shift_s) > 0 else ""  # not of NaN
+    direction = "later" if pair.shift_s > 0 else "earlier"
+    shift = f", the second begins {abs(pair.shift_s):.2f} s {direction}" if abs(pair.shift_s) > 0 else ""  # not for NaN
     return f"{pair.kind}: {names}: correlation {pair.correlation:.3f} over {pair.n_rows:,} rows{shift}"
 
 
@@ -153,10 +156,10 @@ CANDIDATES = np.dtype([("row", np.int64), ("other", np.int64), ("cosine", np.flo
 
 
 def _candidates(dataset: Dataset, max_shift_s: float) -> tuple[list[Match], int, int]:
-    """Return pairs of rows whose fingerprints agree, best first; the number of still rows, and of pairs left out.
+    """Return pairs of rows whose fingerprints agree, best first; also the numbers of still rows and of pairs left out.
 
     One pass: a block of rows is read, fingerprinted at every shift, and compared with all earlier rows, of which one
-    fingerprint each is kept. So memory grows by 256 bytes a row, and never with the square of the rows.
+    fingerprint each is kept. So memory grows by 256 bytes a row, and not with the square of the number of rows.
     """
     n_leads, n_samples = len(dataset.recipe.leads), dataset.summary.row_samples
     fingerprints = _Fingerprints(n_leads, n_samples, dataset.recipe.fs, max_shift_s)
@@ -209,9 +212,9 @@ class _Fingerprints:
         hz = np.fft.rfftfreq(self.n_head, 1 / fs)
         self.bins = np.flatnonzero((hz >= BAND_HZ[0]) & (hz <= BAND_HZ[1]))
         turn = 2j * np.pi * hz[self.bins, None]  # (F, 1) per second
-        time_s = np.arange(0, length_s - 2 * self.reach * STEP_S, STEP_S)  # of what is seen from a place
+        time_s = np.arange(0, length_s - 2 * self.reach * STEP_S, STEP_S)  # of the stretch behind one fingerprint
         random = np.random.default_rng(0).standard_normal((len(time_s), n_leads * N_NUMBERS))
-        random -= random.mean(axis=0)  # blind to the mean of what it sees
+        random -= random.mean(axis=0)  # a constant offset does not change a fingerprint
         seen = (np.exp(turn * time_s) @ random).reshape(len(turn), n_leads, N_NUMBERS)
         self.projection = seen.astype(np.complex64)  # (F, L, N_NUMBERS)
         places_s = STEP_S * np.arange(2 * self.reach + 1)[:, None]
@@ -219,11 +222,11 @@ class _Fingerprints:
         self.turns = np.concatenate([turned.real, -turned.imag], axis=1).astype(np.float32)  # (places, 2F)
 
     def __call__(self, x: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """(B, L, T) -> (starts, B, N_NUMBERS) of norm 1, and which rows move in the band; the others are all 0."""
+        """Return fingerprints of rows (B, L, T): (starts, B, N_NUMBERS), norm 1 or 0; and which rows move (B,)."""
         head = x[:, :, : self.n_head]
         spectrum = np.fft.rfft(head)[:, :, self.bins].astype(np.complex64)  # (B, L, F)
         weight = np.abs(spectrum).max(axis=(1, 2), initial=0)
-        moves = weight > 1e-5 * self.n_head * np.abs(head).max(axis=(1, 2))  # less is rounding
+        moves = weight > 1e-5 * self.n_head * np.abs(head).max(axis=(1, 2))  # less is rounding error
         numbers = (np.ascontiguousarray(spectrum.transpose(2, 0, 1)) @ self.projection).reshape(
             len(self.bins), -1
         )  # (F, B * N_NUMBERS)
@@ -242,7 +245,7 @@ def _agreeing(tile: Floats, shifted: Floats) -> NDArray[np.void]:
     step_of = np.full(cosine.size, -1, np.int16)
     for step, block in enumerate(shifted):
         np.matmul(tile, block.T, out=cosine)
-        # most tiles hold a few: they are looked up, and the rest of the tile is left alone
+        # a tile holds few such pairs or none: only these are looked at again
         for beyond in (flat.max() > CANDIDATE and flat > CANDIDATE, flat.min() < -CANDIDATE and flat < -CANDIDATE):
             places = np.flatnonzero(beyond)
             places = places[np.abs(flat[places]) > np.abs(best[places])]
@@ -260,7 +263,7 @@ def _most_alike(candidates: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def _verify(dataset: Dataset, candidate: Match) -> Match | None:
-    """Correlate the rows of a candidate near its shift; None where they are no copies of each other."""
+    """Return a candidate with its exact correlation and shift; None if its rows are no copies of each other."""
     fs = dataset.recipe.fs
     pair = np.array([candidate.row, candidate.other])
     a, b = (
@@ -270,7 +273,7 @@ def _verify(dataset: Dataset, candidate: Match) -> Match | None:
     edge = min(round(EDGE_S * fs), min(a.shape[1], b.shape[1]) // 8)
     found = [(_correlation(a, b, lag, edge), float(lag)) for lag in range(near - reach, near + reach + 1)]
     lag = int(max(found)[1])
-    between = (b[:, :-1] + b[:, 1:]) / 2  # half a sample on: a resampled copy lies between them (0.90 -> 0.95)
+    between = (b[:, :-1] + b[:, 1:]) / 2  # half a sample later: a resampled copy may lie there (0.90 -> 0.95)
     found += [(_correlation(a, between, lag + more, edge), lag + more - 0.5) for more in (0, 1)]
     (likeness, half, correlation), shift = max(found)
     if likeness < ALIKE or half < ALIKE_HALF:
@@ -279,9 +282,10 @@ def _verify(dataset: Dataset, candidate: Match) -> Match | None:
 
 
 def _correlation(a: Floats, b: Floats, lag: int, edge: int) -> tuple[float, float, float]:
-    """Correlate a (L, T) with b (L, T') that begins `lag` samples later; returns its size, its worse half, its value.
+    """Correlate a (L, T) with b (L, T'), which begins `lag` samples later; `edge` samples at both ends do not count.
 
-    All leads count together, so that leads without signal weigh little. The mean of each half and lead is subtracted.
+    Return the absolute correlation, the correlation of the half that agrees less, and the signed correlation. All leads
+    count together, so that leads without signal weigh little. The mean of each half and lead is subtracted.
     """
     a, b = a[:, max(lag, 0) :], b[:, max(-lag, 0) :]
     half = (min(a.shape[1], b.shape[1]) - 2 * edge) // 2
@@ -296,7 +300,7 @@ def _correlation(a: Floats, b: Floats, lag: int, edge: int) -> tuple[float, floa
 
 
 def _by_record(dataset: Dataset, matches: list[Match]) -> list[Pair]:
-    """Return one pair for two records with copied rows: their most similar rows, but first those across folds."""
+    """Return a pair for any two records with copied rows: their most similar rows, if possible across folds."""
     together: dict[tuple[bytes, bytes], list[Match]] = {}
     for match in matches:
         together.setdefault((dataset.record[match.row], dataset.record[match.other]), []).append(match)
@@ -335,7 +339,7 @@ def _of_beats(dataset: Dataset) -> Found:
     pairs = []
     for number in range(of_pair.max(initial=-1) + 1):
         a, b = beats[:, of_pair == number]
-        x, y = (dataset.signals(rows[:1000]).astype(np.float32) for rows in (a, b))  # as many as say enough
+        x, y = (dataset.signals(rows[:1000]).astype(np.float32) for rows in (a, b))  # 1,000 beats are enough
         likeness = _correlation(np.concatenate([*x], axis=1), np.concatenate([*y], axis=1), 0, 0)[2]
         pairs.append(_pair(dataset, Match(int(a[0]), int(b[0]), likeness, float("nan")), len(a)))
     n_records = int(record.max(initial=-1)) + 1
@@ -343,12 +347,12 @@ def _of_beats(dataset: Dataset) -> Found:
 
 
 def _same_rhythm(dataset: Dataset, record: Ints) -> tuple[Ints, Ints, int]:
-    """Return the rows where equal runs begin, earlier and later of each two, and the number of records with a run."""
+    """Return the rows where equal runs begin, (P,) earlier and (P,) later, and the number of records with a run."""
     n_runs = max(len(dataset) - RUN, 0)
     rr = np.diff(dataset.sample)
     gap = (np.diff(record) != 0) | (np.diff(dataset.beat_index) != 1)
     each = [slice(k, k + n_runs) for k in range(RUN)]
-    # sums of 64 bits that overflow, with odd factors drawn once: a hash; what it finds is compared itself
+    # a hash: 64-bit sums that overflow, with random odd factors. The intervals behind equal keys are compared below.
     factors = np.random.default_rng(0).integers(0, 2**63, RUN, dtype=np.uint64) * 2 + 1
     key, whole = np.zeros(n_runs, np.uint64), np.ones(n_runs, bool)
     low, high = np.full(n_runs, np.iinfo(np.int64).max), np.zeros(n_runs, np.int64)

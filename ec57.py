@@ -26,7 +26,7 @@ Interval = tuple[float, float]  # samples, both ends included
 
 @dataclass(frozen=True)
 class BeatScore:
-    """Counts of one recording or of several; ratios of nothing are NaN."""
+    """Counts of one recording or of several. A ratio is NaN where nothing could be counted."""
 
     found: int
     missed: int
@@ -35,27 +35,27 @@ class BeatScore:
 
     @property
     def sensitivity(self) -> float:
-        """Se: the share of annotated beats that are found, 0..1."""
+        """Return the share of annotated beats that are found (Se), 0..1."""
         return _ratio(self.found, self.found + self.missed)
 
     @property
     def precision(self) -> float:
-        """+P: the share of detections that are beats, 0..1."""
+        """Return the share of detections that are beats (+P), 0..1."""
         return _ratio(self.found, self.found + self.false)
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of sensitivity and precision, 0..1."""
+        """Return the harmonic mean of sensitivity and precision, 0..1."""
         return _ratio(2 * self.found, 2 * self.found + self.missed + self.false)
 
     @property
     def median_error_s(self) -> float:
-        """The median of detected minus annotated time, s; positive where detections come late."""
+        """Return the median of detected minus annotated time, s; positive if detections come late."""
         return float(np.median(self.errors_s)) if self.found else np.nan
 
     @property
     def median_distance_s(self) -> float:
-        """The median distance between a detection and its mark, s."""
+        """Return the median distance between a detection and its mark, s."""
         return float(np.median(np.abs(self.errors_s))) if self.found else np.nan
 
     def __str__(self) -> str:
@@ -82,10 +82,10 @@ def score_beats(
     ----------
     reference, detected : (N,), (M,) samples, ascending
     fs : Hz
-    window_s : s
+    window_s : largest distance of a detection from its beat, s
     left_out : stretches in samples, both ends included. A pair counts unless its beat lies in one; a beat or detection
         without a partner counts unless it lies in one itself. Beats are paired first, so an edge between a beat and its
-        detection costs neither.
+        detection causes no error.
     """
     reference, detected = np.asarray(reference, np.int64), np.asarray(detected, np.int64)
     pairs = match_beats(reference, detected, window_s * fs)

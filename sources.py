@@ -1,4 +1,4 @@
-"""The datasets: for each one a function that yields its recordings, patients, labels and official folds.
+"""List the recordings of each dataset with their patients, labels and official folds: one function per dataset.
 
 A new dataset is a function under `@source(...)` and a YAML in configs/. This file knows nothing of signals. codes.csv
 says what the owners' codes mean, one line for each code; an empty column means that the code has no class there.
@@ -33,7 +33,7 @@ class Recording(NamedTuple):
     annotations: str | None = None  # extension of the file with beats and rhythms
     units_per_mv: float | None = None  # of the stored values, where a header is wrong or missing
     fs: float | None = None  # where the file does not say
-    table: str = ""  # the file that names it and the row in it, which a failure quotes
+    table: str = ""  # the file that names the recording; a failure quotes it and the row
     row: int = 0
 
 
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
     @property
     def locator(self) -> str:
-        """The record, by the name that it has in a Recording: a source yields either."""
+        """Return `record` under the name that Recording uses: a source yields objects of either class."""
         return self.record
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ def source(
 ) -> Callable[[Function], Function]:
     """Register a function `(raw folder) -> recordings` under its name, with the classes that it yields or with targets.
 
-    With classes alone, a recording of a multilabel set that has none of them is kept: it is normal.
+    If only classes are given, a recording of a multilabel dataset with none of them is kept as normal.
     """
     if not targets:
         targets = {"labels": Target(classes, task, without="kept" if task == "multilabel" else "left out")}
@@ -111,12 +111,18 @@ def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **
 
 
 def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
-    """Read a CSV file as text, indexed by rows as spreadsheets number them; a missing column stops the program."""
+    """Read a CSV file as text. The index numbers the rows as a spreadsheet does.
+
+    Raises
+    ------
+    Stop
+        The file is no CSV table, or lacks one of the columns.
+    """
     import pandas as pd  # slow to import; beats need no table
 
     try:
         found: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
-    except (ValueError, UnicodeDecodeError) as error:  # also pandas' own
+    except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are ValueErrors too
         raise Stop(f"{path}: not a CSV table: {error}") from error
     if missing := [column for column in columns if column not in found.columns]:
         raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
@@ -134,12 +140,12 @@ def once(path: Path, found: pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[
 
 
 def true(column: pd.Series[str]) -> pd.Series[bool]:
-    """Tell which cells say yes."""
+    """Return which cells hold `true` or 1."""
     return column.str.strip().str.lower().isin(("true", "1", "1.0"))
 
 
 def by_stem(raw: Path, *suffixes: str) -> dict[str, str]:
-    """Find recordings anywhere below a folder: name without suffix -> path; of several the least deep one."""
+    """Return name without suffix -> path of every recording below a folder; if names repeat, the least deep path."""
     paths = [path for suffix in suffixes for path in raw.rglob(f"*{suffix}")]
     paths.sort(key=lambda path: (len(path.parts), path), reverse=True)
     return {path.stem: path.relative_to(raw).as_posix() for path in paths}
@@ -183,7 +189,7 @@ SAME_PERSON = {"202": "201"}
 def mitdb(raw: Path) -> Iterator[Recording]:
     """MIT-BIH Arrhythmia Database 1.0.0: two-lead Holter recordings of half an hour, every beat annotated.
 
-    Records 201 and 202 come from one person. The folds are de Chazal's, with the paced records beside them.
+    Records 201 and 202 come from one person. The folds are de Chazal's DS1 and DS2; the paced records form a third.
     """
     groups = {name: group for group, names in (("DS1", DS1), ("DS2", DS2), ("paced", PACED)) for name in names}
     for header in sorted(raw.glob("*.hea")):
@@ -195,7 +201,7 @@ def mitdb(raw: Path) -> Iterator[Recording]:
 def svdb(raw: Path) -> Iterator[Recording]:
     """MIT-BIH Supraventricular Arrhythmia Database 1.0.0: two-lead Holter recordings of half an hour.
 
-    Leads are called ECG1 and ECG2; which they are is not known. No patient table is published.
+    The leads are called ECG1 and ECG2; their positions are unknown. No patient table is published.
     """
     for header in sorted(raw.glob("*.hea")):
         yield Recording(header.name, header.stem, annotations="atr")
@@ -210,7 +216,7 @@ def svdb(raw: Path) -> Iterator[Recording]:
 def icentia11k(raw: Path) -> Iterator[Recording]:
     """Icentia11k 1.0: single-lead patches, up to 50 segments of 70 minutes a patient, beats and rhythms annotated.
 
-    Tan et al. 2019. Q is what no class was given to.
+    Tan et al. 2019. Q marks a beat without a class.
     """
     for header in sorted(raw.rglob("p*_s*.hea")):
         yield Recording(header.relative_to(raw).as_posix(), header.parent.name, annotations="atr")
@@ -366,7 +372,7 @@ def cpsc2018(raw: Path) -> Iterator[Recording | Problem]:
 def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
     """PhysioNet/CinC Challenge 2017: one lead at 300 Hz, 9 to 61 s; normal, AF, other rhythm, too noisy.
 
-    Labels of version 3 where they are there. No patient table is published.
+    The labels of version 3 are used where they exist. No patient table is published.
     """
     paths = by_stem(raw, ".hea")
     choices = [raw / "REFERENCE-v3.csv", raw / "REFERENCE.csv", raw / "training2017" / "REFERENCE.csv"]
@@ -391,7 +397,7 @@ def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
         locator, notes = header.relative_to(raw).as_posix(), comments(header)
         labels = tuple(word.strip() for word in (notes or {}).get("dx", "").split(",") if word.strip())
         if notes is not None and not labels:
-            reason = f"{header}: its Dx is empty, which says nothing, not that it has none of the classes"
+            reason = f"{header}: its Dx is empty; this does not mean that the recording has none of the classes"
             yield Problem(locator, "index", reason)
             continue
         # the gains in 2020's headers contradict the samples: a unit is 1 uV, as the release of 2021 says

@@ -39,7 +39,10 @@ def main() -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name} {getattr(options, name)}: must be at least 1")
     with (options.raw / "records.csv").open(newline="") as file:
-        names = [row["record"] for row in islice(csv.DictReader(file), options.records)]
+        rows = csv.DictReader(file)
+        if "record" not in (rows.fieldnames or ()):
+            raise script.Stop(f"{file.name}: has no column record")
+        names = [row["record"] for row in islice(rows, options.records)]
     shape = (len(names), N_LEADS, round(DURATION_S * options.fs))
     with h5py.File(options.out, "w") as file:
         signals = file.create_dataset("signals", shape, "float16")

@@ -103,6 +103,7 @@ def test_large_datasets_are_simulated_in_their_layout(tmp_path):
         ("native.py nonsense", "unrecognized arguments: nonsense"),
         ("plain.py nowhere out.h5", "nowhere/records.csv: No such file"),
         ("plain.py nowhere out.h5 --records -1", "--records -1: must be at least 1"),
+        ("plain.py . out.h5", "records.csv: has no column record"),
         ("preprocess.py --folder nowhere", "nowhere: no such folder"),
         ("preprocess.py --datasets nowhere", "nowhere: no such folder"),
         ("preprocess.py --files 0", "--files 0: must be at least 1"),
@@ -114,6 +115,7 @@ def test_large_datasets_are_simulated_in_their_layout(tmp_path):
     ],
 )
 def test_wrong_folders_and_arguments_end_in_one_line_and_status_2(tmp_path, command, message):
+    (tmp_path / "records.csv").write_text("name\nr00000\n")  # a table of another kind
     name, *arguments = command.split()
     script = [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments]
     result = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""The scorer of R peaks, against a maximum matching that knows nothing of order, against wfdb, and by hand."""
+"""Tests of ec57.py against a maximum matching that ignores order, against wfdb, and against counts made by hand."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from sources import BEAT_SYMBOLS
 
 
 def score(reference, detected, left_out=(), **more):
-    """At 100 Hz, where the window of 150 ms is 15 samples."""
+    """Score beats at 100 Hz, where the window of 150 ms is 15 samples."""
     return score_beats(np.array(reference, int), np.array(detected, int), 100, left_out=left_out, **more)
 
 
@@ -24,7 +24,7 @@ def counts(result):
 
 
 def random_series(rng):
-    """From a few beats far apart to crowds in which every point reaches several others; points may coincide."""
+    """Return two ascending series, sparse or so dense that each sample reaches several others; samples may repeat."""
     length = int(rng.integers(1, 600))
     return [np.sort(rng.integers(0, length, rng.integers(0, 40))) for _ in range(2)]
 
@@ -49,7 +49,7 @@ def test_no_pair_has_an_unpaired_neighbour_that_is_nearer(rng):
         pairs = match_beats(reference, detected, window)
         alone = np.delete(detected, pairs[:, 1])
         for i, j in pairs:
-            # between the pairs on either side, so that order stays
+            # only points between the neighbouring pairs, so that the order stays
             row = int(np.flatnonzero(pairs[:, 0] == i)[0])
             low = detected[pairs[row - 1, 1]] if row else -1
             high = detected[pairs[row + 1, 1]] if row + 1 < len(pairs) else 10_000
@@ -58,7 +58,7 @@ def test_no_pair_has_an_unpaired_neighbour_that_is_nearer(rng):
 
 
 def beats_with_errors(rng, shortest):
-    """A rhythm with nothing shorter than `shortest` samples between beats; detections jitter, are lost or are added."""
+    """Return beats at least `shortest` samples apart, and detections of them: shifted, lost or added at random."""
     reference = np.cumsum(rng.integers(shortest, 3 * shortest, 300))
     kept = reference[rng.random(300) > 0.05]
     extra = rng.integers(0, reference[-1], 10)
@@ -66,7 +66,7 @@ def beats_with_errors(rng, shortest):
 
 
 def wfdb_pairs(reference, detected, window):
-    """wfdb compares with <, so integers within `window` are those below window + 1."""
+    """Return the pairs that wfdb finds. It compares with <, so for integers `window + 1` includes `window`."""
     result = wfdb.processing.compare_annotations(reference, detected, window + 1)
     return {(i, j) for i, j in enumerate(result.matching_sample_nums.tolist()) if j >= 0}
 
@@ -74,7 +74,7 @@ def wfdb_pairs(reference, detected, window):
 def test_wfdb_pairs_the_same_beats_where_nothing_is_ambiguous(rng):
     reference, detected = beats_with_errors(rng, shortest=100)
     gaps = np.diff(detected, prepend=-1000) > 40
-    detected = detected[gaps]  # at most one within reach of each beat
+    detected = detected[gaps]  # at most one detection within reach of each beat
     mine = {(int(i), int(j)) for i, j in match_beats(reference, detected, 20)}
     assert mine == wfdb_pairs(reference, detected, 20)
     assert len(mine) > 250
@@ -91,7 +91,7 @@ def test_wfdb_never_finds_more_pairs_and_sometimes_fewer(rng):
 
 
 def test_where_wfdb_gives_a_beat_away():
-    # it leaves 112 to the beat at 110, which is nearer, though that one reaches 124 as well and the one at 100 does not
+    # wfdb pairs 112 with 110, the nearer beat. Then 100 has no detection, and 124 no beat: only 110 is near enough.
     reference, detected = np.array([100, 110]), np.array([112, 124])
     assert match_beats(reference, detected, 15).tolist() == [[0, 0], [1, 1]]
     assert wfdb_pairs(reference, detected, 15) == {(1, 0)}
@@ -182,8 +182,8 @@ def test_what_lies_in_a_stretch_left_out_does_not_count():
 
 
 def test_a_pair_across_the_edge_costs_nothing():
-    assert counts(score([149], [155], left_out=[(150, 250)])) == (1, 0, 0)  # a beat before it, found within it
-    assert counts(score([155], [149], left_out=[(150, 250)])) == (0, 0, 0)  # a beat that does not count, found before
+    assert counts(score([149], [155], left_out=[(150, 250)])) == (1, 0, 0)  # beat before the stretch, detected in it
+    assert counts(score([155], [149], left_out=[(150, 250)])) == (0, 0, 0)  # beat in the stretch, detected before it
 
 
 def test_flutter_is_from_bracket_to_bracket():
@@ -195,6 +195,6 @@ def test_flutter_is_from_bracket_to_bracket():
 
 
 def test_flutter_costs_no_beat_around_it():
-    # the first beat after flutter stands 0.2 s behind it; a detection 0.05 s behind it is false
+    # the first beat comes 0.2 s after the flutter; a detection 0.01 s after the flutter is false
     samples, symbols = np.array([10, 50, 90, 110]), ["N", "[", "]", "N"]
     assert counts(score([10, 110], [10, 91, 110], left_out=flutter(samples, symbols))) == (2, 0, 1)
