@@ -191,14 +191,13 @@ class RPeakDetector:
         """
         Return the beats still open at the end, (N,) int64; nothing can be pushed afterwards.
         """
-    @typing.overload
-    def push(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> numpy.typing.NDArray[numpy.int64]:
+    def push(self, x: typing.Any) -> numpy.typing.NDArray[numpy.int64]:
         """
         Take the next samples and return the beats that they settle.
 
         Parameters
         ----------
-        x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
+        x : (T,) for one lead, or (n_leads, T), float32 or float64 (integers as float64), any unit; T may be 0
 
         Returns
         -------
@@ -208,24 +207,8 @@ class RPeakDetector:
         ------
         ValueError
             Another number of leads, or a detector that is finished.
-        """
-    @typing.overload
-    def push(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> numpy.typing.NDArray[numpy.int64]:
-        """
-        Take the next samples and return the beats that they settle.
-
-        Parameters
-        ----------
-        x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
-
-        Returns
-        -------
-        (N,) int64, sample indices counted from the first sample pushed, ascending over all calls.
-
-        Raises
-        ------
-        ValueError
-            Another number of leads, or a detector that is finished.
+        TypeError
+            x is not numeric (bool, complex, text, None, ...) or float16.
         """
     @property
     def fs(self) -> float:
@@ -434,7 +417,7 @@ def notch(
 def prepare(
     records: typing.Any,
     recipe: dict[str, typing.Any],
-    centers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64]] | None = None,
+    centers: typing.Any = None,
     out: typing.Any = None,
     n_threads: typing.SupportsInt | typing.SupportsIndex = 1,
     skip_errors: bool = False,
@@ -462,6 +445,8 @@ def prepare(
 
     Raises
     ------
+    TypeError
+        records that are no path, Record or list of them; centers that are no list of integer arrays.
     ValueError
         A recipe with a missing or wrong key; a record without the leads that the slots accept, in units other than
         voltage, too short for the filter, or with centres more than a window outside.
@@ -596,10 +581,7 @@ def row_starts(
         Rows that are beats: their centres say where they lie.
     """
 
-@typing.overload
-def rpeaks(
-    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32], fs: typing.SupportsFloat | typing.SupportsIndex
-) -> numpy.typing.NDArray[numpy.int64]:
+def rpeaks(x: typing.Any, fs: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.int64]:
     """
     Find the R peak of every beat.
 
@@ -612,7 +594,7 @@ def rpeaks(
 
     Parameters
     ----------
-    x : (T,) or (L, T) float32 or float64, any unit
+    x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
         Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
     fs : float, Hz, 50 to 10000
 
@@ -624,41 +606,8 @@ def rpeaks(
     ------
     ValueError
         fs outside its range, a rank other than 1 or 2, no leads or no samples.
-
-    Notes
-    -----
-    Ideas: the QRS band and the flatter T wave, Pan & Tompkins (1985); the envelope of a quadrature pair, Benitez et al.
-    (2001); beats as the best path, Ellis (2007).
-    """
-
-@typing.overload
-def rpeaks(
-    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], fs: typing.SupportsFloat | typing.SupportsIndex
-) -> numpy.typing.NDArray[numpy.int64]:
-    """
-    Find the R peak of every beat.
-
-    The beats are the best sequence of peaks of the 7-25 Hz envelope, by dynamic programming over the log-odds of each peak
-    and costs for early beats and gaps. The log-odds come from 25 ratios of what is around a peak to its height, in four
-    frequency bands, by a small fitted network (benchmarks/fit_rpeaks.py). Of several leads, the peaks are those of the sum,
-    each lead normalised by its own level and weighted by how clearly it shows beats; the log-odds are the mean of what the
-    network says of each lead, weighted by how well that told beats from other waves from 8 s before to 2 s after. Exactly
-    `RPeakDetector(fs, n_leads)` fed in one push and finished.
-
-    Parameters
-    ----------
-    x : (T,) or (L, T) float32 or float64, any unit
-        Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
-    fs : float, Hz, 50 to 10000
-
-    Returns
-    -------
-    (N,) int64, ascending sample indices; empty if no lead shows a beat.
-
-    Raises
-    ------
-    ValueError
-        fs outside its range, a rank other than 1 or 2, no leads or no samples.
+    TypeError
+        x is not numeric (bool, complex, text, None, ...) or float16.
 
     Notes
     -----

@@ -16,7 +16,8 @@ if os.environ.get("PQRST_BASELINE_ONLY"):  # no SIMD levels, for tests
 LINK_FLAGS = ["-pthread"]
 if os.environ.get("PQRST_SANITIZE"):  # see `make sanitize`
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    FLAGS += [*SANITIZE, "-fno-omit-frame-pointer", "-g", "-O1"]
+    ASSERTIONS = ["-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"]  # pybind11 then also checks that the GIL is held
+    FLAGS += [*SANITIZE, *ASSERTIONS, "-fno-omit-frame-pointer", "-g", "-O1"]
     LINK_FLAGS += SANITIZE
 
 ParallelCompile("PQRST_BUILD_JOBS", default=0).install()

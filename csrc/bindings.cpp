@@ -318,6 +318,8 @@ FormatError
 // By hand and not by overloads: those would take int16 for float32, True for 1.0 and None for NaN.
 template <class Kernel>
 py::array with_numbers(const py::object& x, Kernel kernel) {
+  if (py::hasattr(x, "mask") && py::hasattr(x, "filled"))
+    throw py::type_error("x: is a masked array; mark invalid samples with NaN: x.filled(nan)");
   const py::array given(x);
   const char kind = given.dtype().kind();
   const py::ssize_t size = given.dtype().itemsize();
@@ -334,8 +336,10 @@ py::array same_shape(const py::object& x, Kernel kernel) {
     const auto view = signal_view(in);
     auto out = result_like(in, view.cols);
     const auto result = mutable_view(out);
-    py::gil_scoped_release release;
-    kernel(view, result);
+    {
+      const py::gil_scoped_release release;
+      kernel(view, result);
+    }
     return out;
   });
 }
@@ -353,8 +357,10 @@ py::array each_row(const py::object& x, Kernel kernel) {
     py::array_t<T> out(std::vector<py::ssize_t>(in.shape(), in.shape() + rank));
     const View<const T> view{in.data(), in.size() / cols, cols};
     const View<T> result{out.mutable_data(), view.rows, cols};
-    py::gil_scoped_release release;
-    kernel(view, result);
+    {
+      const py::gil_scoped_release release;
+      kernel(view, result);
+    }
     return out;
   });
 }
@@ -465,8 +471,10 @@ TypeError
           }();
           auto out = result_like(in, length);
           const View<T> result = mutable_view(out);
-          py::gil_scoped_release release;
-          resampler->apply(view, result);
+          {
+            const py::gil_scoped_release release;
+            resampler->apply(view, result);
+          }
           return out;
         });
       },
@@ -508,8 +516,10 @@ TypeError
           py::array_t<T> out({n, view.rows, static_cast<std::ptrdiff_t>(length)});
           T* result = out.mutable_data();
           const std::int64_t* middle = middles.data();
-          py::gil_scoped_release release;
-          segment(view, middle, n, length, before.value_or(length / 2), result);
+          {
+            const py::gil_scoped_release release;
+            segment(view, middle, n, length, before.value_or(length / 2), result);
+          }
           return out;
         });
       },
@@ -600,31 +610,34 @@ py::array_t<std::int64_t> indices(const std::vector<std::int64_t>& values) {
   return py::array_t<std::int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-template <class T>
-py::array_t<std::int64_t> find_rpeaks(const In<T>& x, double fs) {
-  const View<const T> view = signal_view(x);
-  std::vector<std::int64_t> found;
-  {
-    py::gil_scoped_release release;
-    found = rpeaks(view, fs);
-  }
-  return indices(found);
+py::array_t<std::int64_t> find_rpeaks(const py::object& x, double fs) {
+  return with_numbers(x, [&](const auto& in) -> py::array {
+    const auto view = signal_view(in);
+    std::vector<std::int64_t> found;
+    {
+      const py::gil_scoped_release release;
+      found = rpeaks(view, fs);
+    }
+    return indices(found);
+  });
 }
 
 // One detector per stream: the lock keeps two Python threads out of the same one while the GIL is released.
 struct LockedDetector {
   LockedDetector(double fs, std::ptrdiff_t n_leads) : detector(fs, n_leads) {}
-  template <class T>
-  py::array_t<std::int64_t> push(const In<T>& x) {
-    if (x.size() == 0 && (x.ndim() == 1 || (x.ndim() == 2 && x.shape(0) == detector.n_leads()))) return indices({});
-    const View<const T> view = signal_view(x);
-    std::vector<std::int64_t> found;
-    {
-      py::gil_scoped_release release;
-      const std::lock_guard<std::mutex> lock(mutex);
-      found = detector.push(view);
-    }
-    return indices(found);
+  py::array_t<std::int64_t> push(const py::object& x) {
+    return with_numbers(x, [&](const auto& in) -> py::array {
+      using T = typename std::decay_t<decltype(in)>::value_type;
+      const bool empty = in.size() == 0 && (in.ndim() == 1 || (in.ndim() == 2 && in.shape(0) == detector.n_leads()));
+      const View<const T> view = empty ? View<const T>{in.data(), detector.n_leads(), 0} : signal_view(in);
+      std::vector<std::int64_t> found;
+      {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> lock(mutex);
+        found = detector.push(view);
+      }
+      return indices(found);
+    });
   }
   py::array_t<std::int64_t> finish() {
     std::vector<std::int64_t> found;
@@ -651,7 +664,7 @@ network says of each lead, weighted by how well that told beats from other waves
 
 Parameters
 ----------
-x : (T,) or (L, T) float32 or float64, any unit
+x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
     Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
 fs : float, Hz, 50 to 10000
 
@@ -663,19 +676,20 @@ Raises
 ------
 ValueError
     fs outside its range, a rank other than 1 or 2, no leads or no samples.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.
 
 Notes
 -----
 Ideas: the QRS band and the flatter T wave, Pan & Tompkins (1985); the envelope of a quadrature pair, Benitez et al.
 (2001); beats as the best path, Ellis (2007).)";
-  m.def("rpeaks", &find_rpeaks<float>, "x"_a, "fs"_a, rpeaks_doc);
-  m.def("rpeaks", &find_rpeaks<double>, "x"_a, "fs"_a, rpeaks_doc);
+  m.def("rpeaks", &find_rpeaks, "x"_a, "fs"_a, rpeaks_doc);
 
   const char* push_doc = R"(Take the next samples and return the beats that they settle.
 
 Parameters
 ----------
-x : (T,) for one lead, or (n_leads, T), float32 or float64, any unit; T may be 0
+x : (T,) for one lead, or (n_leads, T), float32 or float64 (integers as float64), any unit; T may be 0
 
 Returns
 -------
@@ -684,7 +698,9 @@ Returns
 Raises
 ------
 ValueError
-    Another number of leads, or a detector that is finished.)";
+    Another number of leads, or a detector that is finished.
+TypeError
+    x is not numeric (bool, complex, text, None, ...) or float16.)";
   m.def(
       "_rpeak_candidates",
       [](const In<double>& x, double fs) {
@@ -748,8 +764,7 @@ Parameters
 fs : float, Hz, 50 to 10000
 n_leads : int, 1 to 1024)")
       .def(py::init<double, std::ptrdiff_t>(), "fs"_a, "n_leads"_a = 1)
-      .def("push", &LockedDetector::push<float>, "x"_a, push_doc)
-      .def("push", &LockedDetector::push<double>, "x"_a, push_doc)
+      .def("push", &LockedDetector::push, "x"_a, push_doc)
       .def("finish", &LockedDetector::finish,
            R"(Return the beats still open at the end, (N,) int64; nothing can be pushed afterwards.)")
       .def_property_readonly(
@@ -840,15 +855,24 @@ struct PyPrepared {
   std::vector<std::tuple<std::ptrdiff_t, std::string, std::string>> errors, warnings;
 };
 
-// Takes list entries: a Record, or a path.
-std::vector<Input> inputs_of(const py::sequence& records) {
+// Takes a Record, a path, or a list of them. The tuple keeps the items while their `__fspath__` runs, which may do
+// anything to the list.
+std::vector<Input> inputs_of(const py::object& records) {
+  const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
+  const py::tuple items = many ? py::tuple(records) : py::make_tuple(records);
   std::vector<Input> inputs;
-  for (const py::handle item : records) {
+  for (const py::handle item : items) {
     Input input;
-    if (py::isinstance<Record>(item))
-      input.record = item.cast<const Record*>();
-    else
-      input.path = item.cast<std::filesystem::path>().string();
+    if (py::isinstance<Record>(item)) {
+      input.record = item.cast<std::shared_ptr<Record>>();
+    } else {
+      try {
+        input.path = item.cast<std::filesystem::path>().string();
+      } catch (const py::cast_error&) {
+        throw py::type_error("records: expected a path or a Record, or a list of them, got " +
+                             py::str(py::type::of(item).attr("__name__")).cast<std::string>());
+      }
+    }
     inputs.push_back(std::move(input));
   }
   return inputs;
@@ -861,9 +885,11 @@ py::array rows_array(py::ssize_t n, const Recipe& recipe, const py::object& out)
   if (out.is_none()) return py::array(dtype, {n, n_slots, length});
   const auto array = py::cast<py::array>(out);
   if (!array.dtype().equal(dtype) || array.ndim() != 3 || array.shape(1) != n_slots || array.shape(2) != length ||
-      !(array.flags() & py::array::c_style) || !array.writeable())
-    throw std::invalid_argument("out: expected a writable C-ordered array (rows, " + std::to_string(n_slots) + ", " +
-                                std::to_string(length) + ") of " + std::string(recipe.half ? "float16" : "float32"));
+      !(array.flags() & py::array::c_style) || !(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) ||
+      !array.writeable())
+    throw std::invalid_argument("out: expected a writable, aligned, C-ordered array (rows, " + std::to_string(n_slots) +
+                                ", " + std::to_string(length) + ") of " +
+                                std::string(recipe.half ? "float16" : "float32"));
   if (array.shape(0) < n)
     throw std::invalid_argument("out: has room for " + std::to_string(array.shape(0)) + " rows, needs " +
                                 std::to_string(n));
@@ -923,19 +949,19 @@ warnings : list of (record, stage, reason), what is, with something to say about
 
   m.def(
       "prepare",
-      [](const py::object& records, const RecipeTree& recipe_tree,
-         const std::optional<std::vector<In<std::int64_t>>>& centers, const py::object& out, int n_threads,
-         bool skip_errors) {
+      [](const py::object& records, const RecipeTree& recipe_tree, const py::object& centers, const py::object& out,
+         int n_threads, bool skip_errors) {
         const Recipe recipe = recipe_of(recipe_tree);
-        const bool many = py::isinstance<py::list>(records) || py::isinstance<py::tuple>(records);
-        const auto list = many ? records.cast<py::sequence>() : py::sequence(py::make_tuple(records));
-        const std::vector<Input> inputs = inputs_of(list);
+        const std::vector<Input> inputs = inputs_of(records);
         std::vector<std::vector<std::int64_t>> r_peaks;
-        if (centers)
-          for (const auto& array : *centers) {
-            if (array.ndim() != 1) throw std::invalid_argument("centers: expected one array of shape (N,) per record");
+        if (!centers.is_none()) {
+          if (!py::isinstance<py::list>(centers) && !py::isinstance<py::tuple>(centers))
+            throw py::type_error("centers: expected a list with one array of shape (N,) per record");
+          for (const py::handle each : py::tuple(centers)) {
+            const auto array = centers_of(py::reinterpret_borrow<py::object>(each));
             r_peaks.emplace_back(array.data(), array.data() + array.size());
           }
+        }
         if (n_threads < 1)
           throw std::invalid_argument("n_threads " + std::to_string(n_threads) + ": must be at least 1");
         py::array rows;
@@ -975,6 +1001,8 @@ Prepared
 
 Raises
 ------
+TypeError
+    records that are no path, Record or list of them; centers that are no list of integer arrays.
 ValueError
     A recipe with a missing or wrong key; a record without the leads that the slots accept, in units other than
     voltage, too short for the filter, or with centres more than a window outside.

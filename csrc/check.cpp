@@ -82,13 +82,15 @@ struct Explanation {
   std::string text;
 };
 
+// Made when the extension is loaded: what is made at its first use takes a lock, which a fork could leave closed.
+const std::vector<std::vector<std::string>> limb_slots = [] {
+  std::vector<std::vector<std::string>> names;
+  for (const char* name : limb_names) names.push_back({name});
+  return names;
+}();
+
 LimbRows limb_rows(const Record& record) {
-  static const std::vector<std::vector<std::string>> slots = [] {
-    std::vector<std::vector<std::string>> names;
-    for (const char* name : limb_names) names.push_back({name});
-    return names;
-  }();
-  const auto chosen = match_leads(slots, record.leads);
+  const auto chosen = match_leads(limb_slots, record.leads);
   LimbRows rows{};
   for (std::size_t lead = 0; lead < n_limb; ++lead)
     if (chosen[lead] >= 0 && in_mv(record, static_cast<std::size_t>(chosen[lead])))

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,9 @@
 
 namespace pqrst {
 
-// A record to prepare: one in memory, or a path to read.
+// A record to prepare: one in memory, which the input owns with others, or a path to read.
 struct Input {
-  const Record* record = nullptr;
+  std::shared_ptr<const Record> record;
   std::string path;
 };
 

@@ -38,6 +38,12 @@ struct Recipe {
 inline void check(const Recipe& r) {
   const auto refuse = [](const std::string& text) { throw std::invalid_argument("recipe." + text); };
   if (!(std::isfinite(r.fs) && r.fs > 0)) refuse("fs " + std::to_string(r.fs) + ": must be positive and finite");
+  const auto check_number = [&](const char* key, double value, bool good) {
+    if (!good) refuse(key + (" " + std::to_string(value)) + ": out of range");
+  };
+  check_number("gaps.max_s", r.max_gap_s, r.max_gap_s >= 0);
+  check_number("gaps.max_fraction", r.max_gap_fraction, r.max_gap_fraction >= 0 && r.max_gap_fraction <= 1);
+  if (r.notch_hz) check_number("notch_hz", *r.notch_hz, std::isfinite(*r.notch_hz) && *r.notch_hz > 0);
   if (r.leads.empty()) refuse("leads: has no slots");
   for (const auto& slot : r.leads)
     if (slot.empty()) refuse("leads: every slot needs at least one lead name");
@@ -50,8 +56,8 @@ inline void check(const Recipe& r) {
   if (r.over == Recipe::Over::dataset && r.scale != Recipe::Scale::none) {
     if (r.center.size() != r.leads.size() || r.spread.size() != r.leads.size())
       refuse("scale: over dataset needs one center and one spread per slot");
-    for (double s : r.spread)
-      if (!(s > 0 && std::isfinite(s))) refuse("scale.spread: must be positive");
+    for (double c : r.center) check_number("scale.center", c, std::isfinite(c));
+    for (double s : r.spread) check_number("scale.spread", s, std::isfinite(s) && s > 0);
   }
 }
 

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <numeric>
 #include <string>
 #include <type_traits>
@@ -256,24 +255,31 @@ private:
   Plan<double> wide_;
 };
 
-// The resampler of a ratio, designed once and kept; very large ones are not.
+// Resamplers that are kept for the life of the process, the last one first. Nothing is ever removed and no lock is
+// taken: a process that forks while another thread is here must not leave a lock behind that nobody opens.
+template <class Sample>
+struct Kept {
+  Ratio ratio;
+  std::shared_ptr<const Resampler<Sample>> resampler;
+  const Kept* next;
+  int n_before;
+};
+template <class Sample>
+inline std::atomic<const Kept<Sample>*> kept{nullptr};
+
+// The resampler of a ratio, designed once and kept; very large ones are not, nor those beyond the first 64.
 template <class Sample>
 std::shared_ptr<const Resampler<Sample>> resampler_for(Ratio ratio) {
-  static std::mutex mutex;
-  static std::map<std::pair<std::int64_t, std::int64_t>, std::shared_ptr<const Resampler<Sample>>> known;
-  constexpr std::size_t most_kept = 64;
-  const std::pair key{ratio.up, ratio.down};
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const auto found = known.find(key);
-    if (found != known.end()) return found->second;
-  }
+  constexpr int most_kept = 64;
+  const Kept<Sample>* head = kept<Sample>.load(std::memory_order_acquire);
+  for (const auto* each = head; each; each = each->next)
+    if (each->ratio.up == ratio.up && each->ratio.down == ratio.down) return each->resampler;
   const auto designed = std::make_shared<const Resampler<Sample>>(ratio);
-  if (std::max(ratio.up, ratio.down) <= longest_period) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (known.size() >= most_kept) known.clear();
-    known.emplace(key, designed);
-  }
+  const int n = head ? head->n_before + 1 : 0;
+  if (std::max(ratio.up, ratio.down) > longest_period || n >= most_kept) return designed;
+  auto mine = std::make_unique<Kept<Sample>>(Kept<Sample>{ratio, designed, head, n});
+  // where another thread was faster this one is not kept, and designed again when it is next asked for
+  if (kept<Sample>.compare_exchange_strong(head, mine.get(), std::memory_order_acq_rel)) mine.release();
   return designed;
 }
 

@@ -887,3 +887,45 @@ def test_a_day_of_one_lead_takes_no_memory_beyond_its_result():
     assert int(beats[1]) > 29_990_000
     for kernel in (filtered, resampled, beats):
         assert float(kernel[2]) < 8  # MiB
+
+
+FORK = """
+import os, sys, threading, time, numpy, pqrst
+x, stop = numpy.zeros((1, 400)), threading.Event()
+
+def resample():
+    k = 0
+    while not stop.is_set():
+        pqrst.resample(x, 300 + k % 50, 211)
+        k += 1
+
+thread = threading.Thread(target=resample)
+thread.start()
+try:
+    for k in range(100):
+        child = os.fork()
+        if not child:
+            pqrst.resample(x, 300 + k % 50, 211)
+            os._exit(0)
+        deadline = time.time() + 10
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.time() > deadline:
+                os.kill(child, 9)
+                sys.exit("a child hangs")
+            time.sleep(0.0005)
+finally:
+    stop.set()
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer itself holds locks")
+def test_a_child_forked_while_a_thread_resamples_does_not_hang():
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_masked_arrays_are_refused():
+    with pytest.raises(TypeError, match="masked"):
+        pqrst.zscore(np.ma.masked_array(np.ones(10)))

@@ -1,6 +1,11 @@
 """The chain record -> rows against the public kernels composed on float64 arrays, and its rules for gaps and leads."""
 
 import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,16 +322,144 @@ def test_errors_are_raised_in_order_or_listed(rng, tmp_path):
 
 
 def test_float16_is_rounded_to_nearest_even_from_float32(rng):
-    """Every pattern of interest: subnormals, ties, the largest, and what overflows."""
+    """Every pattern of interest: subnormals, ties, the largest."""
     values = np.concatenate([
-        rng.normal(size=2000) * 10.0 ** rng.integers(-9, 6, 2000),
-        np.arange(1, 40) * 2.0**-25, [65504, 65519.9, 65520, 1e6], 1 + np.arange(64) * 2.0**-12,
+        rng.normal(size=2000) * 10.0 ** rng.integers(-9, 4, 2000),
+        np.arange(1, 40) * 2.0**-25, [65504, 65519.9], 1 + np.arange(64) * 2.0**-12,
     ]).astype(np.float32)  # fmt: skip
     signal = np.stack([values, -values])
     how = recipe(dtype="float16", bandpass=None, scale={"kind": "none"}, window=window("record", len(values)))
     rows = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), how).rows[0]
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(rows.view(np.uint16), signal.astype(np.float16).view(np.uint16))
+    np.testing.assert_array_equal(rows.view(np.uint16), signal.astype(np.float16).view(np.uint16))
+
+
+@pytest.mark.parametrize("value", [65520, -1e6])
+def test_a_row_that_float16_cannot_hold_is_an_error_and_no_infinity(value):
+    signal = np.zeros((2, 750), np.float32)
+    signal[:, ::2] = 1
+    signal[1, 300] = value  # in the second of three windows
+    how = recipe(dtype="float16", bandpass=None, scale={"kind": "none"}, window=window("window", 250))
+    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), how)
+    assert prepared.index.tolist() == [0, 2]
+    assert np.isfinite(prepared.rows).all()
+    (problem,) = prepared.errors
+    assert problem[1] == "rows" and "1 of 3 rows dropped: values that float16 cannot hold" in problem[2]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_lead_that_never_changes_is_zeros_whether_or_not_it_has_gaps(rng, gaps):
+    """Its filtered values are the echo of what lies around, which scaling would blow up."""
+    signal = rng.normal(size=(2, 2500)).astype(np.float32)
+    signal[1] = 0.25
+    if gaps:
+        signal[1, ::500] = np.nan  # one sample every two seconds
+    prepared = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), recipe(window=window("record", 2500)))
+    assert (prepared.rows[0, 1] == 0).all() and (prepared.rows[0, 0] != 0).any()
+    assert any("lead V1 is flat" in text for _, _, text in prepared.warnings)
+
+
+class Clears:
+    """A path that empties the list it stands in when it is asked for its name."""
+
+    def __init__(self, records, path):
+        self.records, self.path = records, path
+
+    def __fspath__(self):
+        self.records.clear()
+        return str(self.path)
+
+
+def test_records_live_as_long_as_they_are_needed(rng, tmp_path):
+    signal = rng.normal(size=(2, 5000)).astype(np.float32)
+    expected = pqrst.prepare(pqrst.Record(signal, 250.0, ["II", "V1"]), recipe()).rows
+    records = []
+    records += [pqrst.Record(signal, 250.0, ["II", "V1"]), Clears(records, tmp_path / "absent")]
+    prepared = pqrst.prepare(records, recipe(), skip_errors=True)
+    assert records == []
+    np.testing.assert_array_equal(prepared.rows, expected)
+    assert len(prepared.errors) == 1
+
+
+def test_a_record_of_an_odd_rate_is_one_problem_among_good_ones(rng):
+    good = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
+    odd = pqrst.Record(good.signal, 250.0000001, ["II", "V1"])
+    how = recipe(window=window("window", 500))
+    prepared = pqrst.prepare([good, odd, good], how, skip_errors=True)
+    assert sorted(set(prepared.record.tolist())) == [0, 2]
+    assert [number for number, _, _ in prepared.errors] == [1]
+    with pytest.raises(ValueError, match="250.0000001|250"):
+        pqrst.prepare([good, odd], how)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gaps": {"max_s": np.nan}}, "gaps.max_s"),
+        ({"gaps": {"max_fraction": np.nan}}, "gaps.max_fraction"),
+        ({"gaps": {"max_fraction": 1.5}}, "gaps.max_fraction"),
+        ({"notch_hz": np.nan}, "notch_hz"),
+        ({"notch_hz": -50.0}, "notch_hz"),
+        ({"scale": {"over": "dataset", "center": [np.nan, 0.0], "spread": [1.0, 1.0]}}, "scale.center"),
+        ({"scale": {"over": "dataset", "center": [0.0, 0.0], "spread": [np.inf, 1.0]}}, "scale.spread"),
+    ],
+)
+def test_a_recipe_with_numbers_that_mean_nothing_is_refused(rng, changes, words):
+    record = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
+    with pytest.raises(ValueError, match=words):
+        pqrst.prepare(record, recipe(**changes))
+
+
+def test_a_spread_so_small_that_rows_overflow_is_an_error(rng):
+    record = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
+    scale = {"over": "dataset", "center": [0.0, 0.0], "spread": [1e-300, 1.0]}
+    prepared = pqrst.prepare(record, recipe(scale=scale), skip_errors=True)
+    assert len(prepared.rows) == 0 and "values that float32 cannot hold" in prepared.errors[0][2]
+
+
+def test_an_array_to_write_to_must_be_aligned(rng):
+    record = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
+    n = pqrst.row_samples(recipe())
+    room = np.zeros(4 * 2 * n + 1, np.uint8)[1:].view(np.float32).reshape(1, 2, n)
+    with pytest.raises(ValueError, match="aligned"):
+        pqrst.prepare(record, recipe(), out=room)
+
+
+@pytest.mark.parametrize(
+    ("records", "centers", "words"),
+    [
+        ((name for name in ["a", "b"]), None, "records: expected .* got generator"),
+        (np.array(["a", "b"]), None, "records: expected .* got ndarray"),
+        ([None], None, "records: expected .* got NoneType"),
+        (["a"], (each for each in [[1]]), "centers: expected a list"),
+        (["a"], np.array([1, 2]), "centers: expected a list"),
+        (["a"], [np.array([0.5])], "centers: dtype float64"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(records, centers, words):
+    with pytest.raises(TypeError, match=words):
+        pqrst.prepare(records, recipe(), centers)
+
+
+THREADS = """
+import json, resource, sys, numpy, pqrst
+tree = json.loads(sys.argv[1])
+signals = numpy.random.default_rng(0).normal(size=(200, 2, 2500)).astype("f4")
+records = [pqrst.Record(signal, 250.0, ["II", "V1"]) for signal in signals]
+alone = pqrst.prepare(records, tree).rows
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)  # room for 25 stacks of 8 MiB
+assert (pqrst.prepare(records, tree, n_threads=100).rows == alone).all()
+print("same")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer needs all addresses")
+def test_threads_that_cannot_be_started_are_done_without():
+    command = [sys.executable, "-c", THREADS, json.dumps(recipe())]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "same\n"), run.stderr
 
 
 @pytest.mark.parametrize("fs", [100.0, 250.0, 360.0, 499.5])

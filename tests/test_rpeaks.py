@@ -478,3 +478,26 @@ def test_real_records_give_the_same_beats_in_any_chunks(real_data, rng):
         lengths = rng.integers(1, 3000, 200)
         lengths = lengths[: np.searchsorted(np.cumsum(lengths), x.shape[1]) + 1]
         np.testing.assert_array_equal(in_chunks(x, 360, lengths), pqrst.rpeaks(x, 360))
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros(5000, bool), np.zeros(5000, np.float16), [None] * 5000, np.ma.masked_array(np.zeros(5000))]
+)
+def test_values_that_are_no_numbers_are_refused(x):
+    with pytest.raises(TypeError, match="x: "):
+        pqrst.rpeaks(x, 250.0)
+    with pytest.raises(TypeError, match="x: "):
+        pqrst.RPeakDetector(250.0).push(x)
+
+
+def test_integers_are_taken_as_they_are():
+    x = (1000 * np.sin(np.arange(5000) / 8) ** 21).astype(np.int16)
+    np.testing.assert_array_equal(pqrst.rpeaks(x, 250.0), pqrst.rpeaks(x.astype(float), 250.0))
+
+
+def test_nothing_can_be_pushed_after_finish():
+    detector = pqrst.RPeakDetector(250.0)
+    detector.finish()
+    for x in (np.zeros(0), np.zeros(10)):
+        with pytest.raises(ValueError, match="finished"):
+            detector.push(x)
