@@ -40,6 +40,9 @@ ALIASES = {
     "--fraction": "data.fraction",
 }
 
+# What to say where a setting has an older name.
+MOVED = {"unknown setting training.macro_classes": "; it is data.scored_classes now"}
+
 # Marks a setting that belongs to the machine and not to the work: a run goes on where it has another value.
 MACHINE: JsonDict = {"machine": True}
 
@@ -243,7 +246,8 @@ def validated(tree: dict[str, Any], origin: str) -> Settings:
     try:
         return Settings(**tree)
     except ValidationError as error:
-        raise Stop(f"{origin}: {first_error(error, Settings().tree())}") from error
+        reason = first_error(error, Settings().tree())
+        raise Stop(f"{origin}: {reason}{MOVED.get(reason, '')}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

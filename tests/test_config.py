@@ -58,6 +58,7 @@ def test_a_wrong_word_stops_and_says_what_is_possible(words, message):
     [
         ("training: {epoch: 3}", r"s.yaml: unknown setting training.epoch; did you mean training.epochs\?"),
         ("trainings: {}", "s.yaml: unknown setting trainings"),
+        ("training: {macro_classes: [N]}", "unknown setting training.macro_classes; it is data.scored_classes now"),
         ("training: {epochs: x}", "s.yaml: training.epochs = 'x'"),
         ("training: [1", "s.yaml: not YAML"),
         ("- 1", "s.yaml: expected sections"),
