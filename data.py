@@ -166,8 +166,7 @@ class Dataset:
             path = folder / part.file
             try:
                 with h5py.File(path, "r") as file:
-                    if len(file["signals"]) != part.rows:
-                        raise Stop(f"{path}: has {len(file['signals'])} rows, {SUMMARY} says {part.rows}")
+                    _check_part(file, self.summary, part)
                     for name in file:
                         if name != "signals":
                             columns.setdefault(name, []).append(file[name][()])
@@ -227,11 +226,23 @@ class Dataset:
         return np.cumsum(begins)[rows]
 
 
+def _check_part(file: h5py.File, summary: Summary, part: PartFile) -> None:
+    """Raise Stop where a part does not hold what the summary says of it."""
+    shape, dtype = (part.rows, len(summary.recipe.leads), summary.row_samples), summary.recipe.dtype
+    signals = file["signals"]
+    if signals.shape != shape or signals.dtype != dtype:
+        found = f"signals {signals.shape} {signals.dtype}"
+        raise Stop(f"{file.filename}: has {found}, {SUMMARY} says {shape} {dtype}")
+    for name, column in file.items():
+        if not isinstance(column, h5py.Dataset) or column.shape[:1] != (part.rows,):
+            raise Stop(f"{file.filename}: {name} is no column of {part.rows} rows")
+
+
 def _map(path: Path, signals: h5py.Dataset) -> NDArray[Any]:
-    """Map a contiguous dataset into memory: no HDF5 call per row."""
+    """Map a contiguous dataset into memory: no HDF5 call per row. Any other, e.g. a compressed one, is read whole."""
     offset = signals.id.get_offset()
-    if offset is None:  # no rows, so no space in the file
-        return np.empty(signals.shape, signals.dtype)
+    if offset is None:
+        return np.asarray(signals[()])
     return np.memmap(path, signals.dtype, "r", offset, signals.shape)
 
 

@@ -1,8 +1,11 @@
+import h5py
 import numpy as np
 import pytest
+from conftest import write_summary
 
 import data
 from objectives import class_weights
+from recipe import Recipe
 from script import Stop
 
 
@@ -86,3 +89,51 @@ def test_a_fold_that_is_not_there_stops_and_names_those_that_are(prepared_beats)
     dataset = data.Dataset(data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
     with pytest.raises(Stop, match=r"data.test = 9: no rows; there are folds 0, 1, 2, paced"):
         dataset.splits(["0"], ["1"], ["9"])
+
+
+def small_dataset(folder, damage=lambda file: None):
+    """Write a dataset of one part of five rows, damage the part, and open it."""
+    recipe = Recipe(leads=[["I"]], window={"kind": "record", "samples": 40})
+    with h5py.File(folder / "part-00000.h5", "w") as file:
+        file["signals"] = np.arange(200).reshape(5, 1, 40).astype(np.float16)
+        file["labels"] = np.ones((5, 1), np.uint8)
+        damage(file)
+    write_summary(folder, recipe, [{"file": "part-00000.h5", "rows": 5}])
+    return data.Dataset(folder)
+
+
+def pack(file):
+    signals = file["signals"][()]
+    del file["signals"]
+    file.create_dataset("signals", data=signals, compression="gzip")
+
+
+def test_a_part_that_was_packed_again_gives_the_same_rows(tmp_path):
+    rows = np.arange(5)
+    np.testing.assert_array_equal(small_dataset(tmp_path, pack).signals(rows), small_dataset(tmp_path).signals(rows))
+
+
+def replace(name, values):
+    def damage(file):
+        if name in file:
+            del file[name]
+        file[name] = values
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (replace("signals", np.zeros((5, 1, 40), np.float32)), "float32, dataset.json says .* float16"),
+        (replace("signals", np.zeros((5, 2, 40), np.float16)), r"signals \(5, 2, 40\)"),
+        (replace("signals", np.zeros((4, 1, 40), np.float16)), r"signals \(4, 1, 40\)"),
+        (replace("labels", np.zeros((4, 1), np.uint8)), "labels is no column of 5 rows"),
+        (replace("labels", np.uint8(1)), "labels is no column of 5 rows"),
+        (lambda file: file.create_group("notes"), "notes is no column of 5 rows"),
+        (lambda file: file.__delitem__("signals"), "not a whole part"),
+    ],
+)
+def test_a_part_that_is_not_what_the_summary_says_stops_the_load(tmp_path, damage, words):
+    with pytest.raises(Stop, match=rf"part-00000.h5: .*{words}"):
+        small_dataset(tmp_path, damage)
