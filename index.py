@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 import pqrst
@@ -147,9 +148,7 @@ def _target(source: Source, data: Data, kind: str) -> Target:
 
 def _recordings(source: Source, data: Data, raw: Path) -> tuple[list[Recording], list[Problem]]:
     """List the recordings that the settings want of a dataset, and the problems of its tables."""
-    names = list(inspect.signature(source.recordings).parameters)[1:]
-    if strange := [name for name in data.arguments if name not in names]:
-        raise Stop(f"data.arguments: {data.name} has no {strange[0]} ({', '.join(names) or 'none at all'})")
+    _check_arguments(source, data)
     found: list[Recording] = []
     problems: list[Problem] = []
     try:
@@ -164,6 +163,19 @@ def _recordings(source: Source, data: Data, raw: Path) -> tuple[list[Recording],
     if data.fraction < 1:
         found = _fraction(found, data.fraction, data.seed)
     return found, problems
+
+
+def _check_arguments(source: Source, data: Data) -> None:
+    """Raise Stop for an argument that the dataset does not take, or of another type than it says."""
+    names = list(inspect.signature(source.recordings).parameters)[1:]
+    types = get_type_hints(source.recordings)
+    for name, value in data.arguments.items():
+        if name not in names:
+            raise Stop(f"data.arguments: {data.name} has no {name} ({', '.join(names) or 'none at all'})")
+        try:
+            TypeAdapter(types.get(name, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise Stop(f"data.arguments: {name} = {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[Recording]:

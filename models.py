@@ -55,7 +55,8 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
     Raises
     ------
     ValueError
-        an unknown name or argument, with the nearest valid one; n_leads or n_classes below 1.
+        an unknown name or argument, with the nearest valid one; n_leads or n_classes below 1; what the network says of
+        an argument's value.
     """
     allowed = arguments_of(name)
     if n_leads < 1 or n_classes < 1:
@@ -66,7 +67,10 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
                 f"model {name}: no argument {argument!r}{nearest(argument, allowed)}; "
                 f"its arguments are {', '.join(allowed)}"
             )
-    return NETWORKS[name](n_leads, n_classes, **arguments)
+    try:
+        return NETWORKS[name](n_leads, n_classes, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model {name}: an argument has the wrong type: {error}") from error
 
 
 def arguments_of(name: str) -> dict[str, Any]:

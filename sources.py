@@ -464,6 +464,9 @@ def folder(
     Without the table every recording gets `default_label`, if one is given. `fs`: rate of CSV files without times;
     `units_per_mv`: of the stored values, 1000 for uV, where no header says so.
     """
+    for name, value in (("fs", fs), ("units_per_mv", units_per_mv)):
+        if value is not None and not 0 < value < float("inf"):
+            raise Stop(f"data.arguments: {name} = {value}: must be positive and finite")
     path = raw / "unified_label_mapping.csv"
     paths = [p.relative_to(raw).as_posix() for s in (".hea", ".csv", ".mat") for p in sorted(raw.rglob(f"*{s}"))]
     headers = {p[:-4] for p in paths if p.endswith(".hea")}

@@ -1,6 +1,7 @@
 """What is asked of every dataset: settings, errors, splits, parts, the summary."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -204,3 +205,20 @@ def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
         assert not [path.name for path in (tmp_path / "out").iterdir()]
     preprocess.main(words)
     assert len(data.Dataset(tmp_path / "out")) == len(list(demo_folder.glob("*.hea")))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("ptbxl", {"rate": [1]}, r"data.arguments: rate = \[1\]: .*integer"),
+        ("ptbxl", {"rate": "100"}, "data.arguments: rate = '100': .*integer"),
+        ("ptbxl", {"rates": 100}, r"ptbxl has no rates \(rate\)"),
+        ("folder", {"default_label": 5}, "data.arguments: default_label = 5: .*string"),
+        ("folder", {"default_label": "x", "fs": "abc"}, "data.arguments: fs = 'abc'"),
+        ("folder", {"default_label": "x", "fs": 0}, "data.arguments: fs = 0: must be positive"),
+        ("folder", {"default_label": "x", "units_per_mv": -1}, "data.arguments: units_per_mv = -1: must be positive"),
+    ],
+)
+def test_an_argument_of_a_dataset_that_means_nothing_stops(tmp_path, name, arguments, words):
+    with pytest.raises(Stop, match=words):
+        run(name, tmp_path, tmp_path / "out", "--data.arguments", json.dumps(arguments))

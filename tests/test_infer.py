@@ -259,7 +259,7 @@ def test_a_checkpoint_of_the_old_format_is_refused_in_one_line(mitdb_like, tmp_p
         answer(mitdb_like / "101", run=tmp_path / "old.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"data:\n  name: demo\n", b"epoch,loss\n1,2\n", None])
 def test_a_checkpoint_that_is_none_stops(mitdb_like, tmp_path, content):
     path = tmp_path / "x.pt"
     if content is None:

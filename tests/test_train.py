@@ -173,6 +173,7 @@ def test_row_losses_equal_their_definition(task, rng):
         (["--training.batch_size", "100000"], "there are only"),
         (["--model.name", "resnet2d"], r"resnet2d.*did you mean resnet1d"),
         (["--model.arguments", '{"dropuot": 0.5}'], "dropuot"),
+        (["--model.arguments", '{"width": "a"}'], "model beatcnn: an argument has the wrong type"),
         (["--recipe.fs", "500"], r"has another recipe \(recipe.fs: 360.0 -> 500.0\)"),
         (["--data.test", "1"], "data.validation and data.test share fold 1"),
         (["--data.dir", "/nowhere"], "/nowhere: no prepared dataset"),
