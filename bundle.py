@@ -103,7 +103,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise Stop(f"{path}: not a checkpoint of train.py")
     if checkpoint.get("format") != FORMAT:
         found = checkpoint.get("format", 1)
-        raise Stop(f"{path}: a checkpoint of format {found}, and these scripts read format {FORMAT}; train it again")
+        raise Stop(
+            f"{path}: a checkpoint of format {found}, and these scripts read format {FORMAT}; train it again with --overwrite"
+        )
     return checkpoint
 
 
@@ -191,14 +193,17 @@ class State:
     def restore(self, path: Path) -> None:
         """Take over what `save` has written."""
         checkpoint = _read(path)
-        training = checkpoint["training"]
-        self.network.load_state_dict(checkpoint["weights"])
-        if self.ema:
-            self.ema.load_state_dict(training["ema"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
-        for name in PROGRESS:
-            setattr(self, name, training[name])
+        try:
+            training = checkpoint["training"]
+            self.network.load_state_dict(checkpoint["weights"])
+            if self.ema:
+                self.ema.load_state_dict(training["ema"])
+            self.optimizer.load_state_dict(training["optimizer"])
+            self.scaler.load_state_dict(training["scaler"])
+            for name in PROGRESS:
+                setattr(self, name, training[name])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise Stop(f"{path}: holds no training to go on with: {script.one_line(error)}") from error
 
 
 PROGRESS = ("epoch", "best_epoch", "best_score", "best_loss", "finished")
@@ -206,4 +211,4 @@ PROGRESS = ("epoch", "best_epoch", "best_score", "best_loss", "finished")
 
 def is_finished(path: Path) -> bool:
     """Tell whether a last.pt exists that says that its training is finished."""
-    return path.exists() and bool(_read(path)["training"]["finished"])
+    return path.exists() and bool((_read(path)["training"] or {}).get("finished"))

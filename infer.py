@@ -64,8 +64,8 @@ class Prediction:
 
     @property
     def beat_classes(self) -> NDArray[np.int64]:
-        """(N,) the class that was decided for each beat, as a place in `classes`."""
-        places: NDArray[np.int64] = self.decided.argmax(axis=1)
+        """(N,) the class with the highest score of each beat, as a place in `classes`."""
+        places: NDArray[np.int64] = self.scores.argmax(axis=1)
         return places
 
     @property

@@ -30,6 +30,7 @@ from script import Stop
 from sources import Problem
 
 PART_BYTES = 64 * 2**20  # about one part's signals
+LABEL_RULE = 2  # of windows and of detected beats: parts with labels by another rule are made anew
 BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 
 
@@ -198,6 +199,8 @@ def stamp_of(part: Part, job: Job) -> str:
     """Return a hash of all that a part is made from."""
     folds = hashlib.sha256(b"\n".join(map(bytes, part.folds))).hexdigest()
     made_from = [job.identity.version, job.identity.data, job.recipe.tree(), *map(item_line, part.items), folds]
+    if job.index.target.rows == "rhythms" or job.recipe.centers == "rpeaks":
+        made_from.append(LABEL_RULE)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 

@@ -85,9 +85,10 @@ def begin(folder: Path, settings: Settings, epochs: int) -> None:
     """Make the folder ready for a training that has done so many epochs; 0 begins anew and removes what is there."""
     folder.mkdir(parents=True, exist_ok=True)
     if epochs == 0:
-        for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / REPORT, ignore_errors=True)
+        if (folder / CONFIG).exists():  # a run that may be replaced; other files of these names are left alone
+            for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / REPORT, ignore_errors=True)
         (folder / CONFIG).write_text(yaml.safe_dump(settings.tree(), sort_keys=False))
     _keep(folder / METRICS, lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]), epochs)
     _keep(folder / LOG, lambda line: int(json.loads(line)["epoch"]), epochs)

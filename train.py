@@ -299,6 +299,8 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
         if state.finished:
             break
+    if main_process and state.epoch < training.epochs:
+        print(f"stopped: no better {training.metric} in {training.patience} validations")
     return folder
 
 

@@ -15,6 +15,7 @@ from conftest import REPOSITORY, write_record
 from layouts import TWELVE, TWO, failures, labels_of, run, twelve, write_mat, write_table
 
 import data
+import parts
 import pqrst
 import preprocess
 import readers
@@ -424,6 +425,22 @@ def test_labels_of_windows_lie_where_the_windows_are_cut(icentia, tmp_path):
     np.testing.assert_array_equal(dataset.start[mine], starts)
     expected = np.where(np.arange(len(starts)) < k, "N", "AFIB")
     assert np.array(dataset.classes)[dataset.labels[mine].argmax(axis=1)].tolist() == expected.tolist()
+
+
+def test_rhythms_that_were_labelled_by_an_older_rule_are_made_anew(icentia, tmp_path, monkeypatch):
+    words = ["--dataset", "icentia11k-rhythms", *TWO, "--data.raw", str(icentia), "--data.dir", str(tmp_path / "out")]
+    monkeypatch.setattr(parts, "LABEL_RULE", 1)
+    preprocess.main(words)
+    path, summary = tmp_path / "out/part-00000.h5", tmp_path / "out/dataset.json"
+    right = data.Dataset(tmp_path / "out").labels
+    with h5py.File(path, "r+") as file:
+        file["labels"][...] = 0
+    tree = json.loads(summary.read_text())
+    del tree["labelled"]  # as the older version wrote it
+    summary.write_text(json.dumps(tree))
+    monkeypatch.undo()
+    preprocess.main(words)
+    np.testing.assert_array_equal(data.Dataset(tmp_path / "out").labels, right)
 
 
 def test_mimic_maps_statements_and_counts_the_rest(tmp_path, rng, capsys):

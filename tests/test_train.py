@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -104,6 +105,14 @@ def test_a_run_is_resumed_on_a_machine_with_other_threads_and_workers(prepared_b
     assert len(metrics_of(tmp_path / "run")) == 2
 
 
+def test_a_last_checkpoint_without_a_training_cannot_be_resumed(beat_run, prepared_beats, tmp_path):
+    shutil.copytree(beat_run, tmp_path / "run")
+    shutil.copy(beat_run / "best.pt", tmp_path / "run/last.pt")
+    words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.epochs", "2"]
+    with pytest.raises(Stop, match="last.pt: holds no training to go on with"):
+        train.main([*words, "--resume"])
+
+
 def test_a_finished_run_is_not_overwritten_unasked(beat_run, prepared_beats):
     before = (beat_run / "last.pt").read_bytes()
     words = [*prepared_beats, "--run", str(beat_run), "--training.batch_size", "16"]
@@ -131,7 +140,7 @@ def test_a_run_folder_holds_what_it_promises(beat_run):
     assert trained.recipe == runs.settings_of(beat_run).recipe
 
 
-def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_path, monkeypatch):
+def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_path, monkeypatch, capsys):
     scripted = iter([0.1, 0.5, 0.4, 0.3, 0.9])
 
     def scores(*_):
@@ -140,6 +149,7 @@ def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_p
     monkeypatch.setattr(train, "validate", scores)
     words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.patience", "2"]
     train.main([*words, "--training.epochs", "9"])
+    assert "stopped: no better macro_f1 in 2 validations" in capsys.readouterr().out
     assert len(metrics_of(tmp_path / "run")) == 4
     assert bundle.load(tmp_path / "run/best.pt").origin.epoch == 2
 
