@@ -102,10 +102,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {"format", "model_name"} & set(checkpoint):
         raise Stop(f"{path}: not a checkpoint of train.py")
     if checkpoint.get("format") != FORMAT:
-        found = checkpoint.get("format", 1)
-        raise Stop(
-            f"{path}: a checkpoint of format {found}, and these scripts read format {FORMAT}; train it again with --overwrite"
-        )
+        formats = f"of format {checkpoint.get('format', 1)}, and these scripts read format {FORMAT}"
+        raise Stop(f"{path}: a checkpoint {formats}; train it again with --overwrite")
     return checkpoint
 
 
