@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,7 +230,7 @@ def with_scale(job: Job, parts: list[Part], training: Sequence[str]) -> Recipe:
     Stop
         A slot that no training row fills.
     """
-    unscaled = Job(job.index, job.recipe.unscaled(), job.identity, job.n_threads)
+    unscaled = replace(job, recipe=job.recipe.unscaled())
     n_slots = len(job.recipe.leads)
     count, total, square = np.zeros(n_slots), np.zeros(n_slots), np.zeros(n_slots)
     low, high = np.full(n_slots, np.inf), np.full(n_slots, -np.inf)

@@ -25,6 +25,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
         for stale in {path for path in folder.glob("part-*") if path.name.removesuffix(".tmp") not in names}:
             stale.unlink(missing_ok=True)
     if job.recipe.scale.over == "dataset" and job.recipe.scale.kind != "none":
-        job = Job(index, with_scale(job, parts, data.train), job.identity, job.n_threads)
+        job = replace(job, recipe=with_scale(job, parts, data.train))
     began["rows"] = _now()
     make_parts(folder, names, parts, job)
     if rank > 0:

@@ -240,7 +240,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     wait_for_all()  # every process has looked at the folder before the first one writes to it
     if main_process:
         runs.begin(folder, settings, state.epoch)
-        versions = {"commit": runs.commit(), "torch": torch.__version__, "python": platform.python_version()}
+        versions = {"commit": trained.origin.commit, "torch": torch.__version__, "python": platform.python_version()}
         runs.log_events(folder, [{"event": "start", "epoch": state.epoch, **versions}])
         announce(settings, dataset, rows, network, dtype)
 
