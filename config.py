@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,14 +34,15 @@ ENV_PREFIX = "ECG_"
 
 # short flag -> setting; every other flag is the setting's own dotted name or an action of one script
 ALIASES = {
+    "--run": "run_dir",  # torchrun takes it for an abbreviation of its own: there, say --run_dir
     "--workers": "data.workers",
     "--dtype": "recipe.dtype",
     "--limit": "data.limit",
     "--fraction": "data.fraction",
 }
 
-# What to say where a setting has an older name.
-MOVED = {"unknown setting training.macro_classes": "; it is data.scored_classes now"}
+# Older names of settings.
+MOVED = {"training.macro_classes": "data.scored_classes", "run": "run_dir"}
 
 # Marks a setting that belongs to the machine and not to the work: a run goes on where it has another value.
 MACHINE: JsonDict = {"machine": True}
@@ -164,8 +165,8 @@ class Settings(Section, BaseSettings):
     """The tree of all settings; `load` fills it."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-    run: str | None = None
-    """folder of the run; runs/<data.name> where null"""
+    run_dir: str | None = None
+    """folder of the run; runs/<data.name> where null; for infer.py also a checkpoint, or `latest`"""
     data: Data = Data()
     recipe: Recipe = Recipe()
     model: Model = Model()
@@ -184,8 +185,8 @@ class Settings(Section, BaseSettings):
         return self.data.dir or Path("prepared") / self.data.name
 
     @property
-    def run_dir(self) -> Path:
-        return Path(self.run or f"runs/{self.data.name}")
+    def run_folder(self) -> Path:
+        return Path(self.run_dir or f"runs/{self.data.name}")
 
 
 def load(
@@ -223,7 +224,11 @@ def load(
     for word in unknown:
         if word.startswith("-"):
             option = word.split("=")[0]
-            raise Stop(f"unknown option {option}{nearest(option, parser._option_string_actions)}")
+            now = MOVED.get(option.removeprefix("--"))
+            raise Stop(
+                f"unknown option {option}"
+                + (f"; it is --{now} now" if now else nearest(option, parser._option_string_actions))
+            )
     if unknown:
         raise Stop(f"unexpected argument {unknown[0]!r}")
     if arguments.config and arguments.dataset:
@@ -235,19 +240,35 @@ def load(
             raise Stop(f"{config.parent}: no run there ({config.name} is missing)")
 
     command_line(parsed_args=vars(arguments))
+    trees = {str(config): read_yaml(config)} if config else {}
+    trees |= {"environment": _environment(), "command line": command_line()}
+    return validated(trees), arguments
+
+
+def validated(trees: Mapping[str, dict[str, Any]]) -> Settings:
+    """Make settings of trees by their origin, a later one above; `Stop` names the origin of what is wrong."""
     merged: dict[str, Any] = {}
-    for source in (read_yaml(config) if config else {}, _environment(), command_line()):
-        _merge(merged, source)
-    return validated(merged, str(config) if config else "settings"), arguments
-
-
-def validated(tree: dict[str, Any], origin: str) -> Settings:
-    """Make settings of a tree; `Stop` names its origin and the first setting that is wrong."""
+    for tree in trees.values():
+        _merge(merged, tree)
     try:
-        return Settings(**tree)
+        return Settings(**merged)
     except ValidationError as error:
-        reason = first_error(error, Settings().tree())
-        raise Stop(f"{origin}: {reason}{MOVED.get(reason, '')}") from error
+        place = [str(part) for part in error.errors()[0]["loc"]]
+        key = ".".join(place)
+        origin = next((name for name, tree in [*trees.items()][::-1] if _holds(tree, place)), "settings")
+        moved = f"unknown setting {key}; it is {MOVED[key]} now" if key in MOVED else ""
+        raise Stop(f"{origin}: {moved or first_error(error, Settings().tree())}") from error
+
+
+def _holds(tree: Any, place: Sequence[str]) -> bool:
+    """Tell whether a tree says anything at this place, where it is a tree so far."""
+    for part in place:
+        if not isinstance(tree, dict):
+            break
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -278,7 +299,9 @@ def _environment() -> dict[str, Any]:
 
 def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:
     for key, value in tree.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict) and key != "arguments":
+        if isinstance(value, dict) and key != "arguments":
+            if not isinstance(into.get(key), dict):
+                into[key] = {}  # the tree that it comes from stays as it is
             _merge(into[key], value)
         else:
             into[key] = value
@@ -286,7 +309,9 @@ def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:
 
 def of_the_work(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide what a training does: not those of the machine, nor of the scripts after it."""
-    return {key: value for key, value in _unmarked(settings).items() if key not in ("run", "evaluation", "inference")}
+    return {
+        key: value for key, value in _unmarked(settings).items() if key not in ("run_dir", "evaluation", "inference")
+    }
 
 
 def _unmarked(section: BaseModel) -> dict[str, Any]:

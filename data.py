@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -163,18 +164,11 @@ class Dataset:
         columns: dict[str, list[NDArray[Any]]] = {}
         self._signals: list[NDArray[Any]] = []
         for part in self.summary.parts:
-            path = folder / part.file
-            try:
-                with h5py.File(path, "r") as file:
-                    _check_part(file, self.summary, part)
-                    for name in file:
-                        if name != "signals":
-                            columns.setdefault(name, []).append(file[name][()])
-                    self._signals.append(_map(path, file["signals"]))
-            except FileNotFoundError as error:
-                raise Stop(f"{path}: does not exist, but {SUMMARY} names it") from error
-            except (OSError, KeyError) as error:
-                raise Stop(f"{path}: not a whole part: {error}") from error
+            with open_part(folder, self.summary, part) as file:
+                for name in file:
+                    if name != "signals":
+                        columns.setdefault(name, []).append(file[name][()])
+                self._signals.append(_map(folder / part.file, file["signals"]))
         self._first = np.cumsum([0] + [len(s) for s in self._signals])
         for name, arrays in columns.items():
             setattr(self, name, np.concatenate(arrays))
@@ -226,8 +220,21 @@ class Dataset:
         return np.cumsum(begins)[rows]
 
 
+@contextmanager
+def open_part(folder: Path, summary: Summary, part: PartFile) -> Iterator[h5py.File]:
+    """Open a part to read; Stop where it does not hold what the summary says of it, or cannot be read."""
+    path = folder / part.file
+    try:
+        with h5py.File(path, "r") as file:
+            _check_part(file, summary, part)
+            yield file
+    except FileNotFoundError as error:
+        raise Stop(f"{path}: does not exist, but {SUMMARY} names it") from error
+    except (OSError, KeyError) as error:
+        raise Stop(f"{path}: not a whole part: {error}") from error
+
+
 def _check_part(file: h5py.File, summary: Summary, part: PartFile) -> None:
-    """Raise Stop where a part does not hold what the summary says of it."""
     shape, dtype = (part.rows, len(summary.recipe.leads), summary.row_samples), summary.recipe.dtype
     signals = file["signals"]
     if signals.shape != shape or signals.dtype != dtype:

@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise Stop("--plot draws one record; several were given")
     # the first is asked for twice where its leads choose the run
     read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=inference.units_per_mv, fs=inference.fs))
-    run, trained = find_bundle(settings.run, None if settings.run else read(paths[0]))
+    run, trained = find_bundle(settings.run_dir, None if settings.run_dir else read(paths[0]))
     print(f"model {run} ({trained.name}); not a medical device", file=sys.stderr)
     predictions, failed = [], []
     for path in paths:

@@ -163,7 +163,7 @@ def prepare_rows(
 # ------------------------------------------------------------------------------------------------ the file
 
 
-def make_part(path: Path, part: Part, job: Job, signals: NDArray[Any], bar: tqdm[Any]) -> None:
+def make_part(path: Path, part: Part, stamp: str, job: Job, signals: NDArray[Any], bar: tqdm[Any]) -> None:
     """Prepare the rows of a part and write them; `signals` has room for them all."""
     labelled, failures = label_rows(part, job)
     columns, wanted = columns_of(part, labelled, job)
@@ -184,7 +184,7 @@ def make_part(path: Path, part: Part, job: Job, signals: NDArray[Any], bar: tqdm
         file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
         for name, values in columns.items():
             file.create_dataset(name, data=values[wanted], track_times=False)
-        file.attrs["stamp"] = stamp_of(part, job)
+        file.attrs["stamp"] = stamp
         file.attrs["failures"] = json.dumps(_in_order(failures, part))
         file.attrs["warnings"] = json.dumps(_in_order(warnings, part))
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -38,7 +38,7 @@ from tqdm import tqdm
 import config
 import script
 from config import Data, Settings
-from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary
+from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
 from folds import leak_of
 from index import Index, build_index, draw_folds, total_rows
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, room_for, stamp_of, with_scale
@@ -46,7 +46,7 @@ from recipe import differences
 from script import Stop
 from sources import SOURCES, Problem
 
-FORMAT_VERSION = 1  # of the prepared dataset
+FORMAT_VERSION = 2  # of the prepared dataset
 
 
 def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) -> Path:
@@ -68,34 +68,48 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
             print(f"{len(index.problems)} failures so far; nothing was written", file=sys.stderr)
     if dry_run:
         return folder
-    if up_to_date(folder, job.identity, overwrite):
-        if rank == 0:
+    with script.hold(folder):
+        if not up_to_date(folder, job.identity, overwrite):
+            make_dataset(folder, job, parts, data, began, started)
+        elif rank == 0:
             print(f"{folder} is up to date: nothing to do", file=sys.stderr)
-        return folder
+    return folder
 
+
+def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: dict[str, str], started: float) -> None:
+    """Make this process's share of the parts and, on rank 0, all that goes with them; `began` gets times of stages."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"part-{number:05d}.h5" for number in range(len(parts))]
-    if rank == 0:
+    if script.rank()[0] == 0:
         (folder / SUMMARY).unlink(missing_ok=True)  # first, so that what is half done never looks whole
-        for stale in {path for path in folder.glob("part-*") if path.name.removesuffix(".tmp") not in names}:
-            stale.unlink(missing_ok=True)
     if job.recipe.scale.over == "dataset" and job.recipe.scale.kind != "none":
         job = replace(job, recipe=with_scale(job, parts, data.train))
     began["rows"] = _now()
-    make_parts(folder, names, parts, job)
-    if rank > 0:
-        return folder
+    files = [File(folder / f"part-{n:05d}.h5", part, stamp_of(part, job)) for n, part in enumerate(parts)]
+    make_parts(files, job)
+    if script.rank()[0] > 0:
+        return
     began["summary"] = _now()
-    summary, failures, warnings = summarise(folder, names, job, data)
+    for stale in set(folder.glob("part-*")) - {
+        file.path for file in files
+    }:  # of other settings, or killed
+        stale.unlink(missing_ok=True)
+    summary, failures, warnings = summarise(files, job, data)
     if not summary.rows:
-        raise Stop(f"{raw}: no rows could be prepared; first failure: {failures[0]}")
+        raise Stop(f"{job.index.raw}: no rows could be prepared; first failure: {failures[0]}")
     duration_s = time.perf_counter() - started
     log = {"began": began, "finished": _now(), **log_of(job, duration_s), "warnings": warnings}
     _write(folder / "failures.csv", lambda file: csv.writer(file).writerows([Problem._fields, *failures]))
     _write(folder / "prepare.log.json", lambda file: json.dump(log, file, indent=1))
     summary.save(folder)
-    conclude(summary, failures, warnings, len(index.items), duration_s)
-    return folder
+    conclude(summary, failures, warnings, len(job.index.items), duration_s)
+
+
+class File(NamedTuple):
+    """Where a part stands, and the stamp that says that it is the one that is wanted."""
+
+    path: Path
+    part: Part
+    stamp: str
 
 
 def open_raw(settings: Settings) -> Path:
@@ -127,8 +141,7 @@ def n_threads(settings: Settings) -> int:
 
 def identity_of(index: Index, settings: Settings) -> Identity:
     """Return what makes the dataset of these settings what it is."""
-    # the words of the first version of the format, so that datasets which that one has made are still up to date
-    lost = [f"Failure(record={p.record!r}, stage={p.stage!r}, reason={p.reason!r})" for p in index.problems]
+    lost = [f"{problem.record} {problem.stage}" for problem in index.problems]
     sources = Sources(
         records=len(index.items),
         bytes=sum(item.n_bytes for item in index.items),
@@ -155,11 +168,12 @@ def announce(job: Job, parts: list[Part], folder: Path) -> None:
 
 
 def up_to_date(folder: Path, wanted: Identity, overwrite: bool) -> bool:
-    """Tell whether the folder holds this dataset; one that differs stops the program unless it may be overwritten."""
+    """Tell whether the folder holds this dataset, whole; another one stops the program unless it may be replaced."""
     path = folder / SUMMARY
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        changes = differences(tree["identity"], wanted.tree())
+        older = tree["identity"]["version"] != wanted.version
+        changes = ["of an older version"] if older else differences(tree["identity"], wanted.tree())
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -172,27 +186,35 @@ def up_to_date(folder: Path, wanted: Identity, overwrite: bool) -> bool:
             "choose another folder with --data.dir FOLDER, or replace it with --overwrite"
         )
     # a summary with other fields is of an older version: it is written anew, and the parts are kept
-    return not changes and set(tree) == set(Summary.model_fields)
+    if changes or set(tree) != set(Summary.model_fields):
+        return False
+    try:
+        summary = Summary.load(folder)
+        for part in summary.parts:
+            with open_part(folder, summary, part):
+                pass
+    except Stop as error:
+        print(f"{error}: it is made again", file=sys.stderr)
+        return False
+    return True
 
 
-def make_parts(folder: Path, names: list[str], parts: list[Part], job: Job) -> None:
+def make_parts(files: list[File], job: Job) -> None:
     """Make this process's share of the parts; rank 0 then waits for those of the others."""
     rank, n_ranks = script.rank()
     quiet = None if rank == 0 else True  # one bar for all: this process's own parts, then those it waits for
-    signals = room_for(parts, job)
+    signals = room_for([file.part for file in files], job)
     with tqdm(total=len(job.index.items), unit=" records", disable=quiet) as bar:
-        for number in range(rank, len(parts), n_ranks):
-            part, path = parts[number], folder / names[number]
-            if has_stamp(path, stamp_of(part, job)):
+        for path, part, stamp in files[rank::n_ranks]:
+            if has_stamp(path, stamp):
                 bar.update(len(part.items))
             else:
-                make_part(path, part, job, signals, bar)
+                make_part(path, part, stamp, job, signals, bar)
         if rank > 0:
             return
-        for number, part in enumerate(parts):
+        for number, (path, part, stamp) in enumerate(files):
             if number % n_ranks != 0:
-                stamp = stamp_of(part, job)
-                while not has_stamp(folder / names[number], stamp):  # torchrun ends all if one fails
+                while not has_stamp(path, stamp):  # torchrun ends all if one fails
                     time.sleep(0.1)
                 bar.update(len(part.items))
 
@@ -200,16 +222,18 @@ def make_parts(folder: Path, names: list[str], parts: list[Part], job: Job) -> N
 # ------------------------------------------------------------------------------------------------ the summary
 
 
-def summarise(folder: Path, names: list[str], job: Job, data: Data) -> tuple[Summary, list[Problem], list[Problem]]:
+def summarise(files: list[File], job: Job, data: Data) -> tuple[Summary, list[Problem], list[Problem]]:
     """Return counts, failures and warnings of a whole dataset, read back from its parts."""
     target, items = job.index.target, job.index.items
     failures, warnings = list(job.index.problems), list(job.index.warnings)
     parts: list[PartFile] = []
     tally = Tally(target.classes)
     records = 0
-    for name in names:
-        with h5py.File(folder / name, "r") as file:
-            parts.append(PartFile(file=name, rows=len(file["signals"])))
+    for path, _, stamp in files:
+        with h5py.File(path, "r") as file:
+            if file.attrs["stamp"] != stamp:
+                raise Stop(f"{path}: another process has replaced it; run preprocess.py again")
+            parts.append(PartFile(file=path.name, rows=len(file["signals"])))
             tally.add(file["labels"][()], file["fold"][()], file["patient"][()])
             records += len(np.unique(file["record"][()]))
             failures += [Problem(*entry) for entry in json.loads(file.attrs["failures"])]
@@ -356,7 +380,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise Stop("--download: is for one process; share the parts among several when all is there")
         from download import download  # what it needs is slow to import
 
-        download(settings.data.name, raw_folder(settings))
+        with script.hold(raw_folder(settings)):
+            download(settings.data.name, raw_folder(settings))
     if rank == 0:
         config.print_overrides(settings)
     folder = prepare(settings, arguments.overwrite, arguments.dry_run)

@@ -47,7 +47,7 @@ def settings_of(folder: Path) -> Settings:
     path = folder / CONFIG
     if not path.exists():
         raise Stop(f"{folder}: no run there ({CONFIG} is missing)")
-    return config.validated(config.read_yaml(path), str(path))
+    return config.validated({str(path): config.read_yaml(path)})
 
 
 def check_run(folder: Path, settings: Settings, finished: bool, resume: bool, overwrite: bool) -> None:
@@ -75,7 +75,7 @@ def check_run(folder: Path, settings: Settings, finished: bool, resume: bool, ov
     if not resume or finished:
         state = "a finished run" if finished else "an unfinished run"
         differ = f" with other settings ({'; '.join(changes)})" if changes else ""
-        ways = "train under another name with --run runs/NAME, or replace it with --overwrite"
+        ways = "train under another name with --run_dir runs/NAME, or replace it with --overwrite"
         raise Stop(f"{folder} holds {state}{differ}: " + (ways if finished else f"go on with --resume, {ways}"))
     if changes:
         raise Stop(f"{folder} was trained with other settings ({'; '.join(changes)}); --resume needs the same")
@@ -88,7 +88,8 @@ def begin(folder: Path, settings: Settings, epochs: int) -> None:
         if (folder / CONFIG).exists():  # a run that may be replaced; other files of these names are left alone
             for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / REPORT, ignore_errors=True)
+            for report in folder.glob(f"{REPORT}*"):
+                shutil.rmtree(report, ignore_errors=True)
         (folder / CONFIG).write_text(yaml.safe_dump(settings.tree(), sort_keys=False))
     _keep(folder / METRICS, lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]), epochs)
     _keep(folder / LOG, lambda line: int(json.loads(line)["epoch"]), epochs)

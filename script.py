@@ -1,15 +1,21 @@
-"""What every script needs: one-line errors, files written whole, the nearest valid name, the rank under torchrun."""
+"""What every script needs: one-line errors, files written whole, folders held, nearest names, the rank of torchrun."""
 
 from __future__ import annotations
 
 import difflib
+import fcntl
 import os
+import platform
 import re
+import secrets
+import shlex
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 
 class Stop(Exception):
@@ -48,7 +54,7 @@ def aside(path: Path) -> Iterator[Path]:
     Stop
         The file cannot be written, for example because the disk is full. Nothing is left behind.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -58,6 +64,88 @@ def aside(path: Path) -> Iterator[Path]:
         raise Stop(f"{path}: cannot be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, which replaces the folder `path` whole when all is written, or not at all."""
+    temporary, old = temporary_beside(path), temporary_beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    except OSError as error:
+        raise Stop(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name beside `path` that no other process takes."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+# ------------------------------------------------------------------------------------------------ folders in use
+
+LOCK = ".lock"
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder while one process, or one job of torchrun by its rank 0, writes to it.
+
+    The file `.lock` in it is locked (flock), which ends with the process however it ends, and names the holder. A
+    folder that was made for this and is still empty afterwards is removed.
+
+    Raises
+    ------
+    Stop
+        Another process holds the folder; the message names it.
+    """
+    if rank()[0] > 0:
+        yield
+        return
+    path = folder / LOCK
+    with _locked(path) as file:
+        file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {platform.node()} since {started}: {shlex.join(sys.argv)}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is locked: who waits for this file sees that it is gone
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open and lock a file that nobody else has locked, and that is still there then."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:  # its holder has removed the folder between the two lines
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+            file.close()  # its holder has removed it between the two lines
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise Stop(f"{path.parent}: is in use by {holder}") from error
+        except OSError as error:  # a file system that has no locks
+            print(f"warning: {path.parent} cannot be locked: {error.strerror}", file=sys.stderr)
+            return file
+
+
+# ------------------------------------------------------------------------------------------------ names and processes
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -539,18 +539,28 @@ def write_demo(
         The folder holds a complete set and `overwrite` is False.
     ValueError
         n_patients or workers is below 1, or seed is below 0.
+    Stop
+        Another process writes to the folder.
     """
     folder = Path(folder)
     for name, value, least in (("n_patients", n_patients, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} {value}: must be at least {least}")
-    index = folder / "records.csv"
-    if index.exists():
-        if not overwrite:
-            raise FileExistsError(f"{index}: already exists; choose another folder, or replace it with --overwrite")
-        _delete_set(index)
-    folder.mkdir(parents=True, exist_ok=True)
+    with script.hold(folder):
+        index = folder / "records.csv"
+        if index.exists():
+            if not overwrite:
+                raise FileExistsError(f"{index}: already exists; choose another folder, or replace it with --overwrite")
+            _delete_set(index)
+        rows = _write_patients(folder, n_patients, seed, workers)
+        with script.aside(index) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return rows
 
+
+def _write_patients(folder: Path, n_patients: int, seed: int, workers: int) -> list[Row]:
     job = partial(write_patient, folder, seed)
     numbers = range(1, n_patients + 1)
     rows: list[Row] = []
@@ -564,11 +574,6 @@ def write_demo(
                 for found in pool.imap(job, numbers, chunksize=8):  # in order
                     rows += found
                     progress.update()
-
-    with script.aside(index) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
     return rows
 
 

@@ -212,7 +212,7 @@ def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Setting
 
 def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> Path:
     """Train one network as the settings say; returns the run folder."""
-    training, folder = settings.training, settings.run_dir
+    training, folder = settings.training, settings.run_folder
     rank, world_size, device = start_processes(training.threads)
     main_process = rank == 0
     dataset = open_dataset(settings)
@@ -388,9 +388,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if settings.data.name == "demo" and settings.data.raw is None:
             prepare_demo(settings)
-        folder = train(settings, arguments.resume, arguments.overwrite)
-        if main_process:
-            report(folder, settings)
+        with script.hold(settings.run_folder):
+            folder = train(settings, arguments.resume, arguments.overwrite)
+            if main_process:
+                report(folder, settings)
         wait_for_all()
     finally:
         if dist.is_initialized():

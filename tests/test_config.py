@@ -22,7 +22,7 @@ def write(path, text):
 def test_without_arguments_the_defaults_hold():
     assert load() == config.Settings()
     assert load().data_dir == Path("prepared/demo")
-    assert load().run_dir == Path("runs/demo")
+    assert load().run_folder == Path("runs/demo")
 
 
 def test_command_line_beats_environment_beats_yaml_beats_default(tmp_path, monkeypatch):
@@ -39,6 +39,7 @@ def test_command_line_beats_environment_beats_yaml_beats_default(tmp_path, monke
         (["--training.epoch", "3"], r"unknown option --training.epoch; did you mean --training.epochs\?"),
         (["--trainin"], "unknown option --trainin"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--training.macro_classes", "N"], "unknown option --training.macro_classes; it is --data.scored_classes now"),
         (["--training.epochs", "many"], "training.epochs = 'many'.*integer"),
         (["--training.epochs", "0"], "training.epochs.*greater than or equal to 1"),
         (["--recipe.window.samples", "5", "--recipe.window.length_s", "2"], "either length_s or samples"),
@@ -60,6 +61,7 @@ def test_a_wrong_word_stops_and_says_what_is_possible(words, message):
         ("trainings: {}", "s.yaml: unknown setting trainings"),
         ("training: {macro_classes: [N]}", "unknown setting training.macro_classes; it is data.scored_classes now"),
         ("training: {epochs: x}", "s.yaml: training.epochs = 'x'"),
+        ("run: runs/x", "s.yaml: unknown setting run; it is run_dir now"),
         ("training: [1", "s.yaml: not YAML"),
         ("- 1", "s.yaml: expected sections"),
     ],
@@ -67,6 +69,22 @@ def test_a_wrong_word_stops_and_says_what_is_possible(words, message):
 def test_a_wrong_yaml_stops_and_names_file_and_key(tmp_path, text, message):
     with pytest.raises(Stop, match=message):
         load("--config", write(tmp_path / "s.yaml", text))
+
+
+def test_a_wrong_value_is_blamed_on_where_it_stands(tmp_path, monkeypatch):
+    path = write(tmp_path / "s.yaml", "training: {epochs: 5, seed: x}")
+    with pytest.raises(Stop, match=r"^\S+s.yaml: training.seed = 'x'"):
+        load("--config", path, "--training.epochs", "6")
+    path = write(tmp_path / "s.yaml", "training: {epochs: 5}")
+    with pytest.raises(Stop, match="^command line: training.epochs = 'many'"):
+        load("--config", path, "--training.epochs", "many")
+    monkeypatch.setenv("ECG_TRAINING__EPOCHS", "0")
+    with pytest.raises(Stop, match="^environment: training.epochs"):
+        load("--config", path)
+
+
+def test_a_run_folder_can_be_named_where_torchrun_reads_the_line_too():
+    assert load("--run_dir", "runs/x").run_folder == load("--run", "runs/x").run_folder == Path("runs/x")
 
 
 def test_an_environment_variable_that_names_no_setting_stops(monkeypatch):
