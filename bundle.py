@@ -2,11 +2,12 @@
 
 bundle = load(Path("runs/mitdb/best.pt"))
 rows, logits = score(bundle.network, batches)
-first, scores = pool(logits, units, bundle.task)
+first, scores = pool(logits, units, inside, bundle.task)
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ class Origin:
 
     commit: str  # of these scripts
     leak: str | None  # what leaked in the split that it was trained on
+    data: str = ""  # name of the dataset; "" and no date in checkpoints of before 2026-11-27
+    date: str = ""  # of the training
     epoch: int = 0  # after which these are its weights, counted from 1
 
 
@@ -74,14 +77,20 @@ def load(path: Path) -> Bundle:
     Raises
     ------
     Stop
-        The file does not exist, is no checkpoint of train.py, or one of an older format.
+        The file does not exist, is no checkpoint of train.py, or one of an older format; bytes that differ from the
+        file's own checksums; weights that are not finite, or of another network than the file says.
     """
     checkpoint = _read(path)
     try:
         recipe, classes = read_recipe(checkpoint["recipe"], str(path)), tuple(checkpoint["classes"])
         name, arguments, thresholds = (checkpoint[key] for key in ("name", "arguments", "thresholds"))
+        weights = checkpoint["weights"]
+        with torch.device("meta"):  # no memory for a network that the weights do not fill
+            models.build(name, len(recipe.leads), len(classes), **arguments).load_state_dict(weights, assign=True)
         network = models.build(name, len(recipe.leads), len(classes), **arguments)
-        network.load_state_dict(checkpoint["weights"])
+        network.load_state_dict(weights)
+        if not all(weight.isfinite().all() for weight in weights.values()):
+            raise ValueError("weights are NaN or infinite")
         origin = Origin(**checkpoint["origin"])
         task = checkpoint["task"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -96,7 +105,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise Stop(f"{path}: no such checkpoint")
     try:
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Stop:
+        raise
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise Stop(f"{path}: not a checkpoint of train.py") from error
     if not isinstance(checkpoint, dict) or not {"format", "model_name"} & set(checkpoint):
@@ -105,6 +117,21 @@ def _read(path: Path) -> dict[str, Any]:
         formats = f"of format {checkpoint.get('format', 1)}, and these scripts read format {FORMAT}"
         raise Stop(f"{path}: a checkpoint {formats}; train it again with --overwrite")
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the bytes of a checkpoint with its checksums; torch.load does not, and unpacks whatever it is told to."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise Stop(f"{path}: not a checkpoint of train.py: it unpacks to more than it is")
+        try:
+            damaged = archive.testzip()
+        except zipfile.BadZipFile:
+            damaged = "its structure"
+        if damaged:
+            raise Stop(f"{path}: is damaged: {damaged} differs from its checksum")
 
 
 # ------------------------------------------------------------------------------------------------ scores
@@ -133,13 +160,18 @@ def score(network: nn.Module, batches: Iterable[Batch]) -> tuple[Rows, NDArray[n
     return np.concatenate(rows), np.concatenate(pieces)
 
 
-def pool(logits: NDArray[np.float32], units: NDArray[np.int64], task: str) -> tuple[Rows, NDArray[np.float32]]:
+def pool(
+    logits: NDArray[np.float32], units: NDArray[np.int64], inside: NDArray[np.int64], task: str
+) -> tuple[Rows, NDArray[np.float32]]:
     """Turn logits of rows into scores of units: softmax (multiclass) or sigmoid, then the mean over a unit's rows.
+
+    A row weighs what it holds of the record: the last window of a record may be mostly padding.
 
     Parameters
     ----------
     logits : (N, K)
     units : (N,) number of what each row is a piece of, e.g. the record of a window
+    inside : (N,) samples of each row that lie inside the record
     task : multiclass | multilabel
 
     Returns
@@ -148,12 +180,12 @@ def pool(logits: NDArray[np.float32], units: NDArray[np.int64], task: str) -> tu
     """
     tensor = torch.from_numpy(logits)
     scores = (tensor.softmax(dim=1) if task == "multiclass" else tensor.sigmoid()).numpy()  # (N, K)
-    _, first, unit, count = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
     if len(first) == len(units):
         return first, scores[first]
     total = np.zeros((len(first), scores.shape[1]))
-    np.add.at(total, unit, scores)
-    return first, (total / count[:, None]).astype(np.float32)
+    np.add.at(total, unit, scores * inside[:, None])
+    return first, (total / np.bincount(unit, inside)[:, None]).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------ a training

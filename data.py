@@ -6,7 +6,7 @@ Knows nothing of networks and imports no torch: batches are NumPy arrays, which 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,7 @@ class Summary(Section):
     recipe: Recipe
     data: dict[str, Any]  # as in the identity
     leak: str | None
+    patients_known: bool  # otherwise each record stands for a patient of its own
     row_samples: int
     rows_before: int  # as the index promised
     rows: int
@@ -85,6 +86,11 @@ class Summary(Section):
     warnings: dict[str, int]
     parts: tuple[PartFile, ...]
     identity: Identity
+
+    @property
+    def whole(self) -> Counts:
+        """Rows, patients and classes of all folds together."""
+        return Counts(rows=self.rows, patients=self.patients, classes=self.classes_after)
 
     @classmethod
     def load(cls, folder: Path) -> Summary:
@@ -109,9 +115,12 @@ class Summary(Section):
         """Return the counts as a table for people."""
         many = len(self.classes) > MANY_CLASSES  # a line for each class, then, not a column
         before = ("recordings", self.rows_before, "", self.classes_before)
-        after = ("prepared", self.rows, f"{self.patients:,}", self.classes_after)
         groups = [*self.counts.items(), *self.splits.items()]
-        lines = [(name, group.rows, f"{group.patients:,}", group.classes) for name, group in groups]
+        known = self.patients_known
+        *lines, after = (
+            (name, group.rows, f"{group.patients:,}" if known else "unknown", group.classes)
+            for name, group in [*groups, ("prepared", self.whole)]
+        )
         table = [["fold", "rows", "patients", *([] if many else self.classes)]]
         for name, rows, patients, classes in (*lines, before, after):
             table.append([name, f"{rows:,}", patients, *([] if many else [f"{n:,}" for n in classes.values()])])
@@ -197,17 +206,21 @@ class Dataset:
             out[here] = self._signals[p][rows[here] - self._first[p]]
         return out
 
-    def splits(self, train: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> dict[str, Rows]:
+    def splits(
+        self, train: Sequence[str], validation: Sequence[str], test: Sequence[str], needed: Collection[str] = ()
+    ) -> dict[str, Rows]:
         """Return the rows of training, validation and test, each a list of folds.
 
         Raises
         ------
         Stop
-            An empty split, or a fold or patient in two splits (but for the leaks that `folds.LEAKS` names).
+            A needed split without rows (where none is named: any that has folds), a fold in two splits, or a patient in
+            two (but for the leaks that `folds.LEAKS` names).
         """
         splits = {"train": train, "validation": validation, "test": test}
+        needed = needed or [name for name, folds in splits.items() if folds]
         try:
-            return choose_rows(self.fold, self.patient, splits, self.summary.data["split"] in LEAKS)
+            return choose_rows(self.fold, self.patient, splits, needed, self.summary.data["split"] in LEAKS)
         except Stop as error:
             raise Stop(f"{self.folder}: {error}") from error
 
@@ -218,6 +231,17 @@ class Dataset:
         # the rows of a record follow one another
         begins = np.concatenate([np.ones(1, bool), self.record[1:] != self.record[:-1]])
         return np.cumsum(begins)[rows]
+
+    def inside(self, rows: Rows) -> NDArray[np.int64]:
+        """Count the samples of each row that lie inside its record: (B,) rows -> (B,)."""
+        first, last = self.valid[rows].T
+        return np.asarray(last - first)
+
+    def patients(self, rows: Rows) -> str:
+        """Say of how many patients the rows are, `patients unknown` where nobody tells who they are."""
+        if not self.summary.patients_known:
+            return "patients unknown"
+        return f"{len(np.unique(self.patient[rows])):,} patients"
 
 
 @contextmanager

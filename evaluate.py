@@ -4,9 +4,9 @@
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
 
-Writes runs/<name>/report/: metrics.json, per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png,
-f1.png, predictions.csv. Every row of the split is scored, by the recipe and thresholds of the checkpoint; windows of
-one record count as one.
+Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
+per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every row of the
+split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
         raise Stop(
             f"{run} knows classes {', '.join(trained.classes)}, {dataset.folder} has {', '.join(dataset.classes)}"
         )
-    splits = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
-    return trained, dataset, splits[settings.evaluation.split]
+    split = settings.evaluation.split
+    splits = dataset.splits(settings.data.train, settings.data.validation, settings.data.test, needed=[split])
+    return trained, dataset, splits[split]
 
 
 def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings) -> tuple[Rows, NDArray[np.float32]]:
@@ -57,7 +58,7 @@ def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Setting
     batches, shares = Batches(dataset), list(data.scoring_batches(rows, settings.evaluation.batch_size))
     bar = tqdm(shares, settings.evaluation.split, unit=" batches", disable=None, leave=False)
     _, logits = bundle.score(trained.network, (batches[share] for share in bar))
-    first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
+    first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
     return rows[first], scores
 
 
@@ -69,8 +70,8 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
 
     table = pd.DataFrame(
         {
-            "record": dataset.record[rows].astype(str),
-            "patient": dataset.patient[rows].astype(str),
+            "record": [script.cell(name) for name in dataset.record[rows].astype(str)],
+            "patient": [script.cell(name) for name in dataset.patient[rows].astype(str)],
             "start": dataset.start[rows],
             "target": names(dataset.labels[rows]),
             "decided": names(decided),
@@ -84,7 +85,7 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
 def evaluate_run(run: Path, settings: Settings) -> Report:
     """Score a split of the run's dataset, write the report and print it."""
     trained, dataset, rows = open_run(run, settings)
-    n_rows, n_patients = len(rows), len(np.unique(dataset.patient[rows]))
+    n_rows, patients = len(rows), dataset.patients(rows)
     rows, scores = score_split(trained, dataset, rows, settings)
     target = dataset.labels[rows]
     report = metrics.scores_of(
@@ -99,7 +100,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         "dataset": str(dataset.folder),
         "split": split,
         "folds": folds,
-        "patients": n_patients,
+        "patients": len(np.unique(dataset.patient[rows])) if dataset.summary.patients_known else None,
         "leak": dataset.summary.leak,
         "commit": trained.origin.commit,
     }
@@ -108,23 +109,23 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     text = (
         f"# {run}: {split} rows\n\n"
         f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
-        f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows of {n_patients:,} patients{pooled}.\n\n"
+        f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
         f"{leak}{metrics.report_markdown(report)}"
     )
 
-    folder = run / runs.REPORT
-    folder.mkdir(exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree()}, indent=1))
-    (folder / "report.md").write_text(text)
-    pd.DataFrame([each.tree() for each in report.per_class]).to_csv(folder / "per_class.csv", index=False)
-    decided = decide(scores, dataset.task, trained.thresholds)
-    table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-    plots.save_confusion(report, folder / "confusion.png")
-    plots.save_f1(report, folder / "f1.png")
-    for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):
-        draw(target, scores, dataset.classes, folder / f"{name}.png")
+    place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
+    with script.folder_aside(place) as folder:
+        (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree()}, indent=1))
+        (folder / "report.md").write_text(text)
+        pd.DataFrame([each.tree() for each in report.per_class]).to_csv(folder / "per_class.csv", index=False)
+        decided = decide(scores, dataset.task, trained.thresholds)
+        table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+        plots.save_confusion(report, folder / "confusion.png")
+        plots.save_f1(report, folder / "f1.png")
+        for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):
+            draw(target, scores, dataset.classes, folder / f"{name}.png")
     print(text)
-    print(f"report in {folder}", file=sys.stderr)
+    print(f"report in {place}", file=sys.stderr)
     return report
 
 

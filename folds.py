@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -93,7 +93,11 @@ def draw_key(seed: int, text: str) -> str:
 
 
 def choose_rows(
-    fold: NDArray[np.bytes_], patient: NDArray[np.bytes_], splits: Mapping[str, Sequence[str]], may_leak: bool
+    fold: NDArray[np.bytes_],
+    patient: NDArray[np.bytes_],
+    splits: Mapping[str, Sequence[str]],
+    needed: Collection[str],
+    may_leak: bool,
 ) -> dict[str, Rows]:
     """Return the rows of each split, which is a list of folds.
 
@@ -101,17 +105,18 @@ def choose_rows(
     ----------
     fold, patient : (N,) of each row
     splits : names of folds for each split
+    needed : the splits that must have rows
     may_leak : whether a patient may be in two splits
 
     Raises
     ------
     Stop
-        A split without a row, a fold in two splits, or a patient in two splits that may not leak.
+        A needed split without a row, a fold in two splits, or a patient in two splits that may not leak.
     """
     rows = {}
     for split, names in splits.items():
         rows[split] = np.flatnonzero(np.isin(fold, np.array(names, dtype=bytes)))
-        if len(rows[split]) == 0:
+        if len(rows[split]) == 0 and split in needed:
             present = ", ".join(sorted(each.decode() for each in np.unique(fold)))
             raise Stop(f"data.{split} = {', '.join(names) or 'no fold'}: no rows; there are folds {present}")
     for a, b in combinations(splits, 2):

@@ -281,7 +281,7 @@ PromiseOf = Callable[[Path, Recording, readers.Info], Promise]
 
 
 def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
-    tree = recipe.unscaled().tree()
+    tree = recipe.unscaled().chain()
     n_rows = cache(lambda n_samples, fs: pqrst.n_rows(tree, n_samples, fs))
 
     @cache  # one array of counts for all recordings alike
@@ -300,7 +300,7 @@ def _recording_labels(path: Path, item: Item, target: Target, recipe: Recipe) ->
 
 def window_labels(annotations: pqrst.Annotations, n_samples: int, fs: float, target: Target, recipe: Recipe) -> Labels:
     """Return (N, K): the rhythm that fills at least half of each window; all 0 where none does."""
-    tree = recipe.unscaled().tree()
+    tree = recipe.unscaled().chain()
     begin = pqrst.row_starts(tree, n_samples, fs)  # (N,) samples of the record
     length = pqrst.row_samples(tree) * fs / recipe.fs
     covered = np.zeros((len(begin), len(target.classes)))

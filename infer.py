@@ -2,12 +2,14 @@
 
     python infer.py record.hea                                # with the newest run that fits the record's leads
     python infer.py 119.hea --run runs/mitdb --format json
-    python infer.py folder/ --run runs/mitdb --format csv > beats.csv
+    python infer.py folder/ --recursive --run runs/mitdb --format csv > beats.csv
     python infer.py 119.hea --run runs/mitdb --annotate qrs --plot 119.png
+    python infer.py folder/ --run runs/mitdb --annotate qrs --plot png --out results/
     python infer.py 820.hea --run runs/mitdb --inference.leads MLII=ECG1,V1=zeros
 
-The prediction goes to standard output, everything else to standard error. The signal passes through the recipe in the
-checkpoint, by the code that prepared the training data. R peaks are detected, never read from annotations.
+The prediction goes to standard output as it comes, everything else to standard error. The signal passes through the
+recipe in the checkpoint, by the code that prepared the training data; of a record longer than the network's window all
+windows are pooled. R peaks are detected, never read from annotations.
 Not a medical device: for research and teaching only.
 """
 
@@ -17,13 +19,16 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +40,16 @@ import readers
 import runs
 import script
 from beats import beat_context, detect
-from bundle import Bundle
+from bundle import Bundle, Origin
 from data import Batch, scoring_batches
 from decide import decide
 from recipe import Recipe
 from script import Stop
+from simulate import is_simulated
+
+BEAT_COLUMNS = ("sample", "time_s", "class", "probability")
+FINDING_COLUMNS = ("class", "probability", "threshold", "present")
+PICTURES = ("png", "svg", "pdf")
 
 # ------------------------------------------------------------------------------------------------ the prediction
 
@@ -52,8 +62,8 @@ class Prediction:
     fs: float  # Hz
     leads: tuple[str, ...]  # of the record
     duration_s: float
-    run: str  # that the network comes from, and the commit of its scripts
-    commit: str
+    run: str  # that the network comes from
+    origin: Origin
     warnings: tuple[str, ...]
     classes: tuple[str, ...]
     scores: NDArray[np.float32]  # (N, K) 0..1; of findings (1, K)
@@ -100,7 +110,12 @@ class Prediction:
             "fs": self.fs,
             "leads": list(self.leads),
             "duration_s": self.duration_s,
-            "model": {"run": self.run, "commit": self.commit},
+            "model": {
+                "run": self.run,
+                "commit": self.origin.commit,
+                "data": self.origin.data,
+                "date": self.origin.date,
+            },
             "warnings": list(self.warnings),
         }
         if self.samples is None:
@@ -112,14 +127,12 @@ class Prediction:
 
     def to_csv(self, header: bool = True) -> str:
         """Return a line for each beat or finding, under a header unless other lines stand above."""
-        columns = ["class", "probability", "threshold", "present"]
-        if self.samples is not None:
-            columns = ["sample", "time_s", "class", "probability"]
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["record", *columns], lineterminator="\n")
+        writer = csv.DictWriter(text, columns_of(self.samples is not None), lineterminator="\n")
         if header:
             writer.writeheader()
-        writer.writerows({"record": self.record, **row} for row in self.rows())
+        cells = {"record": script.cell(self.record)}
+        writer.writerows({**cells, **row, "class": script.cell(row["class"])} for row in self.rows())
         return text.getvalue()
 
     def to_text(self) -> str:
@@ -154,6 +167,11 @@ class Prediction:
         return self.samples, [self.classes[k] for k in self.beat_classes]
 
 
+def columns_of(of_beats: bool) -> list[str]:
+    """Name the columns of the CSV, of beats or of findings."""
+    return ["record", *(BEAT_COLUMNS if of_beats else FINDING_COLUMNS)]
+
+
 # ------------------------------------------------------------------------------------------------ which network
 
 
@@ -162,21 +180,36 @@ def find_bundle(run: str | Path | None, record: pqrst.Record | None = None) -> t
 
     Parameters
     ----------
-    run : a run folder, a checkpoint file, `latest`, or None: the newest run whose slots fit the record's leads
+    run : a run folder, a checkpoint file, `latest`, or None: the newest run whose slots fit the record's leads; but
+        never one of the simulated demo for a record that simulate.py did not make
     record : the record to fit, where run is None
     """
     if run is None or run == "latest":
         candidates = runs.newest()
         if not candidates:
-            raise Stop("no run in runs/: train one (python train.py) or name one with --run")
+            raise Stop("no run in runs/: train one (python train.py) or name one with --run_dir")
         if run is None and record is not None:
-            for folder in candidates:
-                candidate = bundle.load(runs.checkpoint_of(folder))
-                if -1 not in pqrst.match_leads(candidate.recipe.leads, list(record.leads)):
-                    return str(folder), candidate
-            raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; see --run")
+            return _fitting(candidates, record)
         run = candidates[0]
     return str(run), bundle.load(runs.checkpoint_of(run))
+
+
+def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bundle]:
+    """Load the first run that fits a record."""
+    hint = "see --run_dir"
+    for folder in candidates:
+        try:
+            candidate = bundle.load(runs.checkpoint_of(folder))
+        except Stop as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        if -1 in pqrst.match_leads(candidate.recipe.leads, list(record.leads)):
+            continue
+        if candidate.origin.data == "demo" and not is_simulated(record.comments):
+            hint = f"{folder} has learnt from simulated records alone, and is used where --run_dir names it"
+            continue
+        return str(folder), candidate
+    raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; {hint}")
 
 
 def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recipe, list[str]]:
@@ -212,25 +245,51 @@ def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recip
 
 
 def predict(
-    record: str | Path | pqrst.Record, run: str | Path | None = None, leads: str = "", batch_size: int = 512
+    record: str | Path | pqrst.Record | NDArray[Any],
+    run: str | Path | None = None,
+    leads: str | Sequence[str] = "",
+    fs: float | None = None,
+    units: str | Sequence[str] = "mV",
 ) -> Prediction:
     """Predict beats or findings of one record.
 
     Parameters
     ----------
-    record : path of a recording, as readers.read takes it, or a pqrst.Record
+    record : path of a recording, as readers.read takes it; a pqrst.Record; or an array (L, T), or (T,) of one lead
     run : run folder, checkpoint file or `latest`; None takes the newest run in runs/ that fits
-    leads : the lead to use for each slot, e.g. `MLII=ECG1,V1=zeros`
-    batch_size : rows at a time
+    leads : of an array the names of its L leads; of a recording the lead to use for each slot, e.g.
+        `MLII=ECG1,V1=zeros`
+    fs : rate of an array, or of a CSV file without times, Hz
+    units : of an array, one for all leads or one for each: mV, uV, V
 
     Raises
     ------
     script.Stop, ValueError, FileNotFoundError
         What the command line prints in one line: unreadable records, leads that do not fit, no checkpoint.
     """
-    opened = record if isinstance(record, pqrst.Record) else readers.read(record)
+    mapping = leads if isinstance(leads, str) else ""
+    if isinstance(record, str | Path):
+        opened = readers.read(record, fs=fs)
+    elif isinstance(record, pqrst.Record):
+        opened = record
+    else:
+        opened, mapping = _from_array(record, leads, fs, units), ""
     name, trained = find_bundle(run, opened)
-    return predict_record(opened, trained, name, leads, batch_size)
+    return predict_record(opened, trained, name, mapping)
+
+
+def _from_array(
+    signal: NDArray[Any], leads: str | Sequence[str], fs: float | None, units: str | Sequence[str]
+) -> pqrst.Record:
+    """Make a record of an array (L, T) or (T,)."""
+    signal = np.atleast_2d(np.asarray(signal))
+    names = [leads] if isinstance(leads, str) else list(leads)
+    if fs is None or not all(names):
+        raise Stop("an array needs fs (Hz) and leads (the name of each)")
+    if signal.dtype.kind in "iu":
+        signal = signal.astype(np.float64)
+    each = [units] * len(names) if isinstance(units, str) else list(units)
+    return pqrst.Record(signal, fs, names, each, "array")
 
 
 def predict_record(
@@ -245,7 +304,7 @@ def predict_record(
     if uncalibrated:
         warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")
     r_peaks = detect(record) if recipe.of_beats else None
-    prepared = pqrst.prepare([record], recipe.tree(), None if r_peaks is None else [r_peaks])
+    prepared = pqrst.prepare([record], recipe.chain(), None if r_peaks is None else [r_peaks])
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
     n_rows = len(prepared.rows)
@@ -256,18 +315,31 @@ def predict_record(
     else:
         context, units = beat_context(r_peaks, record.fs, recipe.context)[prepared.index], np.arange(n_rows)
     _, logits = bundle.score(trained.network, _batches(prepared, context, len(trained.classes), batch_size))
-    _, scores = bundle.pool(logits.reshape(-1, len(trained.classes)), units, trained.task)
+    logits = logits.reshape(-1, len(trained.classes))
+    inside = prepared.valid[:, 1] - prepared.valid[:, 0]
+    _, scores = bundle.pool(logits, units, inside, trained.task)
+    decided = decide(scores, trained.task, trained.thresholds)
+    if r_peaks is None and n_rows > 1:
+        _, of_windows = bundle.pool(logits, np.arange(n_rows), inside, trained.task)
+        here = decide(of_windows, trained.task, trained.thresholds)
+        warnings.append(f"{n_rows:,} windows of {recipe.window_s:g} s are pooled")
+        for k in np.flatnonzero(here.any(axis=0) & (decided[0] == 0)):
+            highest = of_windows[:, k].argmax()
+            warnings.append(
+                f"{trained.classes[k]} is found in {here[:, k].sum():,} of the windows, not in the record as a whole; "
+                f"most in that at {prepared.start[highest] / record.fs:.1f} s, {of_windows[highest, k]:.2f}"
+            )
     return Prediction(
         record=record.name,
         fs=record.fs,
         leads=tuple(record.leads),
         duration_s=record.signal.shape[1] / record.fs,
         run=run,
-        commit=trained.origin.commit,
+        origin=trained.origin,
         warnings=tuple(warnings),
         classes=trained.classes,
         scores=scores,
-        decided=decide(scores, trained.task, trained.thresholds),
+        decided=decided,
         thresholds=trained.thresholds,
         samples=None if r_peaks is None else prepared.start,
         mean_hr_bpm=None if r_peaks is None else _mean_rate(r_peaks, record.fs),
@@ -293,31 +365,76 @@ def _mean_rate(r_peaks: NDArray[np.int64], fs: float) -> float | None:
 # ------------------------------------------------------------------------------------------------ output
 
 
-def to_output(predictions: Sequence[Prediction], output_format: str) -> str:
-    """Return the predictions as they go to standard output."""
-    if output_format == "json":
-        return "".join(each.to_json(1 if len(predictions) == 1 else None) + "\n" for each in predictions)
-    if output_format == "csv":
-        return "".join(each.to_csv(header=number == 0) for number, each in enumerate(predictions))
-    return "\n\n".join(each.to_text() for each in predictions) + "\n"
+class Output(NamedTuple):
+    """What to write for each record, and where; made before any record is read."""
+
+    format: str  # of standard output: text | json | csv
+    one: bool  # only one record was asked for
+    annotations: dict[Path, Path]  # recording -> file, empty where none are wanted
+    pictures: dict[Path, Path]
 
 
-def annotate(path: Path, prediction: Prediction, extension: str) -> Path:
-    """Write the beats as a WFDB annotation file beside the record; a file that exists is not overwritten."""
+def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -> Output:
+    """Name the files to write; Stop where one cannot be written, before any work."""
+    extension, picture, out = arguments.annotate, arguments.plot, arguments.out
+    annotations: dict[Path, Path] = {}
+    pictures: dict[Path, Path] = {}
+    if out and not (extension or picture):
+        raise Stop("--out FOLDER: is for the files of --annotate and --plot; give one of these")
+    if extension:
+        if not extension.isascii() or not extension.isalpha():
+            raise Stop(f"--annotate {extension}: an annotator's name is made of letters")
+        if not of_beats:
+            raise Stop(f"--annotate {extension}: the model finds no beats; it is one of whole records")
+        annotations = {path: _beside(path, extension, out) for path in paths}
+        for path, target in annotations.items():
+            if "#" in path.name and not out:
+                raise Stop(f"{path}: is one of many recordings in a file, none can stand beside it; give --out FOLDER")
+            if target.exists():
+                raise Stop(f"{target}: already exists; choose another name with --annotate, or --out FOLDER")
+    if picture:
+        kind = picture.suffix[1:] or picture.name
+        if kind not in PICTURES:
+            raise Stop(f"--plot {picture}: a picture is one of {', '.join(PICTURES)}{script.nearest(kind, PICTURES)}")
+        if picture.suffix and len(paths) > 1:
+            raise Stop(f"--plot {picture}: draws one record, several were given; --plot {kind} draws one file for each")
+        pictures = {path: picture if picture.suffix else _beside(path, kind, out) for path in paths}
+    for targets in (annotations, pictures):
+        times = Counter(targets.values())
+        for target, n in times.most_common(1):
+            if n > 1:
+                raise Stop(f"{target}: would be written for {n} records; predict their folders one by one")
+        for folder in {target.parent for target in times}:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
+    return Output(arguments.format, len(paths) == 1, annotations, pictures)
+
+
+def _beside(path: Path, suffix: str, out: Path | None) -> Path:
+    """Return the file of a recording with this suffix, beside it or in a folder of its own."""
+    stem, _, row = path.name.partition("#")
+    name = f"{Path(stem).stem}-{row}.{suffix}" if row else f"{Path(stem).stem}.{suffix}"
+    return (out or path.parent) / name
+
+
+def to_output(prediction: Prediction, output: Output, number: int) -> str:
+    """Return what goes to standard output for one prediction, the `number`-th."""
+    if output.format == "json":
+        return prediction.to_json(1 if output.one else None) + "\n"
+    if output.format == "csv":
+        return prediction.to_csv(header=False)
+    return ("\n" if number else "") + prediction.to_text() + "\n"
+
+
+def annotate(target: Path, prediction: Prediction) -> None:
+    """Write the beats as a WFDB annotation file, whole."""
     import wfdb  # slow to import, and only this needs it
 
-    target = path.with_suffix(f".{extension}")
-    if "#" in path.name:
-        raise Stop(f"--annotate {extension}: {path} is one of many recordings in a file; none can stand beside it")
-    if not extension.isalpha():
-        raise Stop(f"--annotate {extension}: an annotator's name is made of letters")
-    if target.exists():
-        raise Stop(f"{target}: already exists; choose another name with --annotate")
     samples, symbols = prediction.annotation()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside the target: renaming is then atomic
-        wfdb.wrann(target.stem, extension, samples, symbols, fs=prediction.fs, write_dir=folder)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # beside the target: renaming is then atomic
+        wfdb.wrann(target.stem, target.suffix[1:], samples, symbols, fs=prediction.fs, write_dir=folder)
         (Path(folder) / target.name).replace(target)
-    return target
 
 
 def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
@@ -331,56 +448,75 @@ def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
     plots.save_prediction(record, prediction.title(), path, marks)
 
 
-def recordings(records: Sequence[Path]) -> list[Path]:
-    """Return the recordings named, folders replaced by the headers in them."""
+# ------------------------------------------------------------------------------------------------ the script
+
+
+def recordings(named: Sequence[Path], recursive: bool) -> list[Path]:
+    """Return the recordings named, folders and HDF5 files replaced by what is in them."""
     found: list[Path] = []
-    for path in records:
+    for path in named:
         if path.is_dir():
-            inside = sorted(path.glob("*.hea"))
+            inside = readers.below(path, recursive)
             if not inside:
-                raise Stop(f"{path}: no .hea file in it")
+                deeper = "" if recursive else " (--recursive looks into the folders below)"
+                raise Stop(f"{path}: no recording in it, {', '.join(readers.SUFFIXES)}{deeper}")
             found += inside
+        elif path.suffix in readers.HDF5 and path.is_file():
+            found += readers.rows_of(path)
         else:
-            complete = path.suffix in (".hea", ".mat", ".csv") or "#" in path.name
+            complete = path.suffix in readers.SUFFIXES or "#" in path.name
             found.append(path if complete else path.with_name(path.name + ".hea"))
-    return found
+    return list(dict.fromkeys(found))
+
+
+def first_readable(paths: Sequence[Path], read: Callable[[Path], pqrst.Record]) -> pqrst.Record:
+    """Read the first recording that can be read; where none can, the error is that of the last."""
+    for path in paths[:-1]:
+        with suppress(ValueError, OSError):
+            return read(path)
+    return read(paths[-1])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="infer.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("records", nargs="+", type=Path, help="WFDB headers, folders of them, .mat, .csv, or .hdf5#row")
+    parser.add_argument("records", nargs="+", type=Path, help="WFDB headers, .mat, .csv, .hdf5 or .hdf5#row, folders")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of standard output")
+    parser.add_argument("--recursive", action="store_true", help="also the recordings in folders of a folder")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
-    parser.add_argument("--plot", metavar="PNG", type=Path, help="also draw the signal and what was found")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw the record; png, svg or pdf: one for each")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for annotations and pictures; beside the records")
     settings, arguments = config.load(parser, argv)
-    paths, inference = recordings(arguments.records), settings.inference
-    if arguments.plot and len(paths) > 1:
-        raise Stop("--plot draws one record; several were given")
-    # the first is asked for twice where its leads choose the run
+    paths, inference = recordings(arguments.records, arguments.recursive), settings.inference
+    # the first that can be read is asked for twice where its leads choose the run
     read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=inference.units_per_mv, fs=inference.fs))
-    run, trained = find_bundle(settings.run_dir, None if settings.run_dir else read(paths[0]))
-    print(f"model {run} ({trained.name}); not a medical device", file=sys.stderr)
-    predictions, failed = [], []
+    run, trained = find_bundle(settings.run_dir, None if settings.run_dir else first_readable(paths, read))
+    output = plan(paths, arguments, trained.recipe.of_beats)
+    made = f", trained on {trained.origin.data} on {trained.origin.date}" if trained.origin.data else ""
+    print(f"model {run} ({trained.name}){made}; not a medical device", file=sys.stderr)
+    if output.format == "csv":
+        print(*columns_of(trained.recipe.of_beats), sep=",")
+    done, failed = 0, 0
     for path in paths:
         try:
             record = read(path)
             prediction = predict_record(record, trained, run, inference.leads, inference.batch_size)
-            if arguments.annotate:
-                print(f"wrote {annotate(path, prediction, arguments.annotate)}", file=sys.stderr)
-            if arguments.plot:
-                draw(arguments.plot, record, prediction)
+            if path in output.annotations:
+                annotate(output.annotations[path], prediction)
+                print(f"wrote {output.annotations[path]}", file=sys.stderr)
+            if path in output.pictures:
+                draw(output.pictures[path], record, prediction)
         except (Stop, ValueError, OSError) as error:
-            if len(paths) == 1:
+            if output.one:
                 raise
-            failed.append(path)
+            failed += 1
             print("error: " + script.one_line(error), file=sys.stderr)
             continue
         for warning in prediction.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        predictions.append(prediction)
-    sys.stdout.write(to_output(predictions, arguments.format))
+            print(f"warning: {warning}" if output.one else f"warning: {path}: {warning}", file=sys.stderr)
+        print(to_output(prediction, output, done), end="", flush=True)
+        done += 1
     if failed:
-        raise Stop(f"{len(failed)} of {len(paths)} records could not be read or do not fit the model")
+        raise Stop(f"{failed} of {len(paths)} records could not be read or do not fit the model")
 
 
 if __name__ == "__main__":

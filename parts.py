@@ -7,9 +7,12 @@ can make any part, and the stamp tells whether a part that exists already is the
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +56,7 @@ class Job:
     @property
     def row_shape(self) -> tuple[int, int]:
         """(L, T) of a row."""
-        return len(self.recipe.leads), pqrst.row_samples(self.recipe.unscaled().tree())
+        return len(self.recipe.leads), pqrst.row_samples(self.recipe.unscaled().chain())
 
     @property
     def row_bytes(self) -> int:
@@ -127,20 +130,20 @@ class Chunk(NamedTuple):
 
 
 def prepare_rows(
-    part: Part, labelled: list[RowLabels], job: Job, bar: tqdm[Any], out: NDArray[Any] | None = None
+    part: Part, labelled: list[RowLabels], job: Job, bar: tqdm[Any], rooms: Sequence[NDArray[Any]] = ()
 ) -> Iterator[Chunk]:
-    """Send some recordings at a time through the native chain; `out`, if given, gets their rows one after the other."""
+    """Send some recordings at a time through the native chain; `rooms`, if given, take their rows in turn."""
     first = np.cumsum([0, *(len(rows.labels) for rows in labelled)])
-    tree = job.recipe.tree()
-    done, step = 0, BATCH * job.n_threads
-    for start in range(0, len(part.items), step):
+    tree = job.recipe.chain()
+    step = BATCH * job.n_threads
+    for turn, start in enumerate(range(0, len(part.items), step)):
         numbers: list[int] = []  # of the recordings that can be read
-        inputs: list[Path | pqrst.Record] = []
+        inputs: list[str | pqrst.Record] = []
         failures: list[Problem] = []
         some = range(start, min(start + step, len(part.items)))
         for number in some:
             item = part.items[number]
-            recording, path = item.recording, job.index.raw / item.recording.locator
+            recording, path = item.recording, f"{job.index.raw}/{item.recording.locator}"
             if not len(labelled[number].labels):
                 continue
             try:
@@ -150,43 +153,98 @@ def prepare_rows(
                 failures.append(_problem(item, job, "read", script.one_line(error)))
         beats = [labelled[number].beats for number in numbers]
         centers = [each.sample for each in beats if each] or None  # where rows are beats, each recording has them
-        room = None if out is None else out[done:]
+        room = rooms[turn % len(rooms)] if rooms else None
         prepared = pqrst.prepare(inputs, tree, centers, out=room, n_threads=job.n_threads, skip_errors=True)
         failures += [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.errors]
         warnings = [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.warnings]
         place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
         yield Chunk(place, prepared, failures, warnings)
-        done += len(prepared.rows)
         bar.update(len(some))
 
 
 # ------------------------------------------------------------------------------------------------ the file
 
 
-def make_part(path: Path, part: Part, stamp: str, job: Job, signals: NDArray[Any], bar: tqdm[Any]) -> None:
-    """Prepare the rows of a part and write them; `signals` has room for them all."""
+def make_part(path: Path, part: Part, stamp: str, job: Job, rooms: Sequence[NDArray[Any]], bar: tqdm[Any]) -> None:
+    """Prepare the rows of a part and write them, beside the chain that makes the next; `rooms` as `rooms_for` gives."""
     labelled, failures = label_rows(part, job)
     columns, wanted = columns_of(part, labelled, job)
     warnings: list[Problem] = []
     place: list[NDArray[np.int64]] = []
     added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
-    for chunk in prepare_rows(part, labelled, job, bar, signals):
-        place.append(chunk.place)
-        for name, arrays in added.items():
-            arrays.append(getattr(chunk.prepared, name))
-        failures += chunk.failures
-        warnings += chunk.warnings
-    at = np.concatenate(place)
-    columns = {name: values[at] for name, values in columns.items()}
-    columns |= {name: np.concatenate(arrays) for name, arrays in added.items()}
-    wanted, signals = wanted[at], signals[: len(at)]
-    with script.aside(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("signals", data=signals if wanted.all() else signals[wanted], track_times=False)
-        for name, values in columns.items():
-            file.create_dataset(name, data=values[wanted], track_times=False)
-        file.attrs["stamp"] = stamp
-        file.attrs["failures"] = json.dumps(_in_order(failures, part))
-        file.attrs["warnings"] = json.dumps(_in_order(warnings, part))
+    with script.aside(path) as temporary:
+        with writer_of(temporary, int(wanted.sum()), job) as write:
+            for chunk in prepare_rows(part, labelled, job, bar, rooms):
+                kept = wanted[chunk.place]
+                write(chunk.prepared.rows if kept.all() else chunk.prepared.rows[kept])
+                place.append(chunk.place[kept])
+                for name, arrays in added.items():
+                    arrays.append(getattr(chunk.prepared, name)[kept])
+                failures += chunk.failures
+                warnings += chunk.warnings
+        at = np.concatenate(place)
+        columns = {name: values[at] for name, values in columns.items()}
+        columns |= {name: np.concatenate(arrays) for name, arrays in added.items()}
+        _shorten(temporary, len(at))
+        with h5py.File(temporary, "r+") as file:
+            for name, values in columns.items():
+                file.create_dataset(name, data=values, track_times=False)
+            file.attrs["stamp"] = stamp
+            file.attrs["failures"] = json.dumps(_in_order(failures, part))
+            file.attrs["warnings"] = json.dumps(_in_order(warnings, part))
+
+
+def rooms_for(parts: Sequence[Part], job: Job) -> list[NDArray[Any]]:
+    """Return room for the rows of two chunks of any part: one is prepared while the other is written."""
+    step = BATCH * job.n_threads
+    starts = ((part.items, start) for part in parts for start in range(0, len(part.items), step))
+    most = max(total_rows(items[start : start + step]) for items, start in starts)
+    return [np.empty((most, *job.row_shape), job.recipe.dtype) for _ in range(2)]
+
+
+@contextmanager
+def writer_of(path: Path, n_rows: int, job: Job) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Make an HDF5 file with room for the signals of so many rows, and give a function that appends rows to them.
+
+    A thread writes them at their place in the file, without HDF5. A call returns when the rows before have been
+    written, so that two arrays can take turns.
+    """
+    with h5py.File(path, "w") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = (n_rows, *job.row_shape)
+        signals = file.create_dataset("signals", shape, job.recipe.dtype, dcpl=layout, track_times=False)
+        place = signals.id.get_offset()
+    with path.open("r+b", buffering=0) as raw, ThreadPoolExecutor(1) as thread:
+        if place is not None:
+            raw.seek(place)
+        before: Future[None] | None = None
+
+        def write(rows: NDArray[Any]) -> None:
+            nonlocal before
+            if before:
+                before.result()
+            before = thread.submit(_write_all, raw, rows.reshape(-1).view(np.uint8))
+
+        yield write
+        if before:
+            before.result()
+
+
+def _write_all(file: io.FileIO, values: NDArray[np.uint8]) -> None:
+    while len(values):
+        values = values[file.write(values.data) :]  # one call may write less than all, e.g. 2 GiB on Linux
+
+
+def _shorten(path: Path, n_rows: int) -> None:
+    """Take the room of rows that were dropped out of a file of signals, which keeps their bytes in one piece."""
+    with h5py.File(path, "r") as file:
+        signals = file["signals"]
+        if len(signals) == n_rows:
+            return
+        with script.aside(path) as temporary, h5py.File(temporary, "w") as short:
+            short.create_dataset("signals", data=signals[:n_rows], track_times=False)
 
 
 def _in_order(problems: Sequence[Problem], part: Part) -> list[Problem]:
@@ -265,8 +323,3 @@ def _training_rows(
                 for i in np.flatnonzero(counts_in[place]):
                     x = prepared.rows[i][:, slice(*prepared.valid[i])].astype(np.float64)
                     yield x, prepared.lead_mask[i].astype(bool)
-
-
-def room_for(parts: Sequence[Part], job: Job) -> NDArray[Any]:
-    """Return room for the signals of the largest part, used by one part after the other."""
-    return np.empty((max(total_rows(part.items) for part in parts), *job.row_shape), job.recipe.dtype)

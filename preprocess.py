@@ -41,7 +41,7 @@ from config import Data, Settings
 from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
 from folds import leak_of
 from index import Index, build_index, draw_folds, total_rows
-from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, room_for, stamp_of, with_scale
+from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
 from sources import SOURCES, Problem
@@ -68,6 +68,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
             print(f"{len(index.problems)} failures so far; nothing was written", file=sys.stderr)
     if dry_run:
         return folder
+    folder.mkdir(parents=True, exist_ok=True)
     with script.hold(folder):
         if not up_to_date(folder, job.identity, overwrite):
             make_dataset(folder, job, parts, data, began, started)
@@ -78,7 +79,6 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
 
 def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: dict[str, str], started: float) -> None:
     """Make this process's share of the parts and, on rank 0, all that goes with them; `began` gets times of stages."""
-    folder.mkdir(parents=True, exist_ok=True)
     if script.rank()[0] == 0:
         (folder / SUMMARY).unlink(missing_ok=True)  # first, so that what is half done never looks whole
     if job.recipe.scale.over == "dataset" and job.recipe.scale.kind != "none":
@@ -89,16 +89,15 @@ def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: d
     if script.rank()[0] > 0:
         return
     began["summary"] = _now()
-    for stale in set(folder.glob("part-*")) - {
-        file.path for file in files
-    }:  # of other settings, or killed
+    for stale in set(folder.glob("part-*")) - {file.path for file in files}:  # of other settings, or killed
         stale.unlink(missing_ok=True)
     summary, failures, warnings = summarise(files, job, data)
     if not summary.rows:
         raise Stop(f"{job.index.raw}: no rows could be prepared; first failure: {failures[0]}")
     duration_s = time.perf_counter() - started
     log = {"began": began, "finished": _now(), **log_of(job, duration_s), "warnings": warnings}
-    _write(folder / "failures.csv", lambda file: csv.writer(file).writerows([Problem._fields, *failures]))
+    cells = ([script.cell(text) for text in problem] for problem in failures)
+    _write(folder / "failures.csv", lambda file: csv.writer(file).writerows([Problem._fields, *cells]))
     _write(folder / "prepare.log.json", lambda file: json.dump(log, file, indent=1))
     summary.save(folder)
     conclude(summary, failures, warnings, len(job.index.items), duration_s)
@@ -158,9 +157,11 @@ def identity_of(index: Index, settings: Settings) -> Identity:
 def announce(job: Job, parts: list[Part], folder: Path) -> None:
     """Say on standard error what is about to be made."""
     items = job.index.items
-    n_patients, n_rows = len({item.recording.patient for item in items}), total_rows(items)
+    n_rows = total_rows(items)
+    known = all(item.recording.patient_known for item in items)
+    patients = f"{len({item.recording.patient for item in items}):,} patients" if known else "unknown patients"
     print(
-        f"{job.identity.data['name']}: {len(items):,} recordings of {n_patients:,} patients, "
+        f"{job.identity.data['name']}: {len(items):,} recordings of {patients}, "
         f"{sum(item.n_bytes for item in items) / 1e6:,.0f} MB -> about {n_rows:,} rows, "
         f"{n_rows * job.row_bytes / 1e6:,.0f} MB in {len(parts)} parts at {folder}, {job.n_threads} threads",
         file=sys.stderr,
@@ -203,13 +204,13 @@ def make_parts(files: list[File], job: Job) -> None:
     """Make this process's share of the parts; rank 0 then waits for those of the others."""
     rank, n_ranks = script.rank()
     quiet = None if rank == 0 else True  # one bar for all: this process's own parts, then those it waits for
-    signals = room_for([file.part for file in files], job)
+    rooms = rooms_for([file.part for file in files], job)
     with tqdm(total=len(job.index.items), unit=" records", disable=quiet) as bar:
         for path, part, stamp in files[rank::n_ranks]:
             if has_stamp(path, stamp):
                 bar.update(len(part.items))
             else:
-                make_part(path, part, stamp, job, signals, bar)
+                make_part(path, part, stamp, job, rooms, bar)
         if rank > 0:
             return
         for number, (path, part, stamp) in enumerate(files):
@@ -249,6 +250,7 @@ def summarise(files: list[File], job: Job, data: Data) -> tuple[Summary, list[Pr
         recipe=job.recipe,
         data=job.identity.data,
         leak=leak_of(data.split, (Path(item.recording.locator).stem for item in items)),
+        patients_known=all(item.recording.patient_known for item in items),
         row_samples=job.row_shape[1],
         rows_before=total_rows(items),
         rows=whole.rows,
@@ -380,8 +382,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise Stop("--download: is for one process; share the parts among several when all is there")
         from download import download  # what it needs is slow to import
 
-        with script.hold(raw_folder(settings)):
-            download(settings.data.name, raw_folder(settings))
+        download(settings.data.name, raw_folder(settings))
     if rank == 0:
         config.print_overrides(settings)
     folder = prepare(settings, arguments.overwrite, arguments.dry_run)

@@ -25,6 +25,11 @@ CPSC_FS = 500.0
 SLAB = 64  # recordings read at once from an HDF5 file; more if one compressed chunk holds more
 
 
+SUFFIXES = (".hea", ".csv", ".mat", ".hdf5", ".h5")
+HDF5 = (".hdf5", ".h5")
+TABLES = {"unified_label_mapping.csv", "records.csv", "reference.csv", "reference-v3.csv", "exams.csv"}  # no recordings
+
+
 class Info(NamedTuple):
     """Rate, size and format of a recording, without its signal."""
 
@@ -93,6 +98,27 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     if units_per_mv is not None:
         record.signal[:] = record.signal * (units / units_per_mv)  # in place, in the memory of the record
     return record
+
+
+def below(folder: Path, recursive: bool = False) -> list[Path]:
+    """List the recordings in a folder, in order: each by its header where it has one, those of an HDF5 file by row."""
+    files = sorted(folder.rglob("*") if recursive else folder.glob("*"))
+    headers = {path.with_suffix("") for path in files if path.suffix == ".hea"}
+    found: list[Path] = []
+    for path in files:
+        if path.suffix in HDF5:
+            found += rows_of(path)
+        elif path.suffix == ".hea" or (
+            path.suffix in SUFFIXES and path.with_suffix("") not in headers and path.name.lower() not in TABLES
+        ):
+            found.append(path)
+    return found
+
+
+def rows_of(path: Path) -> list[Path]:
+    """List the recordings in an HDF5 file: `path#row`."""
+    n_rows, _, _ = _tracings(path, path.stat().st_mtime_ns)
+    return [Path(f"{path}#{row}") for row in range(n_rows)]
 
 
 def _split(path: str | Path) -> tuple[Path, int | None]:

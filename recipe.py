@@ -118,6 +118,21 @@ class Recipe(Section):
         """Whether each row is a beat."""
         return self.window.kind == "beat"
 
+    @property
+    def window_s(self) -> float:
+        """Length of a row, s."""
+        return self.window.length_s or (self.window.samples or 0) / self.fs
+
+    def chain(self) -> dict[str, Any]:
+        """Return the tree by which the scripts prepare: a record longer than its row gives the windows that cover it.
+
+        Of the kind `record` itself `pqrst.prepare` keeps the beginning alone.
+        """
+        tree = self.tree()
+        if self.window.kind == "record":
+            tree["window"]["kind"] = "whole"
+        return tree
+
     def unscaled(self) -> Recipe:
         """Return the chain up to its scale, which may still lack the numbers of the dataset."""
         scale = self.scale.model_copy(update={"kind": "none"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import io
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 
 class Stop(Exception):
@@ -108,26 +109,28 @@ def hold(folder: Path) -> Iterator[None]:
     if rank()[0] > 0:
         yield
         return
-    path = folder / LOCK
+    path, new = folder / LOCK, not folder.exists()
     with _locked(path) as file:
-        file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {platform.node()} since {started}: {shlex.join(sys.argv)}")
-        file.flush()
+        name = f"process {os.getpid()} on {platform.node()} since {started}: {shlex.join(sys.argv)}"
+        with suppress(OSError):  # on a full disk the holder has no name
+            file.truncate(0)
+            file.write(name.encode())
         try:
             yield
         finally:
             path.unlink(missing_ok=True)  # while it is locked: who waits for this file sees that it is gone
-            with suppress(OSError):  # not empty
-                folder.rmdir()
+            if new:
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path) -> io.FileIO:
     """Open and lock a file that nobody else has locked, and that is still there then."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("a+", encoding="utf-8")
+            file = path.open("a+b", buffering=0)
         except FileNotFoundError:  # its holder has removed the folder between the two lines
             continue
         try:
@@ -137,7 +140,7 @@ def _locked(path: Path) -> IO[str]:
             file.close()  # its holder has removed it between the two lines
         except BlockingIOError as error:
             file.seek(0)
-            holder = file.read() or "another process"
+            holder = file.read().decode() or "another process"
             file.close()
             raise Stop(f"{path.parent}: is in use by {holder}") from error
         except OSError as error:  # a file system that has no locks
@@ -146,6 +149,11 @@ def _locked(path: Path) -> IO[str]:
 
 
 # ------------------------------------------------------------------------------------------------ names and processes
+
+
+def cell(text: str) -> str:
+    """Return a text for a cell of a CSV file: a spreadsheet would take one that begins with = + - @ for a formula."""
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -45,6 +45,7 @@ CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST: sinus tachycardia
 IMPOSSIBLE = ({"RBBB", "LBBB"}, {"SB", "ST"}, {"SB", "AF"}, {"ST", "AF"}, {"1dAVb", "AF"}, {"1dAVb", "ST"})
 FS = 500.0  # Hz, of the demo records
 DURATION_S = 10.0
+MARK = "Simulated by simulate.py"
 ADC_GAIN = 1000  # per mV
 RATE_BPM = {"sinus": (60, 95), "SB": (38, 55), "ST": (105, 150), "AF": (60, 140)}  # mean over a record
 PVC_FRACTION = 0.15  # of the records
@@ -469,6 +470,11 @@ def twelve_leads(eight: Floats) -> Floats:
     return np.concatenate([limb, eight[2:]])
 
 
+def is_simulated(comments: Iterable[str]) -> bool:
+    """Tell by the comments of a header whether `write_patient` has made the record."""
+    return any(comment.strip().startswith(MARK) for comment in comments)
+
+
 def write_signal(folder: Path, record: str, signal: Floats, fs: float, comments: Iterable[str]) -> None:
     """Write a signal (12, T) in mV as `.hea` and `.dat` in format 16, with the same bytes as wfdb.wrsamp.
 
@@ -503,7 +509,7 @@ def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
             f"Sex: {patient.sex}",
             f"Patient: {name}",
             f"Labels: {','.join(labels)}".rstrip(),
-            "Simulated by simulate.py: not a recording of a person, no clinical evidence",
+            f"{MARK}: not a recording of a person, no clinical evidence",
         ]
         record = f"{name}_{k}"
         write_signal(folder, record, signal, FS, comments)

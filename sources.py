@@ -35,6 +35,7 @@ class Recording(NamedTuple):
     fs: float | None = None  # where the file does not say
     table: str = ""  # the file that names the recording; a failure quotes it and the row
     row: int = 0
+    patient_known: bool = True  # otherwise the recording stands for a patient of its own
 
 
 class Problem(NamedTuple):

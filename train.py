@@ -131,7 +131,7 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     torch.manual_seed(settings.training.seed)  # the same weights on every process
     network = models.build(name, len(dataset.recipe.leads), len(dataset.classes), **arguments).to(device)
     limits = thresholds_of(dataset.task, len(dataset.classes))
-    origin = Origin(runs.commit(), dataset.summary.leak)
+    origin = Origin(runs.commit(), dataset.summary.leak, dataset.summary.name, time.strftime("%Y-%m-%d"))
     return Bundle(network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin)
 
 
@@ -201,7 +201,7 @@ def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Setting
     logits = score_rows(network, dataset, rows, settings.evaluation.batch_size)
     target = torch.from_numpy(dataset.labels[rows])
     loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
-    first, scores = bundle.pool(logits, dataset.units(rows), dataset.task)
+    first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
     labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
     report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
     return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
@@ -365,12 +365,14 @@ def prepare_demo(settings: Settings) -> None:
 
 
 def report(folder: Path, settings: Settings) -> None:
-    """Draw the curves of a run and score its test rows."""
+    """Draw the curves of a run and score its test rows; without a test part those of validation."""
     import evaluate
     import plots
 
     plots.save_curves(folder / runs.METRICS, folder / runs.CURVES)
-    evaluate.evaluate_run(folder, settings)
+    split = settings.evaluation.split if settings.data.test else "validation"
+    evaluation = settings.evaluation.model_copy(update={"split": split})
+    evaluate.evaluate_run(folder, settings.model_copy(update={"evaluation": evaluation}))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -826,7 +826,10 @@ Recipe recipe_of(const py::dict& tree) {
   const auto window = value_of<py::dict>(tree, "window", "");
   r.kind = choice<Recipe::Kind>(
       "window.kind", value_of<std::string>(window, "kind", "window."),
-      {{"record", Recipe::Kind::record}, {"window", Recipe::Kind::window}, {"beat", Recipe::Kind::beat}});
+      {{"record", Recipe::Kind::record},
+       {"whole", Recipe::Kind::whole},
+       {"window", Recipe::Kind::window},
+       {"beat", Recipe::Kind::beat}});
   const auto samples = value_of<std::optional<std::ptrdiff_t>>(window, "samples", "window.");
   const auto length_s = value_of<std::optional<double>>(window, "length_s", "window.");
   if (samples.has_value() == length_s.has_value())

@@ -89,8 +89,10 @@ struct Start {
   std::int64_t row, record;  // at the recipe's rate, at the record's
 };
 
-Start start_of(std::ptrdiff_t i, const Recipe& recipe, Ratio ratio) {
-  const std::int64_t row = i * (recipe.length - recipe.overlap);
+// Row i of `count` in a record of n samples at the recipe's rate.
+Start start_of(std::ptrdiff_t i, std::ptrdiff_t count, std::ptrdiff_t n, const Recipe& recipe, Ratio ratio) {
+  std::int64_t row = i * (recipe.length - recipe.overlap);
+  if (recipe.kind == Recipe::Kind::whole) row = count > 1 ? i * (n - recipe.length) / (count - 1) : 0;
   return {row, floor_div(row * ratio.down, ratio.up)};
 }
 
@@ -292,6 +294,22 @@ std::size_t row_bytes(const Recipe& recipe) {
   return static_cast<std::size_t>(checked_product("recipe", values, recipe.half ? 2 : 4));
 }
 
+// What to say of a record whose length, at the recipe's rate, the row of a record or window does not fit.
+std::optional<std::string> misfit(const Recipe& recipe, std::ptrdiff_t n_samples) {
+  constexpr double tolerated = 0.1;
+  const auto length = static_cast<double>(recipe.length), n = static_cast<double>(n_samples);
+  const auto seconds = [&](double samples) {
+    const std::string text = std::to_string(std::round(samples / recipe.fs * 10) / 10);
+    return text.substr(0, text.find('.') + 2) + " s";
+  };
+  if (recipe.kind == Recipe::Kind::beat) return {};
+  if (n < (1 - tolerated) * length)
+    return "is " + seconds(n) + " long; the rest of its row of " + seconds(length) + " is padding";
+  if (recipe.kind == Recipe::Kind::record && length < (1 - tolerated) * n)
+    return "is " + seconds(n) + " long; only the first " + seconds(length) + " are used";
+  return {};
+}
+
 // `table`: room for `most` rows.
 Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
              std::ptrdiff_t record_index, std::byte* table, std::ptrdiff_t most) {
@@ -316,10 +334,13 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
   const std::size_t bytes = row_bytes(recipe);
   if (count > most) throw StageError("rows", record.name + ": is longer than a moment ago, when its header was read");
 
+  if (auto doubt = misfit(recipe, n_samples))
+    rows.warnings.push_back({record_index, "rows", record.name + ": " + *doubt});
+
   std::vector<Use> use(static_cast<std::size_t>(n_slots));
   std::ptrdiff_t dropped = 0, overflowed = 0;
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    auto [start, place] = start_of(i, recipe, ratio);
+    auto [start, place] = start_of(i, count, n_samples, recipe, ratio);
     if (recipe.kind == Recipe::Kind::beat) {
       place = centers[static_cast<std::size_t>(i)];
       start = floor_div(2 * place * ratio.up + ratio.down, 2 * ratio.down) - recipe.before;
@@ -373,7 +394,8 @@ std::ptrdiff_t most_rows(const Input& input, const Recipe& recipe, std::size_t n
   const auto centers = static_cast<std::ptrdiff_t>(n_centers);
   try {
     if (input.record) return n_rows(recipe, input.record->signal.cols, input.record->fs, centers);
-    if (recipe.kind != Recipe::Kind::window) return n_rows(recipe, 1, recipe.fs, centers);  // whatever the length
+    if (recipe.kind == Recipe::Kind::record || recipe.kind == Recipe::Kind::beat)
+      return n_rows(recipe, 1, recipe.fs, centers);  // whatever the length
     const RecordInfo info = read_header(input.path);
     return n_rows(recipe, info.n_samples, info.fs, centers);
   } catch (const std::exception&) {  // preparing it will say why
@@ -417,6 +439,7 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
   if (recipe.kind == Recipe::Kind::beat) return n_centers;
   const Ratio ratio = rate_ratio(fs, recipe.fs);
   const std::ptrdiff_t n = resampled_length(n_samples, ratio.up, ratio.down), hop = recipe.length - recipe.overlap;
+  if (recipe.kind == Recipe::Kind::whole) return (n + recipe.length - 1) / recipe.length;
   return n <= recipe.length ? 1 : (n - recipe.overlap + hop - 1) / hop;  // the last window holds the rest, padded
 }
 
@@ -425,8 +448,8 @@ std::vector<std::int64_t> row_starts(const Recipe& recipe, std::ptrdiff_t n_samp
     throw std::invalid_argument("recipe.window.kind beat: the centres of beats say where their rows lie");
   const Ratio ratio = rate_ratio(fs, recipe.fs);
   std::vector<std::int64_t> starts;
-  const std::ptrdiff_t n = n_rows(recipe, n_samples, fs, 0);
-  for (std::ptrdiff_t i = 0; i < n; ++i) starts.push_back(start_of(i, recipe, ratio).record);
+  const std::ptrdiff_t count = n_rows(recipe, n_samples, fs, 0), n = resampled_length(n_samples, ratio.up, ratio.down);
+  for (std::ptrdiff_t i = 0; i < count; ++i) starts.push_back(start_of(i, count, n, recipe, ratio).record);
   return starts;
 }
 

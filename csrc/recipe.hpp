@@ -12,7 +12,8 @@
 namespace pqrst {
 
 struct Recipe {
-  enum class Kind { record, window, beat };
+  // record: its beginning; whole: windows that cover it; window: windows of one spacing; beat: around its centre
+  enum class Kind { record, whole, window, beat };
   enum class Scale { none, zscore, minmax };
   enum class Over { lead, record, dataset };
   struct Bandpass {

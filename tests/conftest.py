@@ -64,7 +64,7 @@ def write_summary(folder, recipe, parts, classes=("any",), task="multilabel", la
 
     Summary(
         name="test", task=task, classes=classes, labelled=labelled, recipe=recipe, data=chosen, leak=None,
-        row_samples=pqrst.row_samples(recipe.tree()), rows_before=n, rows=n, records=n, patients=n,
+        patients_known=True, row_samples=pqrst.row_samples(recipe.tree()), rows_before=n, rows=n, records=n, patients=n,
         classes_before=counts["classes"], classes_after=counts["classes"], counts={"0": counts}, splits={}, failures={},
         warnings={}, parts=parts, identity={"version": 1, "data": chosen, "recipe": recipe, "sources": sources},
     ).save(folder)  # fmt: skip

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,41 @@ def test_another_split_and_checkpoint_can_be_chosen(beat_run, capsys):
     words = [str(beat_run), "--evaluation.split", "validation", "--evaluation.checkpoint", "best-loss"]
     evaluate.main(words)
     assert "best-loss checkpoint" in capsys.readouterr().out
-    assert json.loads((beat_run / "report/metrics.json").read_text())["folds"] == ["1"]
-    evaluate.main([str(beat_run)])
+    assert json.loads((beat_run / "report-validation/metrics.json").read_text())["folds"] == ["1"]
+    assert json.loads((beat_run / "report/metrics.json").read_text())["folds"] == ["2"]
+    shutil.rmtree(beat_run / "report-validation")
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_old_one(beat_run, monkeypatch):
+    before = {path.name: path.read_bytes() for path in (beat_run / "report").iterdir()}
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate.plots, "save_calibration", fail)
+    with pytest.raises(Stop, match="report: cannot be written: No space left on device"):
+        evaluate.main([str(beat_run)])
+    assert {path.name: path.read_bytes() for path in (beat_run / "report").iterdir()} == before
+    assert not list(beat_run.glob("*.tmp"))
+
+
+def test_a_dataset_of_one_fold_is_evaluated_and_one_without_a_test_part_trained(demo_run, demo_folder, tmp_path):
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "p"), "--data.folds", "2"]
+    preprocess.main(words)
+    words += ["--run_dir", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"]
+    words += ["--data.train", "0", "--data.validation", "1"]
+    with pytest.raises(Stop, match="data.test = 8, 9: no rows; there are folds 0, 1"):
+        train.main(words)
+    train.main([*words, "--data.test", "[]"])
+    assert json.loads((tmp_path / "run/report-validation/metrics.json").read_text())["folds"] == ["1"]
+    with pytest.raises(Stop, match="data.test = no fold: no rows"):
+        evaluate.main([str(tmp_path / "run")])
+    # the dataset of another hospital, all of it in one fold
+    other = [str(demo_run), "--data.dir", str(tmp_path / "p"), "--data.test", '["0"]']
+    evaluate.main([*other, "--data.train", "[]", "--data.validation", "[]"])
+    report = json.loads((demo_run / "report/metrics.json").read_text())
+    assert (report["folds"], report["dataset"]) == (["0"], str(tmp_path / "p"))
+    evaluate.main([str(demo_run)])
 
 
 def test_evaluation_and_prediction_say_the_same_of_a_record_of_several_windows(demo_folder, tmp_path):

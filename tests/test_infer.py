@@ -2,12 +2,15 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 from conftest import REPOSITORY, write_record
@@ -298,13 +301,8 @@ def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, 
     expected = answer(header, run=demo_run)["findings"]
     words = [tmp_path / "a.csv", "--inference.fs", str(record.fs), "--format", "json"]
     assert json.loads(main(capsys, *words, "--run", demo_run).out)["findings"] == expected
-    monkeypatch.chdir(demo_run.parent)
-    (demo_run.parent / "runs").mkdir(exist_ok=True)
-    (demo_run.parent / "runs/demo").symlink_to(demo_run)
-    result = json.loads(main(capsys, f"{tmp_path}/a.hdf5#1", "--format", "json").out)  # and the run that fits is found
+    result = json.loads(main(capsys, f"{tmp_path}/a.hdf5#1", "--format", "json", "--run", demo_run).out)
     assert (result["fs"], result["duration_s"]) == (400, 3900 / 400)
-    with pytest.raises(Stop, match="one of many recordings"):
-        main(capsys, f"{tmp_path}/a.hdf5#1", "--annotate", "qrs")
 
 
 @pytest.mark.slow
@@ -344,3 +342,272 @@ def test_a_mapped_lead_that_is_not_calibrated_still_says_so(beat_run, mitdb_like
     header.write_text(header.read_text().replace("1000.0(0)/mV", "0"))
     warnings = answer(header, run=beat_run, leads="MLII=ECG1,V1=zeros")["warnings"]
     assert any("ECG1: not calibrated" in w for w in warnings)
+
+
+@pytest.fixture
+def runs_of_a_user(demo_run, beat_run, tmp_path, monkeypatch):
+    """A folder with runs/ in which the demo's run is the newest; the user works there."""
+    for name, run in (("beats", beat_run), ("demo", demo_run)):
+        shutil.copytree(run, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "best.pt", (2_000_000_000 + (name == "demo"),) * 2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_first_line_names_model_data_and_date(runs_of_a_user, demo_folder, mitdb_like, capsys):
+    line = main(capsys, min(demo_folder.glob("*.hea"))).err.splitlines()[0]
+    assert re.fullmatch(r"model runs/demo \(cnn1d\), trained on demo on \d{4}-\d\d-\d\d; not a medical device", line)
+    line = main(capsys, mitdb_like / "106.hea").err.splitlines()[0]
+    assert line.startswith("model runs/beats (beatcnn), trained on mitdb on ")
+    model = json.loads(infer.predict(mitdb_like / "106.hea").to_json())["model"]
+    assert (model["run"], model["data"], len(model["date"])) == ("runs/beats", "mitdb", 10)
+
+
+def test_the_network_of_the_demo_is_never_chosen_for_a_real_record(runs_of_a_user, demo_folder, capsys):
+    record = pqrst.read(min(demo_folder.glob("*.hea")))
+    real = write_record(runs_of_a_user, "real", record.signal.astype(float), int(record.fs), record.leads)
+    assert main(capsys, real).err.startswith("model runs/beats"), "which is older"
+    shutil.rmtree("runs/beats")
+    with pytest.raises(Stop, match="runs/demo has learnt from simulated records alone, and is used where --run_dir"):
+        main(capsys, real)
+    assert main(capsys, real, "--run_dir", "runs/demo").err.startswith("model runs/demo")
+    with pytest.raises(Stop, match="simulated records alone"):
+        infer.predict(record.signal, leads=record.leads, fs=record.fs)
+
+
+def test_a_damaged_run_does_not_hide_the_others(runs_of_a_user, mitdb_like, capsys):
+    (runs_of_a_user / "runs/demo/best.pt").write_bytes(b"x")
+    os.utime(runs_of_a_user / "runs/demo/best.pt", (2_000_000_002,) * 2)
+    captured = main(capsys, mitdb_like / "106.hea")
+    assert "warning: runs/demo/best.pt: not a checkpoint" in captured.err and "runs/beats" in captured.err
+
+
+def test_an_array_is_predicted_as_its_record(beat_run, mitdb_like):
+    record = pqrst.read(mitdb_like / "106")
+    expected = answer(mitdb_like / "106", run=beat_run)["beats"]
+    microvolts = record.signal.astype(np.float64) * 1000
+    assert answer(record.signal, run=beat_run, fs=360, leads=record.leads)["beats"] == expected
+    assert answer(microvolts, run=beat_run, fs=360, leads=list(record.leads), units="uV")["beats"] == expected
+    mixed = np.stack([record.signal[0].astype(float), microvolts[1]])
+    assert answer(mixed, run=beat_run, fs=360, leads=record.leads, units=["mV", "uV"])["beats"] == expected
+    with pytest.raises(Stop, match=r"an array needs fs \(Hz\) and leads"):
+        infer.predict(record.signal, run=beat_run)
+    with pytest.raises(ValueError, match="leads"):
+        infer.predict(record.signal, run=beat_run, fs=360, leads=["MLII"])
+
+
+def test_predictions_work_from_any_folder(beat_run, mitdb_like, tmp_path):
+    text = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import infer; "
+    text += f"print(infer.predict({str(mitdb_like / '106')!r}, run={str(beat_run)!r}).to_text())"
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
+    assert "beats per minute" in done.stdout, done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ folders and files
+
+
+@pytest.fixture
+def tree(mitdb_like, tmp_path):
+    """Recordings of three formats in two levels, and a damaged one."""
+    folder = tmp_path / "tree"
+    (folder / "deep/er").mkdir(parents=True)
+    record = pqrst.read(mitdb_like / "101")
+    times = np.arange(record.signal.shape[1]) / 360
+    table = np.column_stack([times, record.signal.T])
+    np.savetxt(folder / "a.csv", table, delimiter=",", header="time," + ",".join(record.leads), comments="")
+    for name in ("101.hea", "101.dat"):
+        shutil.copy(mitdb_like / name, folder / "deep/er")
+    write_record(folder, "broken", record.signal.astype(float), 360, record.leads)
+    os.truncate(folder / "broken.dat", 1001)
+    (folder / "records.csv").write_text("record,label\na,x\n")
+    return folder
+
+
+def test_a_folder_gives_every_format_and_on_request_what_lies_deeper(beat_run, tree, capsys):
+    with pytest.raises(Stop, match="1 of 2 records"):
+        main(capsys, tree, "--run", beat_run, "--format", "json")
+    flat = [json.loads(line)["record"] for line in capsys.readouterr().out.splitlines()]
+    with pytest.raises(Stop, match="1 of 3 records"):
+        main(capsys, tree, "--run", beat_run, "--format", "json", "--recursive")
+    deep = [json.loads(line)["record"] for line in capsys.readouterr().out.splitlines()]
+    assert flat == [str(tree / "a.csv")] and deep == [str(tree / "a.csv"), str(tree / "deep/er/101.hea")]
+    with pytest.raises(Stop, match=r"deep: no recording in it.*--recursive"):
+        main(capsys, tree / "deep", "--run", beat_run)
+
+
+def test_predictions_come_one_by_one(beat_run, mitdb_like, monkeypatch, capsys):
+    """What was predicted before the process is killed is there."""
+    calls = []
+
+    def one_then_killed(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict_record(*arguments)
+
+    predict_record = infer.predict_record
+    monkeypatch.setattr(infer, "predict_record", one_then_killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(capsys, mitdb_like, "--run", beat_run, "--format", "csv")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "record,sample,time_s,class,probability"
+    assert {Path(line.split(",")[0]).stem for line in lines[1:]} == {"101", "102"}
+
+
+def test_annotations_and_pictures_go_into_a_folder(beat_run, tree, mitdb_like, tmp_path, capsys):
+    (tree / "broken.hea").unlink()
+    out = tmp_path / "out/er"
+    words = [tree, "--recursive", "--run", beat_run, "--annotate", "qrs", "--plot", "png", "--out", out]
+    main(capsys, *words)
+    assert sorted(path.name for path in out.iterdir()) == ["101.png", "101.qrs", "a.png", "a.qrs"]
+    assert len(wfdb.rdann(str(out / "101"), "qrs").sample) > 40
+    main(capsys, mitdb_like / "106.hea", "--run", beat_run, "--plot", tmp_path / "one.svg")
+    assert "<svg" in (tmp_path / "one.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plot", "x.pgn"], r"--plot x.pgn: a picture is one of png, svg, pdf; did you mean png\?"),
+        (["--plot", "x.png"], "--plot x.png: draws one record, several were given"),
+        (["--annotate", "q1"], "made of letters"),
+        (["--annotate", "atr"], r"101.atr: already exists; choose another name with --annotate, or --out FOLDER"),
+        (["--out", "somewhere"], "--out FOLDER: is for the files of --annotate and --plot"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(beat_run, mitdb_like, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(infer, "predict_record", lambda *_: pytest.fail("a record was predicted"))
+    with pytest.raises(Stop, match=message):
+        main(capsys, mitdb_like, "--run", beat_run, *words)
+
+
+def test_files_that_would_take_one_name_are_refused(beat_run, demo_run, tree, mitdb_like, tmp_path, capsys):
+    words = [mitdb_like / "101.hea", tree / "deep/er/101.hea", "--run", beat_run, "--annotate", "qrs"]
+    with pytest.raises(Stop, match=r"101.qrs: would be written for 2 records"):
+        main(capsys, *words, "--out", tmp_path / "out")
+    with pytest.raises(Stop, match="--annotate qrs: the model finds no beats"):
+        main(capsys, mitdb_like, "--run", demo_run, "--annotate", "qrs")
+
+
+def test_a_cell_that_a_spreadsheet_would_take_for_a_formula_is_quoted(beat_run, mitdb_like):
+    record = pqrst.read(mitdb_like / "106")
+    named = pqrst.Record(record.signal, record.fs, record.leads, name="=HYPERLINK(1)")
+    rows = list(csv.DictReader(io.StringIO(infer.predict(named, run=beat_run).to_csv())))
+    assert {row["record"] for row in rows} == {"'=HYPERLINK(1)"}
+
+
+# ------------------------------------------------------------------------------------------------ long and short
+
+
+def bundle_that_sees(amplitude_of_class, tmp_path):
+    """A network of windows of 10 s at 100 Hz that says `high` where lead I goes beyond 2 mV, otherwise `low`."""
+    import torch
+
+    network = models.build("cnn1d", 1, 2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    recipe = Recipe(fs=100, leads=[["I"]], bandpass=None, scale={"kind": "none"}, window={"length_s": 10})
+    origin = bundle.Origin(commit="unknown", leak=None)
+    trained = bundle.Bundle(network, "cnn1d", {}, recipe, ("low", "high"), "multilabel", (0.5, 0.5), origin)
+
+    def forward(x, *_):
+        high = x.abs().amax(dim=(1, 2)) > amplitude_of_class
+        return torch.where(high[:, None], torch.tensor([[-5.0, 5.0]]), torch.tensor([[5.0, -5.0]]))
+
+    network.forward = forward
+    return trained
+
+
+def test_all_of_a_long_record_is_judged(tmp_path, rng):
+    """30 s with something in the last ten only: three windows, each of which weighs a third."""
+    signal = rng.normal(scale=0.1, size=(1, 15_000))
+    signal[0, 12_000:12_100] += 5
+    trained = bundle_that_sees(2, tmp_path)
+    prediction = infer.predict_record(pqrst.Record(signal, 500.0, ["I"], name="long"), trained, "run")
+    high, low = 1 / (1 + np.exp(-5)), 1 / (1 + np.exp(5))
+    np.testing.assert_allclose(prediction.scores, [[(2 * high + low) / 3, (high + 2 * low) / 3]], rtol=1e-5)
+    warnings = " ".join(prediction.warnings)
+    assert "3 windows of 10 s are pooled" in warnings
+    assert "high is found in 1 of the windows, not in the record as a whole; most in that at 20.0 s, 0.99" in warnings
+
+
+@pytest.mark.parametrize(("n_samples", "starts"), [(5000, [0]), (5001, [0, 0]), (12_000, [0, 3500, 7000])])
+def test_the_windows_of_a_record_cover_it_evenly_and_without_padding(rng, n_samples, starts):
+    tree = Recipe(fs=500, leads=[["I"]], bandpass=None, scale={"kind": "none"}).chain()
+    record = pqrst.Record(rng.normal(size=(1, n_samples)), 500.0, ["I"])
+    prepared = pqrst.prepare(record, tree)
+    assert len(prepared.rows) == len(starts) == pqrst.n_rows(tree, n_samples, 500.0)
+    assert (prepared.valid == [0, 5000]).all()
+    assert prepared.start[-1] + 5000 == n_samples and prepared.start[0] == 0
+    assert prepared.start.tolist() == pqrst.row_starts(tree, n_samples, 500.0).tolist()
+    for row, start in zip(prepared.rows, prepared.start):
+        np.testing.assert_array_equal(row, record.signal[:, start : start + 5000].astype(np.float16))
+
+
+def test_padding_and_cuts_beyond_a_tenth_are_said(rng):
+    recipe = Recipe(fs=500, leads=[["I"]])
+
+    def warnings(n_samples, tree):
+        record = pqrst.Record(rng.normal(size=(1, n_samples)), 500.0, ["I"], name="r")
+        return [text for _, stage, text in pqrst.prepare(record, tree).warnings if stage == "rows"]
+
+    assert warnings(4500, recipe.chain()) == warnings(5500, recipe.chain()) == warnings(5500, recipe.tree()) == []
+    assert warnings(250, recipe.chain()) == ["r: is 0.5 s long; the rest of its row of 10.0 s is padding"]
+    assert warnings(15_000, recipe.tree()) == ["r: is 30.0 s long; only the first 10.0 s are used"]
+    assert warnings(15_000, recipe.chain()) == []
+
+
+def test_evaluation_and_prediction_say_the_same_of_records_longer_than_the_window(demo_folder, tmp_path):
+    import preprocess
+    import train
+
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "p"), "--recipe.window.length_s", "3"]
+    preprocess.main(words)
+    train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
+    dataset = data.Dataset(tmp_path / "p")
+    assert len(dataset) == 4 * len(set(dataset.record)), "10 s in windows of 3 s"
+    table = pd.read_csv(tmp_path / "run/report/predictions.csv", keep_default_na=False)
+    assert table.record.is_unique
+    for line in table.head(5).itertuples():
+        scores = infer.predict(demo_folder / line.record, run=tmp_path / "run").scores[0]
+        written = table.loc[line.Index, [f"score_{name}" for name in dataset.classes]].to_numpy(float)
+        np.testing.assert_allclose(scores, written, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ damaged checkpoints
+
+
+def test_a_damaged_checkpoint_is_refused_wherever_it_is_damaged(beat_run, tmp_path):
+    content = (beat_run / "best.pt").read_bytes()
+    for place in range(0, len(content) - 4096, len(content) // 12):
+        damaged = bytearray(content)
+        damaged[place : place + 4096] = bytes(4096)
+        (tmp_path / "x.pt").write_bytes(damaged)
+        with pytest.raises(Stop, match="x.pt: (is damaged|not a checkpoint)"):
+            bundle.load(tmp_path / "x.pt")
+
+
+def test_weights_that_are_not_numbers_are_refused(beat_run, tmp_path):
+    trained = bundle.load(beat_run / "best.pt")
+    next(trained.network.parameters()).data[0] = float("nan")
+    trained.save(tmp_path / "x.pt")
+    with pytest.raises(Stop, match="x.pt: is damaged, .*weights are NaN or infinite"):
+        bundle.load(tmp_path / "x.pt")
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_gets_no_memory(beat_run, tmp_path):
+    import zipfile
+
+    import torch
+
+    with zipfile.ZipFile(beat_run / "best.pt") as old, zipfile.ZipFile(tmp_path / "x.pt", "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(Stop, match="x.pt: not a checkpoint of train.py: it unpacks to more than it is"):
+        bundle.load(tmp_path / "x.pt")
+    checkpoint = torch.load(beat_run / "best.pt", weights_only=True)
+    checkpoint["name"], checkpoint["arguments"] = "resnet1d", {"width": 1 << 14}  # terabytes of weights
+    torch.save(checkpoint, tmp_path / "y.pt")
+    with pytest.raises(Stop, match="y.pt: is damaged, or not of these networks"):
+        bundle.load(tmp_path / "y.pt")

@@ -182,7 +182,7 @@ def test_a_lead_that_is_no_voltage_is_refused(rng):
 
 
 def test_a_flat_lead_is_zeros_with_a_warning(rng):
-    signal = rng.normal(size=(2, 3000)).astype(np.float32)
+    signal = rng.normal(size=(2, 5000)).astype(np.float32)
     signal[1] = 1.7
     prepared = pqrst.prepare(pqrst.Record(signal, 500.0, ["II", "V1"], name="r"), recipe())
     assert (prepared.rows[0, 1] == 0).all() and (prepared.rows[0, 0] != 0).any()
