@@ -2,8 +2,8 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 
-# For `sanitize` and `fuzz`: the C++ code without its binding, compiled to stop at the first finding.
-TARGETS := fuzz/targets.cpp $(filter-out csrc/bindings.cpp,$(wildcard csrc/*.cpp))
+# For `sanitize` and `fuzz`: the C++ code without its bindings, compiled to stop at the first finding.
+TARGETS := fuzz/targets.cpp $(filter-out csrc/bind%,$(wildcard csrc/*.cpp))
 SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -Werror \
 	-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py check.py corpus.py)

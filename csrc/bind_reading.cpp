@@ -1,0 +1,265 @@
+// Binds records, headers and annotations.
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "annotations.hpp"
+#include "bindings.hpp"
+#include "record.hpp"
+
+namespace pqrst {
+namespace {
+
+using Names = py::typing::Tuple<py::str, py::ellipsis>;
+using Flags = py::typing::Tuple<py::bool_, py::ellipsis>;
+
+Names names_tuple(const std::vector<std::string>& names) {
+  py::tuple tuple(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) tuple[i] = names[i];
+  return tuple;
+}
+
+Flags bool_tuple(const std::vector<char>& flags) {
+  py::tuple tuple(flags.size());
+  for (std::size_t i = 0; i < flags.size(); ++i) tuple[i] = py::bool_(flags[i] != 0);
+  return tuple;
+}
+
+// Shares the memory of `owner`, which the array keeps alive.
+template <class T>
+py::array_t<T> borrowed_array(const std::vector<T>& values, py::handle owner) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data(), owner);
+}
+
+std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, std::vector<std::string> leads,
+                                           std::optional<std::vector<std::string>> units, std::string name) {
+  const bool is_float = py::isinstance<py::array_t<float>>(signal) || py::isinstance<py::array_t<double>>(signal);
+  if (!is_float)
+    throw std::invalid_argument("signal: expected float32 or float64, got " + std::string(py::str(signal.dtype())));
+  if (signal.ndim() != 2)
+    throw std::invalid_argument("signal: expected shape (L, T), got " + std::to_string(signal.ndim()) + " dimensions");
+  const auto values = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(signal);
+  if (!values) throw py::error_already_set();
+  if (units && units->empty()) throw std::invalid_argument("units: is empty, expected one per lead");
+  Array<float> copy(values.shape(0), values.shape(1));
+  std::copy_n(values.data(), copy.values.size(), copy.values.begin());
+  py::gil_scoped_release release;
+  return std::make_shared<Record>(
+      make_record(std::move(copy), fs, std::move(leads), units ? std::move(*units) : std::vector<std::string>(), name));
+}
+
+std::shared_ptr<Record> read(const std::filesystem::path& path, std::optional<std::vector<std::string>> leads,
+                             std::ptrdiff_t start, std::optional<std::ptrdiff_t> stop, bool strict,
+                             std::ptrdiff_t max_samples, bool truncated) {
+  ReadOptions options;
+  if (leads) {
+    if (leads->empty()) throw std::invalid_argument("leads: is empty, expected names or None for all");
+    options.leads = std::move(*leads);
+  }
+  if (stop && *stop < 0)
+    throw std::invalid_argument("stop " + std::to_string(*stop) + ": expected None or an index above start");
+  options.start = start;
+  options.stop = stop.value_or(-1);
+  options.strict = strict;
+  options.max_samples = max_samples;
+  options.truncated = truncated;
+  return std::make_shared<Record>(read_record(path.string(), options));
+}
+
+std::string describe(const char* kind, const std::string& name, const std::vector<std::string>& leads, double fs,
+                     std::ptrdiff_t n_samples) {
+  return "<pqrst." + std::string(kind) + " " + name + ": " + std::to_string(leads.size()) + " leads, " +
+         (n_samples < 0 ? "unknown" : std::to_string(n_samples)) + " samples, " + std::string(py::str(py::float_(fs))) +
+         " Hz>";
+}
+
+}  // namespace
+
+void bind_reading(py::module_& m) {
+  py::class_<Record, std::shared_ptr<Record>>(m, "Record", R"(One recording.
+
+Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="")``.
+
+Parameters
+----------
+signal : (L, T) float32 or float64, in `units`; copied, NaN where invalid
+fs : float, Hz
+leads : L names
+units : L units, "mV" if None; V, uV and nV are converted to mV
+name : str, for messages
+
+Attributes
+----------
+signal : (L, T) float32, mV for voltages; NaN where invalid. The array shares the record's memory.
+fs : float, Hz, samples per second and lead
+leads : tuple of L names
+units : tuple of L units: "mV" for voltages, otherwise the header's own, unconverted
+calibrated : tuple of L bool, False where the header gives no gain and 200 ADC units per unit were assumed
+n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
+comments : list of str, the header's comment lines without "#"
+start_time : str, time and date as the header has them, "" if absent
+warnings : list of str, one for each lead whose checksum is wrong and each file that is truncated
+name : str
+
+Raises
+------
+ValueError
+    A dtype other than float32 or float64, a rank other than 2, no leads, no samples, fs <= 0 or not finite, or a
+    number of names or units other than L.
+)")
+      .def(py::init(&record_from_arrays), "signal"_a, "fs"_a, "leads"_a, "units"_a = py::none(), "name"_a = "")
+      .def_property_readonly("signal",
+                             [](py::object self) {
+                               auto& record = self.cast<Record&>();
+                               return py::array_t<float>({record.signal.rows, record.signal.cols},
+                                                         record.signal.values.data(), self);
+                             })
+      .def_readonly("fs", &Record::fs)
+      .def_property_readonly("leads", [](const Record& r) { return names_tuple(r.leads); })
+      .def_property_readonly("units", [](const Record& r) { return names_tuple(r.units); })
+      .def_property_readonly("calibrated", [](const Record& r) { return bool_tuple(r.calibrated); })
+      .def_readonly("n_samples", &Record::n_samples)
+      .def_readonly("comments", &Record::comments)
+      .def_readonly("start_time", &Record::start_time)
+      .def_readonly("warnings", &Record::warnings)
+      .def_readonly("name", &Record::name)
+      .def("__repr__", [](const Record& r) { return describe("Record", r.name, r.leads, r.fs, r.signal.cols); });
+
+  py::class_<RecordInfo>(m, "Header", R"(What the header of a recording says; made by `header`.
+
+Attributes
+----------
+fs : float, Hz, samples per second and lead
+n_samples : int, or None where neither the header nor a signal file tells
+leads : tuple of L names
+units : tuple of L units: "mV" for voltages, otherwise the header's own
+calibrated : tuple of L bool, False where the header gives no gain
+gains : list of L float, ADC units per unit, as `units` has it
+formats : list of int, the storage formats, ascending
+files : list of str, the files with the signals, relative to the header's folder
+comments : list of str, the header's comment lines without "#"
+start_time : str, time and date as the header has them, "" if absent
+name : str
+)")
+      .def_readonly("fs", &RecordInfo::fs)
+      .def_property_readonly(
+          "n_samples",
+          [](const RecordInfo& info) { return info.n_samples < 0 ? std::nullopt : std::optional(info.n_samples); })
+      .def_property_readonly("leads", [](const RecordInfo& info) { return names_tuple(info.leads); })
+      .def_property_readonly("units", [](const RecordInfo& info) { return names_tuple(info.units); })
+      .def_property_readonly("calibrated", [](const RecordInfo& info) { return bool_tuple(info.calibrated); })
+      .def_readonly("gains", &RecordInfo::gains)
+      .def_readonly("formats", &RecordInfo::formats)
+      .def_readonly("files", &RecordInfo::files)
+      .def_readonly("comments", &RecordInfo::comments)
+      .def_readonly("start_time", &RecordInfo::start_time)
+      .def_readonly("name", &RecordInfo::name)
+      .def("__repr__",
+           [](const RecordInfo& info) { return describe("Header", info.name, info.leads, info.fs, info.n_samples); });
+
+  py::class_<Annotations>(m, "Annotations", R"(The N annotations of one file, in its order; made by `read_annotations`.
+
+Attributes
+----------
+sample : (N,) int64, position in ticks of 1 / fs from the start of the record
+symbol : list of N str, the WFDB mnemonic ("N", "V", "+", ...); "[42]" for a code that has none
+subtype, chan, num : (N,) int32
+aux : list of N str, "" where there is none
+fs : float or None, Hz, the time resolution that the file itself notes; None if it notes none: then the record's
+)")
+      .def_property_readonly("sample",
+                             [](py::object self) { return borrowed_array(self.cast<Annotations&>().sample, self); })
+      .def_readonly("symbol", &Annotations::symbol)
+      .def_property_readonly("subtype",
+                             [](py::object self) { return borrowed_array(self.cast<Annotations&>().subtype, self); })
+      .def_property_readonly("chan",
+                             [](py::object self) { return borrowed_array(self.cast<Annotations&>().chan, self); })
+      .def_property_readonly("num", [](py::object self) { return borrowed_array(self.cast<Annotations&>().num, self); })
+      .def_readonly("aux", &Annotations::aux)
+      .def_property_readonly("fs", [](const Annotations& a) { return a.fs > 0 ? std::optional(a.fs) : std::nullopt; })
+      .def("__len__", [](const Annotations& a) { return a.sample.size(); });
+
+  m.def("read", &read, py::call_guard<py::gil_scoped_release>(), "path"_a, "leads"_a = py::none(), "start"_a = 0,
+        "stop"_a = py::none(), "strict"_a = false, "max_samples"_a = ReadOptions().max_samples, "truncated"_a = false,
+        R"(Read a WFDB record.
+
+Formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, and MATLAB v4 files as WFDB publishes them; several files, several
+samples per frame (their mean, in whole ADC units cut towards zero), skew, byte offset, and segments. Signals of format
+0 are null signals: nothing is stored, all their samples are NaN, as are gaps between segments. A missing fs is 250 Hz,
+a missing gain 200 ADC units per unit, a missing unit mV, a missing length that of the shortest signal file.
+
+Parameters
+----------
+path : str or os.PathLike, of the header, with or without ".hea"
+leads : names in the order wanted, all if None
+start, stop : int, samples [start, stop) of the record; to the end if stop is None
+strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
+    and are compared when the whole record is read; where all of them are 0 they are absent.
+max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
+truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
+    as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
+
+Returns
+-------
+Record
+
+Raises
+------
+FileNotFoundError
+    The header, a signal file or a segment that is needed is not there.
+FormatError
+    A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
+    leaves the record's folder. It is a ValueError, and names file and line or byte.
+ValueError
+    A lead that the record does not have, or start and stop that are no range within it.
+)");
+
+  m.def(
+      "header", [](const std::filesystem::path& path) { return read_header(path.string()); },
+      py::call_guard<py::gil_scoped_release>(), "path"_a, R"(Read the header of a WFDB record, and no signal.
+
+Parameters
+----------
+path : str or os.PathLike, of the header, with or without ".hea"
+
+Returns
+-------
+Header
+
+Raises
+------
+FileNotFoundError
+    The header, or the one that describes the segments, is not there.
+FormatError
+    A damaged header. Formats that `read` refuses are listed in `formats`, not refused.
+)");
+
+  m.def(
+      "read_annotations",
+      [](const std::filesystem::path& path, const std::string& extension) {
+        return read_annotations(path.string(), extension);
+      },
+      py::call_guard<py::gil_scoped_release>(), "path"_a, "extension"_a, R"(Read a WFDB annotation file in MIT format.
+
+Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
+beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out.
+
+Parameters
+----------
+path : str or os.PathLike, of the record, with or without ".hea"
+extension : str, the annotator, such as "atr"
+
+Returns
+-------
+Annotations
+
+Raises
+------
+FileNotFoundError
+    There is no such file.
+FormatError
+    A word or text that is cut off, or a field before the first annotation; names file and byte.
+)");
+}
+
+}  // namespace pqrst
