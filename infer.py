@@ -43,7 +43,7 @@ from beats import beat_context, detect
 from bundle import Bundle, Origin
 from data import Batch, scoring_batches
 from decide import decide
-from recipe import Recipe
+from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
 
@@ -307,6 +307,7 @@ def predict_record(
     prepared = pqrst.prepare([record], recipe.chain(), None if r_peaks is None else [r_peaks])
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
+    warnings += [f"{record.name}: {text}" for _, text in paddings(prepared, recipe)]
     n_rows = len(prepared.rows)
     if r_peaks is None:
         if not n_rows:

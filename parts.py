@@ -28,7 +28,7 @@ import script
 from data import Identity
 from folds import Fold
 from index import Beats, Index, Item, RowLabels, no_labels, problem_below, read_labels, total_rows
-from recipe import Recipe
+from recipe import Recipe, paddings
 from script import Stop
 from sources import Problem
 
@@ -156,7 +156,8 @@ def prepare_rows(
         room = rooms[turn % len(rooms)] if rooms else None
         prepared = pqrst.prepare(inputs, tree, centers, out=room, n_threads=job.n_threads, skip_errors=True)
         failures += [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.errors]
-        warnings = [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in prepared.warnings]
+        warned = [*prepared.warnings, *((i, "rows", text) for i, text in paddings(prepared, job.recipe))]
+        warnings = [_problem(part.items[numbers[i]], job, stage, reason) for i, stage, reason in warned]
         place = first[np.array(numbers, np.int64)][prepared.record] + prepared.index
         yield Chunk(place, prepared, failures, warnings)
         bar.update(len(some))

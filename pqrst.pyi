@@ -44,7 +44,7 @@ class Record:
     """
     One recording.
 
-    Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="")``.
+    Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="", warnings=[])``.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Record:
     leads : L names
     units : L units, "mV" if None; V, uV and nV are converted to mV
     name : str, for messages
+    warnings : list of str, what is doubtful about the recording; a lead with finite values that float32 cannot hold adds a
+        line, and these are NaN
 
     Attributes
     ----------
@@ -64,7 +66,8 @@ class Record:
     n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
     comments : list of str, the header's comment lines without "#"
     start_time : str, time and date as the header has them, "" if absent
-    warnings : list of str, one for each lead whose checksum is wrong and each file that is truncated
+    warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, and for each
+        file that is truncated
     name : str
 
     Raises
@@ -80,6 +83,7 @@ class Record:
         leads: collections.abc.Sequence[str],
         units: collections.abc.Sequence[str] | None = None,
         name: str = "",
+        warnings: collections.abc.Sequence[str] = [],
     ) -> None: ...
     def __repr__(self) -> str: ...
     @property
@@ -117,6 +121,7 @@ class Header:
     gains : list of L float, ADC units per unit, as `units` has it
     formats : list of int, the storage formats, ascending
     files : list of str, the files with the signals, relative to the header's folder
+    n_bytes : int, size of the header and of these files, or None where one of them is missing
     comments : list of str, the header's comment lines without "#"
     start_time : str, time and date as the header has them, "" if absent
     name : str
@@ -136,6 +141,8 @@ class Header:
     def gains(self) -> list[float]: ...
     @property
     def leads(self) -> tuple[str, ...]: ...
+    @property
+    def n_bytes(self) -> int | None: ...
     @property
     def n_samples(self) -> int | None: ...
     @property
@@ -476,8 +483,10 @@ def read(
     path : str or os.PathLike, of the header, with or without ".hea"
     leads : names in the order wanted, all if None
     start, stop : int, samples [start, stop) of the record; to the end if stop is None
-    strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
-        and are compared when the whole record is read; where all of them are 0 they are absent.
+    strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`, and so is a file of the record
+        that is a symbolic link out of its folder. Otherwise links are followed: datalad and git-annex keep the content of
+        files elsewhere. Checksums cover all that is stored and are compared when the whole record is read; where all of
+        them are 0 they are absent.
     max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
     truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
         as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
@@ -492,7 +501,7 @@ def read(
         The header, a signal file or a segment that is needed is not there.
     FormatError
         A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
-        leaves the record's folder. It is a ValueError, and names file and line or byte.
+        leaves the record's folder, a header of more than 16 MiB. It is a ValueError, and names file and line or byte.
     ValueError
         A lead that the record does not have, or start and stop that are no range within it.
     """

@@ -51,12 +51,13 @@ def info(path: str | Path, units_per_mv: float | None = None, fs: float | None =
         header = pqrst.header(file)
         if not header.n_samples:
             raise ValueError(f"{file}: has no samples, or its data file is missing")
-        size = file.with_suffix(".hea").stat().st_size
-        size += sum((file.parent / name).stat().st_size for name in header.files)
+        if header.n_bytes is None:
+            for name in header.files:
+                (file.parent / name).stat()
         native = not FLAC_FORMATS.intersection(header.formats) and (
             units_per_mv is None or set(header.gains) == {units_per_mv}
         )
-        return Info(header.fs, header.n_samples, size, native)
+        return Info(header.fs, header.n_samples, header.n_bytes or 0, native)
     record = read(file, fs=fs)
     return Info(record.fs, record.n_samples, file.stat().st_size, False)
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from script import Stop, nearest
+
+if TYPE_CHECKING:
+    import pqrst
 
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -141,6 +145,21 @@ class Recipe(Section):
     def differences(self, other: Recipe) -> list[str]:
         """Return one line for each setting that differs in `other`: `recipe.fs: 100.0 -> 360.0`."""
         return differences({"recipe": self.tree()}, {"recipe": other.tree()})
+
+
+def paddings(prepared: pqrst.Prepared, recipe: Recipe) -> list[tuple[int, str]]:
+    """List the records so short that more than a tenth of their only row is padding, each with a sentence that says so.
+
+    Beats at the ends of a record, and the last window of several, are padded as a matter of course.
+    """
+    if recipe.of_beats or not len(prepared.rows):
+        return []
+    length = prepared.rows.shape[2]
+    inside = prepared.valid[:, 1] - prepared.valid[:, 0]
+    short = np.flatnonzero((prepared.index == 0) & (10 * inside < 9 * length))
+    seconds = f"of {recipe.window_s:g} s"
+    texts = (f"is {inside[row] / recipe.fs:.1f} s long; the rest {seconds} is padding" for row in short)
+    return list(zip(prepared.record[short].tolist(), texts, strict=True))
 
 
 def read_recipe(tree: dict[str, Any], origin: str) -> Recipe:

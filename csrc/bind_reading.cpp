@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "annotations.hpp"
 #include "bindings.hpp"
@@ -32,20 +33,23 @@ py::array_t<T> borrowed_array(const std::vector<T>& values, py::handle owner) {
 }
 
 std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, std::vector<std::string> leads,
-                                           std::optional<std::vector<std::string>> units, std::string name) {
-  const bool is_float = py::isinstance<py::array_t<float>>(signal) || py::isinstance<py::array_t<double>>(signal);
-  if (!is_float)
-    throw std::invalid_argument("signal: expected float32 or float64, got " + std::string(py::str(signal.dtype())));
+                                           std::optional<std::vector<std::string>> units, std::string name,
+                                           std::vector<std::string> warnings) {
+  refuse_masked("signal", signal);
   if (signal.ndim() != 2)
     throw std::invalid_argument("signal: expected shape (L, T), got " + std::to_string(signal.ndim()) + " dimensions");
-  const auto values = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(signal);
-  if (!values) throw py::error_already_set();
   if (units && units->empty()) throw std::invalid_argument("units: is empty, expected one per lead");
-  Array<float> copy(values.shape(0), values.shape(1));
-  std::copy_n(values.data(), copy.values.size(), copy.values.begin());
-  py::gil_scoped_release release;
-  return std::make_shared<Record>(
-      make_record(std::move(copy), fs, std::move(leads), units ? std::move(*units) : std::vector<std::string>(), name));
+  const auto make = [&](const auto& values) {
+    using T = typename std::decay_t<decltype(values)>::value_type;
+    const View<const T> view{values.data(), values.shape(0), values.shape(1)};
+    const py::gil_scoped_release release;
+    return std::make_shared<Record>(make_record(view, fs, std::move(leads),
+                                                units ? std::move(*units) : std::vector<std::string>(), std::move(name),
+                                                std::move(warnings)));
+  };
+  if (py::isinstance<py::array_t<float>>(signal)) return make(In<float>(signal));
+  if (py::isinstance<py::array_t<double>>(signal)) return make(In<double>(signal));
+  throw std::invalid_argument("signal: expected float32 or float64, got " + std::string(py::str(signal.dtype())));
 }
 
 std::shared_ptr<Record> read(const std::filesystem::path& path, std::optional<std::vector<std::string>> leads,
@@ -78,7 +82,7 @@ std::string describe(const char* kind, const std::string& name, const std::vecto
 void bind_reading(py::module_& m) {
   py::class_<Record, std::shared_ptr<Record>>(m, "Record", R"(One recording.
 
-Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="")``.
+Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="", warnings=[])``.
 
 Parameters
 ----------
@@ -87,6 +91,8 @@ fs : float, Hz
 leads : L names
 units : L units, "mV" if None; V, uV and nV are converted to mV
 name : str, for messages
+warnings : list of str, what is doubtful about the recording; a lead with finite values that float32 cannot hold adds a
+    line, and these are NaN
 
 Attributes
 ----------
@@ -98,7 +104,8 @@ calibrated : tuple of L bool, False where the header gives no gain and 200 ADC u
 n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
 comments : list of str, the header's comment lines without "#"
 start_time : str, time and date as the header has them, "" if absent
-warnings : list of str, one for each lead whose checksum is wrong and each file that is truncated
+warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, and for each
+    file that is truncated
 name : str
 
 Raises
@@ -107,7 +114,8 @@ ValueError
     A dtype other than float32 or float64, a rank other than 2, no leads, no samples, fs <= 0 or not finite, or a
     number of names or units other than L.
 )")
-      .def(py::init(&record_from_arrays), "signal"_a, "fs"_a, "leads"_a, "units"_a = py::none(), "name"_a = "")
+      .def(py::init(&record_from_arrays), "signal"_a, "fs"_a, "leads"_a, "units"_a = py::none(), "name"_a = "",
+           "warnings"_a = std::vector<std::string>())
       .def_property_readonly("signal",
                              [](py::object self) {
                                auto& record = self.cast<Record&>();
@@ -137,6 +145,7 @@ calibrated : tuple of L bool, False where the header gives no gain
 gains : list of L float, ADC units per unit, as `units` has it
 formats : list of int, the storage formats, ascending
 files : list of str, the files with the signals, relative to the header's folder
+n_bytes : int, size of the header and of these files, or None where one of them is missing
 comments : list of str, the header's comment lines without "#"
 start_time : str, time and date as the header has them, "" if absent
 name : str
@@ -151,6 +160,9 @@ name : str
       .def_readonly("gains", &RecordInfo::gains)
       .def_readonly("formats", &RecordInfo::formats)
       .def_readonly("files", &RecordInfo::files)
+      .def_property_readonly(
+          "n_bytes",
+          [](const RecordInfo& info) { return info.n_bytes < 0 ? std::nullopt : std::optional(info.n_bytes); })
       .def_readonly("comments", &RecordInfo::comments)
       .def_readonly("start_time", &RecordInfo::start_time)
       .def_readonly("name", &RecordInfo::name)
@@ -193,8 +205,10 @@ Parameters
 path : str or os.PathLike, of the header, with or without ".hea"
 leads : names in the order wanted, all if None
 start, stop : int, samples [start, stop) of the record; to the end if stop is None
-strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`. Checksums cover all that is stored
-    and are compared when the whole record is read; where all of them are 0 they are absent.
+strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`, and so is a file of the record
+    that is a symbolic link out of its folder. Otherwise links are followed: datalad and git-annex keep the content of
+    files elsewhere. Checksums cover all that is stored and are compared when the whole record is read; where all of
+    them are 0 they are absent.
 max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
 truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
     as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
@@ -209,7 +223,7 @@ FileNotFoundError
     The header, a signal file or a segment that is needed is not there.
 FormatError
     A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
-    leaves the record's folder. It is a ValueError, and names file and line or byte.
+    leaves the record's folder, a header of more than 16 MiB. It is a ValueError, and names file and line or byte.
 ValueError
     A lead that the record does not have, or start and stop that are no range within it.
 )");

@@ -51,12 +51,17 @@ View<T> mutable_view(py::array_t<T>& x) {
   return {x.mutable_data(), x.ndim() == 2 ? x.shape(0) : 1, x.shape(x.ndim() - 1)};
 }
 
+// A masked array holds values that are not meant: NumPy would hand them over without a word.
+inline void refuse_masked(const char* argument, const py::handle& x) {
+  if (py::hasattr(x, "mask") && py::hasattr(x, "filled"))
+    throw py::type_error(std::string(argument) + ": is a masked array; mark invalid samples with NaN: x.filled(nan)");
+}
+
 // x as C-contiguous float32 or float64, handed to `kernel`; integers widen to float64, everything else is a TypeError.
 // By hand and not by overloads: those would take int16 for float32, True for 1.0 and None for NaN.
 template <class Kernel>
 py::array with_numbers(const py::object& x, Kernel kernel) {
-  if (py::hasattr(x, "mask") && py::hasattr(x, "filled"))
-    throw py::type_error("x: is a masked array; mark invalid samples with NaN: x.filled(nan)");
+  refuse_masked("x", x);
   const py::array given(x);
   const char kind = given.dtype().kind();
   const py::ssize_t size = given.dtype().itemsize();
@@ -67,6 +72,7 @@ py::array with_numbers(const py::object& x, Kernel kernel) {
 }
 
 inline py::array_t<std::int64_t> centers_of(const py::object& centers) {
+  refuse_masked("centers", centers);
   const py::array given(centers);
   if (given.ndim() != 1)
     throw std::invalid_argument("centers: expected shape (N,), got " + std::to_string(given.ndim()) + " dimensions");

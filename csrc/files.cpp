@@ -143,4 +143,14 @@ std::string beside(const std::string& header, const std::string& name) {
   return (std::filesystem::path(header).parent_path() / relative).lexically_normal().string();
 }
 
+void refuse_link_out(const std::string& header, const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path parent = std::filesystem::path(header).parent_path();
+  const auto folder = std::filesystem::canonical(parent.empty() ? "." : parent, error);
+  const auto target = std::filesystem::canonical(path, error);
+  if (error) return;  // opening it will say why
+  if (std::mismatch(folder.begin(), folder.end(), target.begin(), target.end()).first != folder.end())
+    fail_format(path + ": is a link out of the record's folder, to " + target.string() + "; refused with strict");
+}
+
 }  // namespace pqrst

@@ -48,7 +48,10 @@ std::ptrdiff_t file_size(const std::string& path, const std::string& missing);
 std::vector<std::uint8_t> read_file(const std::string& path, const std::string& missing);
 
 // The path of `name` beside `header`. Names come out of files that anyone may have written: absolute paths and `..`
-// are refused, so that no file outside the record's folder is ever opened.
+// are refused. A symbolic link is followed wherever it leads, unless `refuse_link_out` has looked at it.
 std::string beside(const std::string& header, const std::string& name);
+
+// FormatError if `path`, which lies in the folder of `header`, is a link to a file outside of it.
+void refuse_link_out(const std::string& header, const std::string& path);
 
 }  // namespace pqrst

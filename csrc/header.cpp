@@ -226,8 +226,14 @@ std::string header_path(const std::string& path) {
 Header parse_header(const std::string& path, const std::string& missing) {
   Header header;
   header.path = path;
-  const std::vector<std::uint8_t> bytes = read_file(path, missing.empty() ? path + ": no such header file" : missing);
-  const std::string text = to_utf8(std::string(bytes.begin(), bytes.end()));
+  const File file(path, missing.empty() ? path + ": no such header file" : missing);
+  constexpr std::ptrdiff_t most = std::ptrdiff_t(1) << 24;  // the headers of months in a million segments fit
+  if (file.size() > most)
+    fail_format(path + ": has " + std::to_string(file.size()) + " bytes, more than any header (16 MiB)");
+  header.n_bytes = file.size();
+  std::string bytes(static_cast<std::size_t>(file.size()), '\0');
+  file.read(0, file.size(), bytes.data());
+  const std::string text = to_utf8(std::move(bytes));
   std::string_view rest = text;
   if (rest.substr(0, 3) == "\xEF\xBB\xBF") rest.remove_prefix(3);  // byte order mark
 

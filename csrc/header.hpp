@@ -34,8 +34,9 @@ struct SegmentLine {
 
 struct Header {
   std::string path;
-  std::string name;  // of the record, as written
-  double fs = 250;   // Hz, frames per second
+  std::ptrdiff_t n_bytes = 0;  // of the file
+  std::string name;            // of the record, as written
+  double fs = 250;             // Hz, frames per second
   bool has_fs = false;
   std::ptrdiff_t n_leads = 0;
   std::ptrdiff_t n_samples = 0;  // frames; 0 is unknown

@@ -294,22 +294,6 @@ std::size_t row_bytes(const Recipe& recipe) {
   return static_cast<std::size_t>(checked_product("recipe", values, recipe.half ? 2 : 4));
 }
 
-// What to say of a record whose length, at the recipe's rate, the row of a record or window does not fit.
-std::optional<std::string> misfit(const Recipe& recipe, std::ptrdiff_t n_samples) {
-  constexpr double tolerated = 0.1;
-  const auto length = static_cast<double>(recipe.length), n = static_cast<double>(n_samples);
-  const auto seconds = [&](double samples) {
-    const std::string text = std::to_string(std::round(samples / recipe.fs * 10) / 10);
-    return text.substr(0, text.find('.') + 2) + " s";
-  };
-  if (recipe.kind == Recipe::Kind::beat) return {};
-  if (n < (1 - tolerated) * length)
-    return "is " + seconds(n) + " long; the rest of its row of " + seconds(length) + " is padding";
-  if (recipe.kind == Recipe::Kind::record && length < (1 - tolerated) * n)
-    return "is " + seconds(n) + " long; only the first " + seconds(length) + " are used";
-  return {};
-}
-
 // `table`: room for `most` rows.
 Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
              std::ptrdiff_t record_index, std::byte* table, std::ptrdiff_t most) {
@@ -333,9 +317,6 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
       n_rows(recipe, record.signal.cols, record.fs, static_cast<std::ptrdiff_t>(centers.size()));
   const std::size_t bytes = row_bytes(recipe);
   if (count > most) throw StageError("rows", record.name + ": is longer than a moment ago, when its header was read");
-
-  if (auto doubt = misfit(recipe, n_samples))
-    rows.warnings.push_back({record_index, "rows", record.name + ": " + *doubt});
 
   std::vector<Use> use(static_cast<std::size_t>(n_slots));
   std::ptrdiff_t dropped = 0, overflowed = 0;

@@ -157,6 +157,19 @@ struct Piece {
   std::ptrdiff_t from, to, column;
 };
 
+// Of a header and the files that it names; -1 where one is missing.
+std::ptrdiff_t bytes_of(const Header& header, const std::vector<std::string>& files) {
+  std::ptrdiff_t n_bytes = header.n_bytes;
+  try {
+    for (const auto& name : files) n_bytes += file_size(beside(header.path, name), name);
+  } catch (const FileMissing&) {
+    return -1;
+  } catch (const FormatError&) {  // what reading it will say
+    return -1;
+  }
+  return n_bytes;
+}
+
 }  // namespace
 
 Record read_record(const std::string& path, const ReadOptions& options) {
@@ -180,8 +193,14 @@ void read_record(const std::string& path, const ReadOptions& options, Record& re
   std::map<const Header*, Segment> segments;
   const auto segment_of = [&](const Header& h) {
     auto found = segments.find(&h);
-    if (found == segments.end())
+    if (found == segments.end()) {
       found = segments.emplace(&h, match(source, h, wanted, truncated ? &record.warnings : nullptr)).first;
+      if (options.strict) {
+        if (&h != &header) refuse_link_out(header.path, h.path);
+        for (const Group& group : found->second.layout.groups)
+          if (!group.path.empty()) refuse_link_out(header.path, group.path);
+      }
+    }
     return &found->second;
   };
   std::ptrdiff_t n_samples = header.n_samples;
@@ -251,7 +270,7 @@ void read_record(const std::string& path, const ReadOptions& options, Record& re
       }
       const bool verify = whole && !segment.verified && has_checksums(*segment.header);
       read_signals(*segment.header, segment.layout, segment.rows, segment.n_samples, piece.from, piece.to,
-                   record.signal.view(), piece.column, verify ? &record.warnings : nullptr);
+                   record.signal.view(), piece.column, verify, record.warnings);
       segment.verified = true;
     }
     for (std::ptrdiff_t row = 0; row < n_rows; ++row)
@@ -294,6 +313,7 @@ RecordInfo read_header(const std::string& path) {
   }
   info.formats.assign(formats.begin(), formats.end());
   info.files.assign(files.begin(), files.end());
+  info.n_bytes = bytes_of(header, info.files);
   if (!header.multi_segment && header.n_samples == 0) {
     info.n_samples = -1;
     try {
@@ -305,8 +325,9 @@ RecordInfo read_header(const std::string& path) {
   return info;
 }
 
-Record make_record(Array<float> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
-                   std::string name) {
+template <class T>
+Record make_record(View<const T> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
+                   std::string name, std::vector<std::string> warnings) {
   if (signal.rows == 0) throw std::invalid_argument("signal: has no leads");
   if (signal.cols == 0) throw std::invalid_argument("signal: has no samples");
   if (!(fs > 0) || !std::isfinite(fs))
@@ -319,23 +340,39 @@ Record make_record(Array<float> signal, double fs, std::vector<std::string> lead
   if (units.size() != n_leads)
     throw std::invalid_argument("units: " + std::to_string(units.size()) + " names, signal has " +
                                 std::to_string(n_leads) + " rows");
-  for (std::size_t lead = 0; lead < n_leads; ++lead) {
-    const double factor = factor_to_mv(units[lead]);
-    if (factor == 0) continue;
-    units[lead] = "mV";
-    if (factor == 1) continue;
-    float* row = signal.row(static_cast<std::ptrdiff_t>(lead));
-    for (std::ptrdiff_t t = 0; t < signal.cols; ++t) row[t] = static_cast<float>(row[t] * factor);
-  }
   Record record;
+  record.warnings = std::move(warnings);
+  record.signal.resize(signal.rows, signal.cols);
+  for (std::size_t lead = 0; lead < n_leads; ++lead) {
+    double factor = factor_to_mv(units[lead]);
+    if (factor == 0)
+      factor = 1;
+    else
+      units[lead] = "mV";
+    const T* const in = signal.row(static_cast<std::ptrdiff_t>(lead));
+    float* const out = record.signal.row(static_cast<std::ptrdiff_t>(lead));
+    std::ptrdiff_t lost = 0;
+    for (std::ptrdiff_t t = 0; t < signal.cols; ++t) {
+      out[t] = static_cast<float>(static_cast<double>(in[t]) * factor);
+      lost += !std::isfinite(out[t]) && std::isfinite(in[t]);
+    }
+    if (lost > 0) {
+      std::replace_if(out, out + signal.cols, [](float x) { return std::isinf(x); }, std::nanf(""));
+      record.warnings.push_back(beyond_float(name, leads[lead], lost));
+    }
+  }
   record.name = std::move(name);
   record.n_samples = signal.cols;
-  record.signal = std::move(signal);
   record.fs = fs;
   record.leads = std::move(leads);
   record.units = std::move(units);
   record.calibrated.assign(n_leads, 1);
   return record;
 }
+
+template Record make_record(View<const float>, double, std::vector<std::string>, std::vector<std::string>, std::string,
+                            std::vector<std::string>);
+template Record make_record(View<const double>, double, std::vector<std::string>, std::vector<std::string>, std::string,
+                            std::vector<std::string>);
 
 }  // namespace pqrst

@@ -18,13 +18,13 @@ struct Record {
   std::ptrdiff_t n_samples = 0;  // of the whole record, also when a part was read
   std::vector<std::string> comments;
   std::string start_time;             // as in the header, "" if absent
-  std::vector<std::string> warnings;  // checksums that do not match, files that are cut off
+  std::vector<std::string> warnings;  // wrong checksums, files that are cut off, values beyond float32
 };
 
 struct ReadOptions {
   std::vector<std::string> leads;  // empty: all; else these, in this order
   std::ptrdiff_t start = 0, stop = -1;
-  bool strict = false;     // a wrong checksum is an error, not a warning
+  bool strict = false;     // a wrong checksum is an error, not a warning; links lead to no other folder
   bool truncated = false;  // a signal file that is cut off is read as far as it goes, with a warning; not in segments
   // Most values (leads x samples) that no signal file stores: null signals, gaps, files read twice. All others are
   // bounded by the size of the files. 2^28 values are 1 GiB.
@@ -41,6 +41,7 @@ struct RecordInfo {
   std::vector<double> gains;       // ADC units per unit
   std::vector<int> formats;        // ascending, each once
   std::vector<std::string> files;  // with the signals, relative to the header's folder, each once
+  std::ptrdiff_t n_bytes = -1;     // of the header and these files; -1: one is missing
   std::vector<std::string> comments;
   std::string start_time;
 };
@@ -50,8 +51,10 @@ Record read_record(const std::string& path, const ReadOptions& options = {});
 void read_record(const std::string& path, const ReadOptions& options, Record& record);
 RecordInfo read_header(const std::string& path);
 
-// A record out of memory: voltages are converted to mV as read_record does. Throws std::invalid_argument.
-Record make_record(Array<float> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
-                   std::string name);
+// A record out of memory: voltages are converted to mV as read_record does. T is float or double. Throws
+// std::invalid_argument.
+template <class T>
+Record make_record(View<const T> signal, double fs, std::vector<std::string> leads, std::vector<std::string> units,
+                   std::string name, std::vector<std::string> warnings);
 
 }  // namespace pqrst

@@ -88,6 +88,22 @@ void average_frames(const Lead& lead, std::int32_t* codes, std::ptrdiff_t n) {
   }
 }
 
+// Whether a value can be beyond float32: of 32-bit codes, with a gain far below any that is real.
+bool may_overflow(const Calibration& c) {
+  const double largest = (std::abs(c.baseline) + 2147483648.0) / std::abs(c.gain) * c.to_mv;
+  return !(largest < std::numeric_limits<float>::max());
+}
+
+// `n` values of a lead: those that are infinite become NaN, with a sentence that says so.
+void drop_infinite(const Header& header, const Lead& lead, float* x, std::ptrdiff_t n,
+                   std::vector<std::string>& warnings) {
+  const auto infinite = [](float value) { return std::isinf(value); };
+  const std::ptrdiff_t lost = std::count_if(x, x + n, infinite);
+  if (lost == 0) return;
+  std::replace_if(x, x + n, infinite, kNaN);
+  warnings.push_back(to_utf8(beyond_float(header.path, lead.line->lead, lost)));
+}
+
 // What is said of a file with fewer samples than the header has.
 std::string too_short(const Header& header, const Group& group, std::ptrdiff_t size) {
   std::ptrdiff_t samples = 0, bytes = -1;
@@ -101,6 +117,10 @@ std::string too_short(const Header& header, const Group& group, std::ptrdiff_t s
 }
 
 }  // namespace
+
+std::string beyond_float(const std::string& name, const std::string& lead, std::ptrdiff_t n) {
+  return name + ": lead " + lead + " has " + std::to_string(n) + " values that float32 cannot hold; they are NaN";
+}
 
 Layout lay_out(const Header& header) {
   Layout layout;
@@ -177,7 +197,7 @@ bool has_checksums(const Header& header) {
 
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
                   std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
-                  std::ptrdiff_t column, std::vector<std::string>* mismatches) {
+                  std::ptrdiff_t column, bool verify, std::vector<std::string>& warnings) {
   const Kernels& kernel = kernels();
   Buffer<std::uint8_t> bytes;
   Buffer<std::int32_t> frames, samples;
@@ -231,7 +251,7 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
         const std::ptrdiff_t spf = lead.line->samps_per_frame;
         if (!lead.repeated) {
           if (group.format == 8) integrate_differences(lead, codes, n);
-          if (mismatches) lead.sum += kernel.sum_codes(codes, spf * n);
+          if (verify) lead.sum += kernel.sum_codes(codes, spf * n);
           if (spf > 1) average_frames(lead, codes, n);
         }
         // stored frame f is frame f - skew of the record
@@ -246,13 +266,14 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
     for (const Lead& lead : leads) {  // samples that the skew moves in from behind the end
       const std::ptrdiff_t end = std::clamp(n_frames - lead.skew, from, to);
       std::fill_n(out.row(lead.row) + column + (end - from), to - end, kNaN);
-      if (mismatches && lead.line->checksum && !lead.repeated) {
+      if (may_overflow(lead.calibration)) drop_infinite(header, lead, out.row(lead.row) + column, to - from, warnings);
+      if (verify && lead.line->checksum && !lead.repeated) {
         const auto expected = static_cast<std::int16_t>(*lead.line->checksum & 0xFFFF);
         const auto actual = static_cast<std::int16_t>(lead.sum & 0xFFFF);
         if (actual != expected)
-          mismatches->push_back(to_utf8(group.path + ": lead " + lead.line->lead + " has checksum " +
-                                        std::to_string(actual) + ", expected " + std::to_string(expected) + " as in " +
-                                        header.path));
+          warnings.push_back(to_utf8(group.path + ": lead " + lead.line->lead + " has checksum " +
+                                     std::to_string(actual) + ", expected " + std::to_string(expected) + " as in " +
+                                     header.path));
       }
     }
   }

@@ -545,17 +545,23 @@ def test_the_windows_of_a_record_cover_it_evenly_and_without_padding(rng, n_samp
         np.testing.assert_array_equal(row, record.signal[:, start : start + 5000].astype(np.float16))
 
 
-def test_padding_and_cuts_beyond_a_tenth_are_said(rng):
-    recipe = Recipe(fs=500, leads=[["I"]])
+def test_padding_beyond_a_tenth_is_said(tmp_path, rng):
+    import preprocess
 
-    def warnings(n_samples, tree):
+    trained = bundle_that_sees(2, tmp_path)
+
+    def said(n_samples):
         record = pqrst.Record(rng.normal(size=(1, n_samples)), 500.0, ["I"], name="r")
-        return [text for _, stage, text in pqrst.prepare(record, tree).warnings if stage == "rows"]
+        return [text for text in infer.predict_record(record, trained, "run").warnings if "padding" in text]
 
-    assert warnings(4500, recipe.chain()) == warnings(5500, recipe.chain()) == warnings(5500, recipe.tree()) == []
-    assert warnings(250, recipe.chain()) == ["r: is 0.5 s long; the rest of its row of 10.0 s is padding"]
-    assert warnings(15_000, recipe.tree()) == ["r: is 30.0 s long; only the first 10.0 s are used"]
-    assert warnings(15_000, recipe.chain()) == []
+    assert said(4500) == said(5500) == said(15_000) == []
+    assert said(250) == ["r: is 0.5 s long; the rest of 10 s is padding"]
+    for number, n_samples in enumerate([250, 5000, 4400, 7000, 5000, 5000]):
+        write_record(tmp_path, f"r{number}", rng.normal(size=(1, n_samples)), 500, ["I"])
+    words = ["--dataset", "folder", "--data.raw", str(tmp_path), "--data.dir", str(tmp_path / "p"), "--data.folds", "2"]
+    preprocess.main([*words, "--data.arguments", '{"default_label": "x"}', "--recipe.leads", '[["I"]]'])
+    summary = data.Summary.load(tmp_path / "p")
+    assert summary.warnings == {"rows": 2} and summary.rows == 7
 
 
 def test_evaluation_and_prediction_say_the_same_of_records_longer_than_the_window(demo_folder, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
+from conftest import write_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,7 +325,8 @@ def test_every_code_becomes_the_float32_of_the_float64_formula(tmp_path, unit):
     for row, (gain, baseline) in zip(signal, pairs, strict=True):
         with np.errstate(over="ignore"):
             expected = ((codes - np.float64(baseline)) / gain * TO_MV.get(unit.lower(), 1.0)).astype(np.float32)
-        expected[0] = np.nan
+            expected[0] = np.nan
+            expected[np.isinf(expected)] = np.nan  # what float32 cannot hold
         assert np.array_equal(row.view(np.uint32), expected.view(np.uint32)), (gain, baseline)  # to the sign of a zero
 
 
@@ -1131,3 +1133,107 @@ def test_random_bytes_as_annotations_never_crash(content):
         except pqrst.FormatError:
             return
         assert len(found) == len(found.symbol) == len(found.aux) == len(found.num) <= len(content)
+
+
+# ------------------------------------------------------------------------------------------------ links and overflow
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A record folder `home`, and `away`, where a signal file of it has gone; the link in `home` leads there."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir(), away.mkdir()
+    write_record(home, "r", np.zeros((2, 100)), 100, ["I", "II"])
+    (home / "r.dat").rename(away / "content")
+    return home, away
+
+
+def test_a_link_out_of_the_folder_is_followed_but_not_with_strict(linked):
+    home, away = linked
+    (home / "r.dat").symlink_to(away / "content")
+    assert pqrst.read(home / "r").n_samples == 100
+    with pytest.raises(pqrst.FormatError, match=r"home/r.dat: is a link out of the record's folder, to .*away/content"):
+        pqrst.read(home / "r", strict=True)
+
+
+def test_a_chain_of_links_is_followed_to_its_end(linked):
+    home, away = linked
+    (home / "inside").symlink_to(away / "content")
+    (home / "r.dat").symlink_to("inside")
+    assert pqrst.read(home / "r").n_samples == 100
+    with pytest.raises(pqrst.FormatError, match="out of the record's folder"):
+        pqrst.read(home / "r", strict=True)
+
+
+def test_a_link_within_the_folder_and_a_folder_reached_by_a_link_are_fine(linked, tmp_path, monkeypatch):
+    home, away = linked
+    (away / "content").rename(home / "content")
+    (home / "r.dat").symlink_to("content")
+    (tmp_path / "alias").symlink_to(home)
+    for path in (home / "r", tmp_path / "alias/r"):
+        assert pqrst.read(path, strict=True).n_samples == 100
+    monkeypatch.chdir(home)
+    assert pqrst.read("r", strict=True).n_samples == 100
+
+
+def test_a_segment_that_lies_elsewhere_is_refused_with_strict(linked):
+    home, away = linked
+    (away / "content").rename(home / "r.dat")
+    (home / "r.hea").rename(away / "r.hea")
+    (home / "r.hea").symlink_to(away / "r.hea")
+    (home / "long.hea").write_text("long/1 2 100 100\nr 100\n")
+    assert pqrst.read(home / "long").n_samples == 100
+    with pytest.raises(pqrst.FormatError, match=r"r.hea: is a link out of the record's folder"):
+        pqrst.read(home / "long", strict=True)
+    assert pqrst.read(home / "r", strict=True).n_samples == 100, "the user has named this one"
+
+
+def test_a_header_of_more_than_16_mib_is_refused(tmp_path):
+    path = write_record(tmp_path, "r", np.zeros((1, 10)), 100, ["I"])
+    with path.open("a") as file:
+        file.write("#\n" * (8 << 20))
+    with pytest.raises(pqrst.FormatError, match=r"r.hea: has \d+ bytes, more than any header \(16 MiB\)"):
+        pqrst.header(path)
+
+
+@pytest.mark.parametrize("gain", ["1e-36", "-1e-40", "1e-300"])
+def test_values_beyond_float32_are_nan_with_a_warning(tmp_path, gain):
+    path = write_record(tmp_path, "r", np.array([[0, 1.0, -2, 3], [0, 1, 2, 3]]), 100, ["I", "II"])
+    text = path.read_text().splitlines()
+    path.write_text("\n".join([text[0], text[1].replace("1000.0(0)/mV", f"{gain}(0)/mV"), text[2]]) + "\n")
+    record = pqrst.read(path)
+    assert record.warnings == [f"{path}: lead I has 3 values that float32 cannot hold; they are NaN"]
+    np.testing.assert_array_equal(record.signal, [[0, np.nan, np.nan, np.nan], [0, 1, 2, 3]])
+    with pytest.raises(pqrst.FormatError, match="float32 cannot hold"):
+        pqrst.read(path, strict=True)
+
+
+def test_a_small_gain_whose_values_fit_says_nothing(tmp_path):
+    path = write_record(tmp_path, "r", np.array([[0, 1.0, -2, 3]]), 100, ["I"])
+    path.write_text(path.read_text().replace("1000.0(0)/mV", "1e-31(0)/mV"))
+    record = pqrst.read(path)
+    assert record.warnings == []
+    np.testing.assert_allclose(record.signal, [[0, 1e34, -2e34, 3e34]], rtol=1e-6)
+
+
+def test_an_array_beyond_float32_is_nan_with_a_warning():
+    record = pqrst.Record(np.array([[1e39, 1, -1e300, np.inf]]), 100.0, ["I"], name="a", warnings=["first"])
+    assert record.warnings == ["first", "a: lead I has 2 values that float32 cannot hold; they are NaN"]
+    np.testing.assert_array_equal(record.signal, [[np.nan, 1, np.nan, np.nan]])
+    volts = pqrst.Record(np.array([[1e37, 1]], np.float32), 100.0, ["I"], ["V"])
+    np.testing.assert_array_equal(volts.signal, [[np.nan, 1000]])
+
+
+def test_a_masked_array_is_no_signal():
+    masked = np.ma.masked_array(np.ones((1, 10)), mask=np.eye(1, 10))
+    with pytest.raises(TypeError, match="signal: is a masked array"):
+        pqrst.Record(masked, 100.0, ["I"])
+    with pytest.raises(TypeError, match="centers: is a masked array"):
+        pqrst.segment(np.ones((1, 10)), np.ma.masked_array([1, 2], mask=[0, 1]), 4)
+
+
+def test_the_size_of_a_record_is_that_of_its_files(tmp_path):
+    path = write_record(tmp_path, "r", np.zeros((2, 100)), 100, ["I", "II"])
+    assert pqrst.header(path).n_bytes == path.stat().st_size + (tmp_path / "r.dat").stat().st_size
+    (tmp_path / "r.dat").unlink()
+    assert pqrst.header(path).n_bytes is None
