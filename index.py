@@ -105,7 +105,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
     items: list[Item] = []
     unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
-        path = raw / recording.locator
+        path = f"{raw}/{recording.locator}"  # without a Path, which would take longer than the header
         try:
             info = readers.info(path, recording.units_per_mv, recording.fs)
             unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
@@ -228,7 +228,7 @@ def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
     OSError, ValueError
         The annotations cannot be read any more; or, where detected R peaks are the centres, the signal.
     """
-    return READERS[index.target.rows](index.raw / item.recording.locator, item, index.target, recipe)
+    return READERS[index.target.rows](f"{index.raw}/{item.recording.locator}", item, index.target, recipe)
 
 
 def no_labels(target: Target, recipe: Recipe) -> RowLabels:
@@ -240,13 +240,13 @@ def no_labels(target: Target, recipe: Recipe) -> RowLabels:
     return RowLabels(labels, Beats(none, np.zeros(0, "S4"), none, context))
 
 
-def _annotation_file(path: Path, recording: Recording) -> Path:
+def _annotation_file(path: str, recording: Recording) -> Path:
     if recording.annotations is None:
         raise ValueError(f"{path}: rows of beats or rhythms need annotations, and this dataset has none")
-    return path.with_suffix(f".{recording.annotations}")
+    return Path(path).with_suffix(f".{recording.annotations}")
 
 
-def _read_annotations(path: Path, recording: Recording) -> pqrst.Annotations:
+def _read_annotations(path: str, recording: Recording) -> pqrst.Annotations:
     return pqrst.read_annotations(path, _annotation_file(path, recording).suffix[1:])
 
 
@@ -277,7 +277,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
-PromiseOf = Callable[[Path, Recording, readers.Info], Promise]
+PromiseOf = Callable[[str, Recording, readers.Info], Promise]
 
 
 def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
@@ -291,7 +291,7 @@ def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return lambda path, recording, info: promise(recording.labels, n_rows(info.n_samples, info.fs))
 
 
-def _recording_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+def _recording_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
     return RowLabels(np.repeat(one_hot(item.recording.labels, target), item.n_rows, axis=0))
 
 
@@ -318,7 +318,7 @@ def window_labels(annotations: pqrst.Annotations, n_samples: int, fs: float, tar
 
 
 def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
-    def promise(path: Path, recording: Recording, info: readers.Info) -> Promise:
+    def promise(path: str, recording: Recording, info: readers.Info) -> Promise:
         annotations = _read_annotations(path, recording)
         labels = window_labels(annotations, info.n_samples, info.fs, target, recipe)
         n, counts = len(labels), count_labels(labels)
@@ -327,7 +327,7 @@ def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return promise
 
 
-def _read_window_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+def _read_window_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
     annotations = _read_annotations(path, item.recording)
     return RowLabels(window_labels(annotations, item.n_samples, item.fs, target, recipe))
 
@@ -336,7 +336,7 @@ def _read_window_labels(path: Path, item: Item, target: Target, recipe: Recipe) 
 
 
 def _annotated_beats(
-    path: Path, recording: Recording, target: Target
+    path: str, recording: Recording, target: Target
 ) -> tuple[NDArray[np.int64], NDArray[np.str_], Labels]:
     """Read samples, symbols and labels of all N annotated beats; the labels are all 0 for a beat without a class."""
     annotations = _read_annotations(path, recording)
@@ -351,7 +351,7 @@ def _annotated_beats(
 
 
 def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
-    def promise(path: Path, recording: Recording, info: readers.Info) -> Promise:
+    def promise(path: str, recording: Recording, info: readers.Info) -> Promise:
         _, symbols, labels = _annotated_beats(path, recording, target)
         has_class = labels.any(axis=1)
         others = sorted(Counter(symbols[~has_class].tolist()).items())
@@ -361,7 +361,7 @@ def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return promise
 
 
-def _beat_labels(path: Path, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
     recording = item.recording
     r_peaks, symbols, labels = _annotated_beats(path, recording, target)
     beat_index = np.flatnonzero(labels.any(axis=1))

@@ -41,6 +41,8 @@ class Info(NamedTuple):
 
 def info(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> Info:
     """Return the `Info` of a recording; arguments and errors as in `read`."""
+    if str(path).endswith(".hea"):  # first, and without a Path: of most datasets all recordings are such
+        return _wfdb_info(str(path), units_per_mv)
     file, row = _split(path)
     if row is not None:
         n_rows, n_samples, _ = _tracings(file, file.stat().st_mtime_ns)
@@ -48,18 +50,22 @@ def info(path: str | Path, units_per_mv: float | None = None, fs: float | None =
             raise ValueError(f"{file}: has {n_rows} recordings, no row {row}")
         return Info(CODE_FS, n_samples, file.stat().st_size // n_rows, False)
     if _is_wfdb(file):
-        header = pqrst.header(file)
-        if not header.n_samples:
-            raise ValueError(f"{file}: has no samples, or its data file is missing")
-        if header.n_bytes is None:
-            for name in header.files:
-                (file.parent / name).stat()
-        native = not FLAC_FORMATS.intersection(header.formats) and (
-            units_per_mv is None or set(header.gains) == {units_per_mv}
-        )
-        return Info(header.fs, header.n_samples, header.n_bytes or 0, native)
+        return _wfdb_info(str(file), units_per_mv)
     record = read(file, fs=fs)
     return Info(record.fs, record.n_samples, file.stat().st_size, False)
+
+
+def _wfdb_info(path: str, units_per_mv: float | None) -> Info:
+    header = pqrst.header(path)
+    if not header.n_samples:
+        raise ValueError(f"{path}: has no samples, or its data file is missing")
+    if header.n_bytes is None:
+        for name in header.files:
+            (Path(path).parent / name).stat()
+    native = not FLAC_FORMATS.intersection(header.formats) and (
+        units_per_mv is None or set(header.gains) == {units_per_mv}
+    )
+    return Info(header.fs, header.n_samples, header.n_bytes or 0, native)
 
 
 def read(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> pqrst.Record:
