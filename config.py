@@ -133,7 +133,7 @@ class Training(Section):
     """stop after so many validations without a better score; 0: never"""
     validate_every: int = Field(1, ge=1)
     """validate every so many epochs"""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """seed of weights, order, dropout and augmentation"""
     workers: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """processes that load batches; 0: in the training process"""

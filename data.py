@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+import pqrst
 import script
 from folds import LEAKS, Rows, choose_rows
 from recipe import Recipe, Section
@@ -306,7 +307,7 @@ class Batches:
     """Fetch batches by row indices; a DataLoader with `batch_size=None` and lists of rows as sampler drives it."""
 
     dataset: Dataset
-    augmentation: Mapping[str, float] = field(default_factory=dict)  # amounts that `augment` takes
+    augmentation: Mapping[str, float] = field(default_factory=dict)  # amounts that `pqrst.augment` takes
     seed: int = 0
     epoch: int = 0
 
@@ -314,37 +315,8 @@ class Batches:
         data = self.dataset
         signal, valid = data.signals(rows), data.valid[rows]
         if any(self.augmentation.values()):
-            signal = signal.astype(np.float32)
-            for row, x, (first, last) in zip(rows, signal, valid, strict=True):
-                # keyed by the row, not by the process: the same for any number of them
-                generator = np.random.default_rng((self.seed, self.epoch, int(row)))
-                augment(x[:, first:last], data.recipe.fs, generator, **self.augmentation)
+            signal = pqrst.augment(signal, rows, valid, data.recipe.fs, self.seed, self.epoch, **self.augmentation)
         return Batch(signal, data.labels[rows], data.context[rows], valid, rows)
-
-
-def augment(
-    x: NDArray[np.float32],
-    fs: float,
-    generator: np.random.Generator,
-    *,
-    noise: float = 0.0,
-    gain: float = 0.0,
-    wander: float = 0.0,
-    shift_s: float = 0.0,
-) -> None:
-    """Change the valid samples of one row in place; x (L, T), the amounts as the settings describe them."""
-    n_leads, n_samples = x.shape
-    if shift_s:
-        shift = int(generator.integers(-round(shift_s * fs), round(shift_s * fs) + 1))
-        x[:] = x[:, np.clip(np.arange(n_samples) + shift, 0, n_samples - 1)]
-    if gain:
-        x *= np.float32(generator.uniform(1 - gain, 1 + gain))
-    if wander:
-        amplitude = generator.uniform(0, wander, (n_leads, 1))
-        phase, hz = generator.uniform(0, 2 * np.pi, (n_leads, 1)), generator.uniform(0.05, 0.5)
-        x += (amplitude * np.sin(2 * np.pi * hz * np.arange(n_samples) / fs + phase)).astype(np.float32)
-    if noise:
-        x += np.float32(noise) * generator.standard_normal(x.shape, np.float32)
 
 
 def epoch_order(rows: Rows, seed: int, epoch: int, weights: NDArray[np.float64] | None) -> Rows:

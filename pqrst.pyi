@@ -18,6 +18,7 @@ __all__: list[str] = [
     "Prepared",
     "RPeakDetector",
     "Record",
+    "augment",
     "bandpass",
     "header",
     "match_leads",
@@ -275,6 +276,14 @@ def _bandpass_design(
     (a1, a2) of each second-order section, the gain of all, padding in samples.
     """
 
+def _random_words(
+    key: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"],
+    counter: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"],
+) -> typing.Annotated[list[int], "FixedSize(4)"]:
+    """
+    Threefry 4x32-20, for comparison with its published values.
+    """
+
 def _resampling_taps(
     up: typing.SupportsInt | typing.SupportsIndex, down: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.float64]:
@@ -301,6 +310,49 @@ def _rpeaks_with(
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
     rpeaks with other weights, to cross-fit them.
+    """
+
+def augment(
+    x: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+    rows: typing.Any,
+    valid: typing.Any,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    epoch: typing.SupportsInt | typing.SupportsIndex = 0,
+    *,
+    noise: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    gain: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    wander: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    shift_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Change rows at random: shift them in time, scale them, add a slow wave, add noise, in this order.
+
+    Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
+    SIMD level: Threefry 4x32-20 (Salmon et al. 2011) with these as its key, normal numbers after Box and Muller (1958).
+
+    Parameters
+    ----------
+    x : (B, L, T) float16 or float32, rows in any unit
+    rows : (B,) int64, number of each row in its dataset, 0 or more
+    valid : (B, 2) int64, [first, last) sample of each row that is changed; the rest is padding
+    fs : float, rate of the rows, Hz
+    seed, epoch : int, 0 or more
+    noise : float, standard deviation of white noise, in units of the row
+    gain : float, below 1; a row is multiplied by a factor between 1 - gain and 1 + gain
+    wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for each lead, in units of the row
+    shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
+
+    Returns
+    -------
+    (B, L, T) float32, a new array
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, a valid range outside the row, a negative row, or an amount that is out of range.
+    TypeError
+        x is neither float16 nor float32; rows or valid are no integers; seed or epoch is negative.
     """
 
 def bandpass(

@@ -1,6 +1,8 @@
 // Binds filters, resampling, segmentation and scaling.
+#include <array>
 #include <type_traits>
 
+#include "augment.hpp"
 #include "bindings.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
@@ -73,6 +75,46 @@ Ratio ratio_of(const py::object& fs_in, const py::object& fs_out) {
   const double in = rate_as_float("fs_in", fs_in), out = rate_as_float("fs_out", fs_out);
   if (fs_in.equal(fs_out)) return rate_ratio(in, out);  // no fraction needed for a copy
   return rate_ratio(exact_rate_of("fs_in", fs_in), exact_rate_of("fs_out", fs_out));
+}
+
+py::array augmented(const py::array& x, const In<std::int64_t>& rows, const In<std::int64_t>& valid,
+                    const Augmentation& augmentation) {
+  check(augmentation);
+  refuse_masked("x", x);
+  if (x.ndim() != 3)
+    throw std::invalid_argument("x: expected shape (B, L, T), got " + std::to_string(x.ndim()) + " dimensions");
+  const py::ssize_t n = x.shape(0), n_leads = x.shape(1), length = x.shape(2);
+  if (rows.size() != n) throw std::invalid_argument("rows: expected shape (B,), one number per row");
+  if (valid.shape(0) != n || valid.shape(1) != 2)
+    throw std::invalid_argument("valid: expected shape (B, 2), a range per row");
+  for (py::ssize_t i = 0; i < n; ++i) {
+    const std::int64_t first = valid.at(i, 0), last = valid.at(i, 1);
+    if (first < 0 || first >= last || last > length)
+      throw std::invalid_argument("valid: row " + std::to_string(i) + " has [" + std::to_string(first) + ", " +
+                                  std::to_string(last) + "), expected a range within its " + std::to_string(length) +
+                                  " samples");
+    if (rows.at(i) < 0) throw std::invalid_argument("rows: " + std::to_string(rows.at(i)) + " is negative");
+  }
+  const char kind = x.dtype().kind();
+  const py::ssize_t size = x.dtype().itemsize();
+  if (kind != 'f' || (size != 2 && size != 4))
+    throw py::type_error("x: dtype " + py::str(x.dtype()).cast<std::string>() + ", expected float16 or float32");
+  const auto in = py::array::ensure(x, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  py::array_t<float> out({n, n_leads, length});
+  float* const to = out.mutable_data();
+  const void* const from = in.data();
+  {
+    const py::gil_scoped_release release;
+    for (py::ssize_t i = 0; i < n; ++i) {
+      const std::ptrdiff_t place = i * n_leads * length;
+      const auto change = [&](const auto* row) {
+        augment(augmentation, static_cast<std::uint64_t>(rows.data()[i]), row + place, n_leads, length,
+                valid.data()[2 * i], valid.data()[2 * i + 1], to + place);
+      };
+      size == 2 ? change(static_cast<const Half*>(from)) : change(static_cast<const float*>(from));
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -257,6 +299,53 @@ ValueError
     A single number, no samples, no leads.
 TypeError
     x is not numeric (bool, complex, text, None, ...) or float16.)");
+
+  m.def(
+      "augment",
+      [](const py::array& x, const py::object& rows, const py::object& valid, double fs, std::uint64_t seed,
+         std::uint32_t epoch, double noise, double gain, double wander, double shift_s) {
+        return augmented(x, integers_of("rows", rows, "(B,)", 1), integers_of("valid", valid, "(B, 2)", 2),
+                         {fs, noise, gain, wander, shift_s, seed, epoch});
+      },
+      "x"_a, "rows"_a, "valid"_a, "fs"_a, "seed"_a = 0, "epoch"_a = 0, py::kw_only(), "noise"_a = 0.0, "gain"_a = 0.0,
+      "wander"_a = 0.0, "shift_s"_a = 0.0,
+      R"(Change rows at random: shift them in time, scale them, add a slow wave, add noise, in this order.
+
+Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
+SIMD level: Threefry 4x32-20 (Salmon et al. 2011) with these as its key, normal numbers after Box and Muller (1958).
+
+Parameters
+----------
+x : (B, L, T) float16 or float32, rows in any unit
+rows : (B,) int64, number of each row in its dataset, 0 or more
+valid : (B, 2) int64, [first, last) sample of each row that is changed; the rest is padding
+fs : float, rate of the rows, Hz
+seed, epoch : int, 0 or more
+noise : float, standard deviation of white noise, in units of the row
+gain : float, below 1; a row is multiplied by a factor between 1 - gain and 1 + gain
+wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for each lead, in units of the row
+shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
+
+Returns
+-------
+(B, L, T) float32, a new array
+
+Raises
+------
+ValueError
+    Shapes that do not fit, a valid range outside the row, a negative row, or an amount that is out of range.
+TypeError
+    x is neither float16 nor float32; rows or valid are no integers; seed or epoch is negative.)");
+
+  m.def(
+      "_random_words",
+      [](const std::array<std::uint32_t, 4>& key, const std::array<std::uint32_t, 4>& counter) {
+        RandomKey random{{key[0], key[1], key[2], key[3], 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]}, 0};
+        std::array<std::uint32_t, 4> words;
+        kernels().random_words(&random, counter.data(), words.data());
+        return words;
+      },
+      "key"_a, "counter"_a, "Threefry 4x32-20, for comparison with its published values.");
 
   // The designs, for comparison with SciPy's.
   m.def(

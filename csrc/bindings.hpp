@@ -71,16 +71,24 @@ py::array with_numbers(const py::object& x, Kernel kernel) {
                        ", expected float32, float64 or integers");
 }
 
-inline py::array_t<std::int64_t> centers_of(const py::object& centers) {
-  refuse_masked("centers", centers);
-  const py::array given(centers);
-  if (given.ndim() != 1)
-    throw std::invalid_argument("centers: expected shape (N,), got " + std::to_string(given.ndim()) + " dimensions");
-  if (given.size() == 0) return py::array_t<std::int64_t>(0);  // [] is float64 to NumPy
-  const char kind = given.dtype().kind();
+// Whole numbers of this shape ("(N,)"), as int64.
+inline In<std::int64_t> integers_of(const char* argument, const py::object& numbers, const std::string& shape,
+                                    py::ssize_t rank) {
+  refuse_masked(argument, numbers);
+  const py::array given(numbers);
+  if (given.ndim() != rank)
+    throw std::invalid_argument(std::string(argument) + ": expected shape " + shape + ", got " +
+                                std::to_string(given.ndim()) + " dimensions");
+  if (given.size() == 0) return In<std::int64_t>(std::vector<py::ssize_t>(given.shape(), given.shape() + rank));
+  const char kind = given.dtype().kind();  // of an empty list: float64
   if (kind != 'i' && !(kind == 'u' && given.dtype().itemsize() < 8))
-    throw py::type_error("centers: dtype " + py::str(given.dtype()).cast<std::string>() + ", expected int64");
+    throw py::type_error(std::string(argument) + ": dtype " + py::str(given.dtype()).cast<std::string>() +
+                         ", expected int64");
   return In<std::int64_t>(given);
+}
+
+inline In<std::int64_t> centers_of(const py::object& centers) {
+  return integers_of("centers", centers, "(N,)", 1);
 }
 
 inline py::array_t<std::int64_t> indices(const std::vector<std::int64_t>& values) {

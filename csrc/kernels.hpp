@@ -105,6 +105,14 @@ using Correlate = void(const double* x, const double* taps, std::ptrdiff_t n_tap
 using Magnitude = void(const double* x, const double* even, const double* odd, std::ptrdiff_t half, std::ptrdiff_t n,
                        double* out);
 
+// ---------------------------------------------------------------------------------------------- augment
+
+// What the random words of a row are keyed by, and the last word of their counters.
+struct RandomKey {
+  std::uint32_t words[5];  // seed, epoch and row; the fifth is the parity of the others
+  std::uint32_t row;       // its upper half
+};
+
 // -------------------------------------------------------------------------------------------- the table
 
 template <class In, class Out>
@@ -123,6 +131,11 @@ using ScaleRow = void(const T* x, std::ptrdiff_t n, const Scaling*, Out* out);
 using TurnFrames = void(const std::int32_t* frames, std::ptrdiff_t n, std::ptrdiff_t stride, std::int32_t* rows);
 using SumCodes = std::uint32_t(const std::int32_t* codes, std::ptrdiff_t n);
 using ConvertCodes = void(const Calibration&, const std::int32_t* codes, std::ptrdiff_t n, float* out);
+
+using RandomWords = void(const RandomKey*, const std::uint32_t* counter, std::uint32_t* words);
+using AddNoise = void(const RandomKey*, std::uint32_t lead, float amount, float* x, std::ptrdiff_t n);
+using AddWave = void(float amplitude, float turns_per_sample, float phase, float* x, std::ptrdiff_t n);
+using Widen = void(const Half* x, std::ptrdiff_t n, float* out);
 
 struct Kernels {
   const char* level;
@@ -145,6 +158,10 @@ struct Kernels {
   ConvertCodes* convert_codes;
   Correlate* correlate;
   Magnitude* magnitude;
+  RandomWords* random_words;
+  AddNoise* add_noise;
+  AddWave* add_wave;
+  Widen* widen;
 };
 
 // Those of the best level that this machine has, or of the one that the variable PQRST_SIMD names. Throws

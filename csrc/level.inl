@@ -6,6 +6,7 @@ namespace {
 
 #include "lanes.inl"
 // lanes first
+#include "augment.inl"
 #include "codes.inl"
 #include "correlate.inl"
 #include "filter.inl"
@@ -35,6 +36,10 @@ const Kernels table = {
     convert_codes,
     correlate,
     magnitude,
+    random_words,
+    add_noise,
+    add_wave,
+    widen,
 };
 #undef PQRST_TEXT
 #undef PQRST_NAME

@@ -70,6 +70,15 @@ void run(std::ptrdiff_t n_leads, std::ptrdiff_t n_samples) {
     resampler.apply(x.view(), resampled.view());
     print("resample", resampled);
   }
+  if constexpr (std::is_same_v<T, float>) {
+    const RandomKey key{{1, 2, 3, 4, 0x1BD11BDA ^ 1 ^ 2 ^ 3 ^ 4}, 5};
+    for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
+      std::copy_n(x.row(lead), n_samples, out.row(lead));
+      kernels().add_noise(&key, static_cast<std::uint32_t>(lead), 0.1f, out.row(lead), n_samples);
+      kernels().add_wave(0.5f, 0.001f, 0.25f, out.row(lead), n_samples);
+    }
+    print("augment", out);
+  }
   if constexpr (std::is_same_v<T, double>) {
     Array<Half> half(n_leads, n_samples);
     for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead)

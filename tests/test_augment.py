@@ -1,0 +1,158 @@
+"""Random changes of rows: the generator's published values, the laws that the numbers follow, the same in any batch."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import pqrst
+
+FS = 100.0
+
+
+def rows(n, n_leads=3, length=1000, value=0.0):
+    return np.full((n, n_leads, length), value, np.float32)
+
+
+def augmented(x, seed=0, epoch=0, first=0, **amounts):
+    n = len(x)
+    valid = np.tile([0, x.shape[2]], (n, 1))
+    return pqrst.augment(x, np.arange(first, first + n), valid, FS, seed, epoch, **amounts)
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "words"),
+    [  # Threefry 4x32, 20 rounds, of the authors' distribution (Random123, kat_vectors)
+        ([0] * 4, [0] * 4, [0x9C6CA96A, 0xE17EAE66, 0xFC10ECD4, 0x5256A7D8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 4, [0x2A881696, 0x57012287, 0xF6C7446E, 0xA16A6732]),
+        (
+            [0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89],
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0x59CD1DBB, 0xB8879579, 0x86B5D00C, 0xAC8B6D84],
+        ),
+    ],
+)
+def test_the_generator_gives_its_published_values(key, counter, words):
+    assert list(pqrst._random_words(key, counter)) == words
+
+
+def test_every_float16_is_widened_as_numpy_does():
+    x = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 1, -1)
+    np.testing.assert_array_equal(augmented(x).view(np.uint32), x.astype(np.float32).view(np.uint32))
+
+
+def test_noise_is_normal_and_independent():
+    x = augmented(rows(40), noise=1.0)
+    assert stats.kstest(x.ravel(), "norm").pvalue > 0.01
+    assert np.abs(x).max() < 6
+    assert abs(stats.kurtosis(x.ravel())) < 0.05
+    n = x[0, 0].size
+    for lag in (1, 2, 63, 64, 128, 256):  # neighbours, and those that come from one counter
+        assert abs(np.corrcoef(x[:, :, :-lag].ravel(), x[:, :, lag:].ravel())[0, 1]) < 4 / np.sqrt(x.size)
+    assert np.abs(np.corrcoef(x.reshape(-1, n)) - np.eye(120)).max() < 6 / np.sqrt(n)  # rows and leads
+    np.testing.assert_allclose(augmented(rows(2), noise=0.25), 0.25 * augmented(rows(2), noise=1.0), rtol=1e-6)
+
+
+def test_gain_is_one_uniform_factor_for_a_row():
+    x = augmented(rows(3000, 2, 5, value=2.0), gain=0.3) / 2
+    assert (x == x[:, :1, :1]).all()
+    assert stats.kstest(x[:, 0, 0], stats.uniform(0.7, 0.6).cdf).pvalue > 0.01
+
+
+def test_wander_is_a_slow_sine_of_each_lead():
+    x = augmented(rows(60, 4, 6000), wander=0.5).astype(np.float64)
+    t = np.arange(6000) / FS
+    amplitudes, rates = [], []
+    for row in x:
+        # the rate at which a sine explains most, first roughly and then finely
+        def unexplained(hz, signals=row):
+            design = np.stack([np.sin(2 * np.pi * hz * t), np.cos(2 * np.pi * hz * t)], axis=1)
+            weights, *_ = np.linalg.lstsq(design, signals.T, rcond=None)
+            return np.abs(signals.T - design @ weights).max(), np.hypot(*weights)
+
+        hz = min(np.arange(0.04, 0.52, 0.002), key=lambda rate: unexplained(rate)[0])
+        for width in (0.002, 0.0002, 0.00002, 0.000002):
+            hz = min(np.linspace(hz - width, hz + width, 21), key=lambda rate: unexplained(rate)[0])
+        worst, amplitude = unexplained(hz)
+        assert worst < 1e-4
+        amplitudes.extend(amplitude)
+        rates.append(hz)
+    assert stats.kstest(amplitudes, stats.uniform(0, 0.5).cdf).pvalue > 0.01
+    assert stats.kstest(rates, stats.uniform(0.05, 0.45).cdf).pvalue > 0.01
+
+
+def test_a_shift_is_a_whole_number_of_samples_and_repeats_the_ends():
+    x = np.tile(np.arange(40, dtype=np.float32), (2000, 2, 1))
+    moved = augmented(x, shift_s=0.05)  # 5 samples
+    shifts = moved[:, 0, 20] - 20
+    for row, shift in zip(moved, shifts):
+        np.testing.assert_array_equal(row, np.clip(x[0] + shift, 0, 39))
+    values, counts = np.unique(shifts, return_counts=True)
+    assert values.tolist() == list(range(-5, 6))
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_a_shift_longer_than_the_row_leaves_its_end():
+    x = np.tile(np.arange(4, dtype=np.float32), (50, 1, 1))
+    moved = augmented(x, shift_s=1.0)
+    assert set(np.unique(moved)) <= {0.0, 1.0, 2.0, 3.0}
+    assert (moved == moved[:, :, :1]).all(axis=(1, 2)).any()
+
+
+AMOUNTS = {"noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05}
+
+
+def test_a_row_is_changed_alike_in_any_batch_and_differently_in_another_epoch(rng):
+    x = rng.normal(size=(9, 3, 187)).astype(np.float32)
+    together = augmented(x, seed=3, epoch=2, **AMOUNTS)
+    for row in (0, 4, 8):
+        alone = augmented(x[row : row + 1], seed=3, epoch=2, first=row, **AMOUNTS)
+        np.testing.assert_array_equal(alone[0], together[row])
+    for seed, epoch in ((3, 1), (4, 2), (3 + (1 << 32), 2)):
+        assert not np.isclose(augmented(x, seed, epoch, **AMOUNTS), together).all(axis=(1, 2)).any()
+    late = augmented(x, seed=3, epoch=2, first=1 << 32, **AMOUNTS)
+    assert not np.isclose(late, together).all(axis=(1, 2)).any()
+
+
+def test_padding_stays_and_numbers_follow_the_valid_range(rng):
+    x = np.zeros((2, 2, 50), np.float32)
+    x[:, :, 10:40] = rng.normal(size=(2, 2, 30))
+    changed = pqrst.augment(x, [7, 8], [[10, 40], [10, 40]], FS, **AMOUNTS)
+    assert (changed[:, :, :10] == 0).all() and (changed[:, :, 40:] == 0).all()
+    cut = np.ascontiguousarray(x[:, :, 10:40])
+    np.testing.assert_array_equal(pqrst.augment(cut, [7, 8], [[0, 30]] * 2, FS, **AMOUNTS), changed[:, :, 10:40])
+
+
+def test_without_amounts_nothing_changes_and_the_input_never_does(rng):
+    x = rng.normal(size=(3, 2, 100)).astype(np.float32)
+    before = x.copy()
+    np.testing.assert_array_equal(augmented(x), x)
+    augmented(x, **AMOUNTS)
+    np.testing.assert_array_equal(x, before)
+    strided = np.asfortranarray(x)
+    np.testing.assert_array_equal(augmented(strided, **AMOUNTS), augmented(x, **AMOUNTS))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": np.zeros((3, 100), np.float32)}, ValueError, "x: expected shape"),
+        ({"x": np.zeros((2, 1, 100))}, TypeError, "x: dtype float64, expected float16 or float32"),
+        ({"rows": [1]}, ValueError, "rows: expected shape"),
+        ({"rows": [-1, 0]}, ValueError, "rows: -1 is negative"),
+        ({"rows": [0.5, 1.5]}, TypeError, "rows: dtype float64, expected int64"),
+        ({"valid": [[0, 100]]}, ValueError, "valid: expected shape"),
+        ({"valid": [[0, 100], [5, 5]]}, ValueError, r"valid: row 1 has \[5, 5\)"),
+        ({"valid": [[0, 101], [0, 100]]}, ValueError, r"valid: row 0 has \[0, 101\)"),
+        ({"fs": 0.0}, ValueError, "fs 0.0+: expected"),
+        ({"seed": -1}, TypeError, "seed"),
+        ({"noise": -0.1}, ValueError, "noise -0.1"),
+        ({"noise": np.nan}, ValueError, "noise nan"),
+        ({"gain": 1.0}, ValueError, "gain 1.0"),
+        ({"wander": np.inf}, ValueError, "wander inf"),
+        ({"shift_s": 1e300}, ValueError, "shift_s"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change, error, message):
+    arguments = {"x": rows(2, 1, 100), "rows": [0, 1], "valid": [[0, 100]] * 2, "fs": FS, "seed": 0, **change}
+    with pytest.raises(error, match=message):
+        pqrst.augment(**arguments)
