@@ -9,7 +9,7 @@ SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -W
 TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py check.py corpus.py)
 FUZZ_SECONDS ?= 600
 
-.PHONY: install test sanitize fuzz clang baseline lint format type stubs bench demo clean
+.PHONY: install test sanitize fuzz clang baseline wheel cross lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -41,6 +41,25 @@ clang baseline:  ## the same tests with the extension compiled by Clang; with no
 	$(VARIANT) PQRST_WERROR=1 $(PYTHON) setup.py -q build_ext --build-lib build/$@ --build-temp build/$@/temp
 	cd build/$@ && $(abspath $(PYTHON)) -m pytest -q --no-header $(TORCHLESS_TESTS)
 
+wheel:  ## builds the wheel from the source distribution, and tries it where there are only Python, NumPy and mypy
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PYTHON) -m build --outdir build/wheel
+	python3 -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl $$($(PYTHON) -m pip freeze | grep ^mypy==)
+	cd build/wheel && venv/bin/python ../../tests/try_wheel.py && venv/bin/mypy --strict --config-file= ../../tests/try_wheel.py
+
+# Clang 22 from PyPI, for compilers and systems that are not at hand. macOS gets no further than its object files.
+ZIG_TARGETS := x86_64-linux-gnu aarch64-linux-gnu x86_64-linux-musl aarch64-macos x86_64-macos
+cross: ## compiles all of csrc/ for other systems, warnings as errors
+	python3 -m venv build/cross && build/cross/bin/python -m pip install --quiet ziglang==0.17.1
+	for target in $(ZIG_TARGETS); do \
+		for source in csrc/*.cpp; do \
+			build/cross/bin/python -m ziglang c++ -target $$target -std=c++17 -O3 -ffp-contract=off -fno-math-errno \
+				-fvisibility=hidden -fPIC -Wall -Wextra -Werror $$($(PYTHON) -m pybind11 --includes | sed "s/-I/-isystem /g") \
+				-c $$source -o build/cross/$$(basename $$source .cpp)-$$target.o || exit 1; \
+		done; echo "$$target: compiled"; \
+	done
+
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -60,6 +79,7 @@ stubs:  ## pqrst.pyi from the docstrings and signatures of the extension
 bench:
 	$(PYTHON) benchmarks/native.py
 	$(PYTHON) benchmarks/preprocess.py
+	$(PYTHON) benchmarks/batches.py
 
 demo:
 	$(PYTHON) train.py --overwrite

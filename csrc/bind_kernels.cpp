@@ -1,9 +1,10 @@
 // Binds filters, resampling, segmentation and scaling.
+#include "bindings.hpp"
+
 #include <array>
 #include <type_traits>
 
 #include "augment.hpp"
-#include "bindings.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
 #include "refuse.hpp"

@@ -1,11 +1,12 @@
 // Binds the whole chain.
+#include "bindings.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
 
-#include "bindings.hpp"
 #include "prepare.hpp"
 #include "record.hpp"
 

@@ -1,11 +1,12 @@
 // Binds records, headers and annotations.
+#include "bindings.hpp"
+
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <type_traits>
 
 #include "annotations.hpp"
-#include "bindings.hpp"
 #include "record.hpp"
 
 namespace pqrst {

@@ -1,8 +1,9 @@
 // Binds the R-peak detector.
+#include "bindings.hpp"
+
 #include <mutex>
 #include <type_traits>
 
-#include "bindings.hpp"
 #include "rpeaks.hpp"
 
 namespace pqrst {
