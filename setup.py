@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import Distribution, setup
@@ -24,9 +25,9 @@ if os.environ.get("PQRST_SANITIZE"):  # see `make sanitize`
 
 
 class Source(Distribution):
-    """The project as pyproject.toml has it; installed in place, it needs what its scripts need: see build_backend.py."""
+    """What pyproject.toml says; where the scripts are, also what these need: see build_backend.py."""
 
-    def parse_config_files(self, *arguments, **more):
+    def parse_config_files(self: Any, *arguments: Any, **more: Any) -> None:
         super().parse_config_files(*arguments, **more)
         if os.environ.get("PQRST_SCRIPTS"):
             self.install_requires = [*self.install_requires, *self.extras_require["scripts"]]
@@ -36,7 +37,7 @@ class Source(Distribution):
 class WithTypes(build_ext):
     """Puts the stub beside the extension, and once more where type checkers look for it: in a package (PEP 561)."""
 
-    def run(self):
+    def run(self) -> None:
         super().run()
         if self.inplace or self.editable_mode:
             return
@@ -60,5 +61,5 @@ setup(
             extra_compile_args=FLAGS,
             extra_link_args=LINK_FLAGS,
         )
-    ]
+    ],
 )
