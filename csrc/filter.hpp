@@ -19,13 +19,13 @@
 #include <vector>
 
 #include "array.hpp"
+#include "functions.hpp"
 #include "kernels.hpp"
 #include "refuse.hpp"
 
 namespace pqrst {
 
 constexpr int max_order = 8;  // a band-pass of this order has as many sections
-constexpr double pi = 3.141592653589793238462643383279502884;
 
 // ------------------------------------------------------------------------------------------------ design
 
@@ -33,13 +33,14 @@ namespace detail {
 
 // A pair of poles, conjugate or both real, as the analog factor s^2 + A s + B. The bilinear transform
 // s = (z - 1) / (z + 1) turns it into D (z^2 + a1 z + a2), and no difference of nearly equal numbers is taken but B
-// - 1.
+// - 1. The rounding of a1 is made good in a2, (1 - A + B) / D: how far the poles are from 1, 1 + a1 + a2 = 4 B / D, or
+// from -1, 1 - a1 + a2 = 4 / D, keeps as many digits as a double a2 allows.
 struct PolePair {
   double A, B;
 
   double D() const { return 1 + A + B; }
   double a1() const { return 2 * (B - 1) / D(); }
-  double a2() const { return (1 - A + B) / D(); }
+  double a2() const { return B < 1 ? 4 * B / D() - (1 + a1()) : 4 / D() - (1 - a1()); }
 };
 
 }  // namespace detail
@@ -55,17 +56,18 @@ inline Cascade butterworth_bandpass(int order, double low_hz, double high_hz, do
 
   // Band edges in the analog domain, tan(pi f / fs). Distances are taken between frequencies, before any rounding of an
   // angle: cos(pi f / fs) as the sine of the distance to fs / 2, the difference of tangents from high_hz - low_hz.
-  const auto cosine = [&](double f) { return std::sin(pi * (fs / 2 - f) / fs); };
-  const double low = std::sin(pi * low_hz / fs) / cosine(low_hz), high = std::sin(pi * high_hz / fs) / cosine(high_hz);
-  const double width = std::sin(pi * (high_hz - low_hz) / fs) / (cosine(low_hz) * cosine(high_hz));
+  const auto sine = [&](double f) { return sin_pi(f / fs); };
+  const auto cosine = [&](double f) { return sin_pi((fs / 2 - f) / fs); };
+  const double low = sine(low_hz) / cosine(low_hz), high = sine(high_hz) / cosine(high_hz);
+  const double width = sine(high_hz - low_hz) / (cosine(low_hz) * cosine(high_hz));
   const double center2 = low * high, center = std::sqrt(low) * std::sqrt(high);
 
   // Low-pass pole p -> the roots of s^2 - width p s + center2, one near each edge; the closest to the circle last.
   std::vector<detail::PolePair> pairs, upper;
   for (int k = order / 2 - 1; k >= 0; --k) {
-    const double angle = pi * (order - 1 - 2 * k) / (2 * order);
-    const std::complex<double> wide(-width * std::cos(angle), width * std::sin(angle));  // width p, upper half plane
-    const std::complex<double> root = std::sqrt((wide - 2 * center) * (wide + 2 * center));
+    const double turn = (order - 1 - 2 * k) / (2.0 * order);                       // the angle of the pole over pi
+    const std::complex<double> wide(-width * cos_pi(turn), width * sin_pi(turn));  // width p, upper half plane
+    const std::complex<double> root = square_root((wide - 2 * center) * (wide + 2 * center));
     // the larger root by a sum without cancellation, the smaller one from their product
     const double sign = wide.real() * root.real() + wide.imag() * root.imag() < 0 ? -1 : 1;
     const std::complex<double> s = (wide + sign * root) / 2.0;
@@ -102,9 +104,9 @@ inline Cascade notch_section(double notch_hz, double quality, double fs) {
   // the notch is notch_hz / quality wide; tan below has its pole where that reaches fs / 2
   if (!(quality > notch_hz / (fs / 2)) || std::isinf(quality))
     refuse("quality", quality, "must be finite and above notch_hz / (fs / 2) = " + number(notch_hz / (fs / 2)));
-  const double w0 = 2 * notch_hz / fs;  // SciPy's steps, rounding by rounding
-  const double gain = 1 / (1 + std::tan(w0 / quality * pi / 2));
-  const double cosine = std::cos(w0 * pi);
+  const double w0 = 2 * notch_hz / fs, half_width = w0 / quality / 2;  // over pi
+  const double gain = 1 / (1 + sin_pi(half_width) / cos_pi(half_width));
+  const double cosine = cos_pi(w0);
   const double a1 = -2 * gain * cosine, a2 = 2 * gain - 1;
   if (!(1 + a1 + a2 > 0) || !(1 - a1 + a2 > 0) || !(a2 < 1))
     refuse("quality", quality, "too high for notch_hz = " + number(notch_hz) + ": a pole rounds onto the unit circle");

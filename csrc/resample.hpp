@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "array.hpp"
+#include "functions.hpp"
 #include "kernels.hpp"
 #include "refuse.hpp"
 
@@ -98,15 +99,12 @@ inline std::vector<double> resampling_taps(Ratio ratio) {
   if (factor > max_factor)
     throw std::invalid_argument("fs_in, fs_out: their ratio is " + text(ratio.up) + " / " + text(ratio.down) +
                                 ", both numbers must be at most " + text(max_factor) + "; round the rates");
-  constexpr double pi = 3.141592653589793238462643383279502884;
   const std::int64_t half = 10 * factor;
   std::vector<double> taps(static_cast<std::size_t>(2 * half + 1));
   const double edge = 1 / bessel_i0(5.0);
   double sum = 0;
-  for (std::int64_t i = half; i >= 1; --i) {     // from the small taps to the large
-    const std::int64_t turn = i % (2 * factor);  // sin(pi i / factor), exactly 0 at its zeros
-    const double sine =
-        turn % factor == 0 ? 0.0 : std::sin(pi * static_cast<double>(turn) / static_cast<double>(factor));
+  for (std::int64_t i = half; i >= 1; --i) {  // from the small taps to the large
+    const double sine = sin_pi(static_cast<double>(i % (2 * factor)) / static_cast<double>(factor));
     const double place = static_cast<double>(i) / static_cast<double>(half);  // 0..1, from the middle to the end
     const double window = bessel_i0(5.0 * std::sqrt((1 - place) * (1 + place))) * edge;
     const double tap = sine / (pi * static_cast<double>(i)) * window;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "functions.hpp"
 #include "kernels.hpp"
 #include "rpeaks_weights.hpp"
 
@@ -32,7 +33,6 @@ constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of i
 constexpr double kLevelMemoryS = 30;    // ... for about this long
 constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
 constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about 3 times its median
-constexpr double kSharePower = 3.0;  // how sharply the clearer lead is preferred in the sum
 constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
 
 // ---- Candidates
@@ -66,11 +66,10 @@ constexpr double kPolarityWeight = 0.5;  // a beat follows it unless its own wav
 
 constexpr std::size_t kMostValues = 33;  // of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
 constexpr double kLargest = 1e100;       // beyond: a gap, as infinity is; squares stay finite
-constexpr double kPi = 3.14159265358979323846;
 
 // Symmetric window of 2 half + 1 taps, not zero at its ends.
 double hann(std::int64_t i, std::int64_t half) {
-  return 0.5 + 0.5 * std::cos(kPi * static_cast<double>(i) / static_cast<double>(half + 1));
+  return 0.5 + 0.5 * cos_pi(static_cast<double>(i) / static_cast<double>(half + 1));
 }
 
 std::vector<double> smoother(std::int64_t half) {
@@ -99,12 +98,12 @@ void correlate(const double* x, const std::vector<double>& taps, std::int64_t n,
 // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
 // sample; from the middle outwards, half + 1 taps.
 void design_band(double from, double to, std::int64_t half, std::vector<double>& even, std::vector<double>& odd) {
-  const double low = 2 * kPi * from, high = 2 * kPi * to;
+  const double low = 2 * from, high = 2 * to;  // times pi, a sample
   double sum = 0, sum_window = 0;
   for (std::int64_t i = 0; i <= half; ++i) {
     const double t = static_cast<double>(i), w = hann(i, half);
-    even.push_back(i == 0 ? (high - low) / kPi : w * (std::sin(high * t) - std::sin(low * t)) / (kPi * t));
-    odd.push_back(i == 0 ? 0 : w * (std::cos(low * t) - std::cos(high * t)) / (kPi * t));
+    even.push_back(i == 0 ? high - low : w * (sin_pi(high * t) - sin_pi(low * t)) / (pi * t));
+    odd.push_back(i == 0 ? 0 : w * (cos_pi(low * t) - cos_pi(high * t)) / (pi * t));
     sum += (i == 0 ? 1 : 2) * even.back();
     sum_window += (i == 0 ? 1 : 2) * w;
   }
@@ -340,7 +339,7 @@ void RPeakDetector::set_gains(std::int64_t block) {
     double weight = 0;
     if (level > 0) {
       const double clear = std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level);
-      weight = kLeastWeight + std::pow(clear, kSharePower);
+      weight = kLeastWeight + clear * clear * clear;  // the clearer lead is preferred sharply
       sum += weight;
     }
     lead.gain.push(level > 0 ? 1 / level : 0);
@@ -392,7 +391,7 @@ void RPeakDetector::find_candidates(std::int64_t end) {
 RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64_t k) const {
   const double height = traces[0][k];
   const auto at = [&](double seconds) { return std::llround(seconds * analysis_fs_); };
-  const auto ratio = [&](double value, double floor) { return std::log((value + floor) / (height + kFloor)); };
+  const auto ratio = [&](double value, double floor) { return (value + floor) / (height + kFloor); };
   // over [k + from, k + to)
   const auto most = [&](std::size_t trace, double from, double to) {
     const double* x = traces[trace].at(k);
@@ -406,7 +405,7 @@ RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64
   const double one = 1 / analysis_fs_;  // both ends of a window count
   enum { qrs, high, low, middle, slope };
   Features f = {
-      std::log(height),
+      height,
       // waves before and after it
       ratio(most(qrs, -0.7, -0.5), kFloor),
       ratio(most(qrs, -0.5, -0.38), kFloor),
@@ -436,7 +435,7 @@ RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64
       ratio(most(slope, 0.13, 0.36), 0.02),
       ratio(part(low, 0.6, 0.5), kFloor),
   };
-  for (double& value : f) value = std::clamp(value, -kMostFeature, kMostFeature);
+  for (double& value : f) value = std::clamp(natural_log(value), -kMostFeature, kMostFeature);
   return f;
 }
 
@@ -455,7 +454,7 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
     const double part = leads_[l].share[k / block_] * x[0];
     if (part > most) most = part, c.lead = l;
   }
-  if (seen) seen->push_back({c.time_s, std::log(fused_[0][k]), std::move(looks)});
+  if (seen) seen->push_back({c.time_s, natural_log(fused_[0][k]), std::move(looks)});
   return c;
 }
 

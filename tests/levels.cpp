@@ -1,12 +1,12 @@
-// Prints a hash of what every kernel puts out, for the level that PQRST_SIMD names: to be compared between levels, and
-// between this machine and an emulated one. Numbers are made from integers and the filters are given, so that nothing
-// depends on a C library.
+// Prints a hash of what every design and kernel puts out, for the level that PQRST_SIMD names: to be compared between
+// levels, C libraries and machines.
 #include <cstdint>
 #include <cstdio>
 #include <vector>
 
 #include "../csrc/filter.hpp"
 #include "../csrc/resample.hpp"
+#include "../csrc/rpeaks.hpp"
 #include "../csrc/scale.hpp"
 
 using namespace pqrst;
@@ -46,19 +46,10 @@ void run(std::ptrdiff_t n_leads, std::ptrdiff_t n_samples) {
   const Array<T> x = signal<T>(n_leads, n_samples);
   Array<T> out(n_leads, n_samples);
   for (int n_sections = 1; n_sections <= 8; ++n_sections) {
-    Cascade cascade{};
-    cascade.n_sections = n_sections;
-    for (int k = 0; k < n_sections; ++k) {
-      cascade.a1[k] = k < n_sections / 2 ? -1.984375 : -1.25;
-      cascade.a2[k] = k < n_sections / 2 ? 0.984619140625 : 0.53125;
-    }
-    cascade.gain = 0.0078125;
-    cascade.padding = 3 * (2 * n_sections + 1);
-    filter(cascade, x.view(), out.view());
+    bandpass(x.view(), 360, 0.5, 40, n_sections, out.view());
     print("band-pass", out);
   }
-  const Cascade notch{1, true, {-1.25}, {0.875}, -1.375, 0.9375, 1, 9};
-  filter(notch, x.view(), out.view());
+  notch(x.view(), 360, 50, 30, out.view());
   print("notch", out);
   zscore(x.view(), out.view());
   print("zscore", out);
@@ -87,10 +78,55 @@ void run(std::ptrdiff_t n_leads, std::ptrdiff_t n_samples) {
   }
 }
 
+Array<double> array_of(const std::vector<double>& values) {
+  Array<double> x(1, static_cast<std::ptrdiff_t>(values.size()));
+  std::copy(values.begin(), values.end(), x.values.begin());
+  return x;
+}
+
+void add(const Cascade& cascade, std::vector<double>& numbers) {
+  numbers.insert(numbers.end(), cascade.a1, cascade.a1 + cascade.n_sections);
+  numbers.insert(numbers.end(), cascade.a2, cascade.a2 + cascade.n_sections);
+  numbers.insert(numbers.end(), {cascade.middle, cascade.gain, cascade.level});
+}
+
+void designs() {
+  std::vector<double> bandpasses, notches;
+  for (const double fs : {100.0, 128.0, 250.0, 257.0, 360.0, 499.348, 500.0, 1000.0}) {
+    for (int order = 1; order <= max_order; ++order)
+      for (const double low_hz : {0.05, 0.5, 0.67, 5.0})
+        for (const double high_hz : {15.0, 40.0, 47.0})
+          add(butterworth_bandpass(order, low_hz, high_hz, fs), bandpasses);
+    for (const double hz : {16.7, 49.9})
+      for (const double quality : {2.0, 30.0, 35.0}) add(notch_section(hz, quality, fs), notches);
+  }
+  print("band-pass design", array_of(bandpasses));
+  print("notch design", array_of(notches));
+  for (const std::int64_t up : {1, 25, 100, 257, 4097}) print("resampling design", array_of(resampling_taps({up, 18})));
+}
+
+// What the R-peak detector sees of every possible beat: logarithms of filtered signals.
+void looks(std::ptrdiff_t n_leads) {
+  std::vector<RPeakDetector::Seen> seen;
+  RPeakDetector detector(360, n_leads);
+  detector.seen = &seen;
+  const Array<float> x = signal<float>(n_leads, 20011);
+  all_beats(detector, x.view());
+  std::vector<double> numbers;
+  for (const auto& one : seen) {
+    numbers.push_back(one.log_height);
+    for (const auto& features : one.features) numbers.insert(numbers.end(), features.begin(), features.end());
+  }
+  print("looks", array_of(numbers));
+}
+
 }  // namespace
 
 int main() {
   std::fprintf(stderr, "%s\n", kernels().level);
+  designs();
+  looks(1);
+  looks(3);
   for (const auto& [n_leads, n_samples] : {std::pair{1, 60}, {2, 64}, {3, 1001}, {8, 5000}, {12, 999}, {15, 20011}}) {
     run<float>(n_leads, n_samples);
     run<double>(n_leads, n_samples);
