@@ -15,17 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from recipe import RR_NUMBERS, RRNumber
+from recipe import RR_NUMBERS, RRNumber, ecg_leads
 
 WINDOW_S = 0.15  # within which a detected beat is an annotated one (ANSI/AAMI EC57, WFDB's bxb)
 
 
 def detect(record: pqrst.Record) -> NDArray[np.int64]:
-    """Find the R peaks in all leads that hold a voltage, for training and prediction alike: (N,) samples, ascending."""
-    voltages = np.array([unit == "mV" for unit in record.units])
-    if not voltages.any():
+    """Find the R peaks in all ECG leads in mV, for training and prediction alike: (N,) samples, ascending.
+
+    Raises
+    ------
+    ValueError
+        No signal holds a voltage, or none of those is an ECG by its name.
+    """
+    voltages = [index for index, unit in enumerate(record.units) if unit == "mV"]
+    if not voltages:
         raise ValueError(f"{record.name}: no lead holds a voltage; units are {', '.join(record.units)}")
-    return pqrst.rpeaks(record.signal[voltages], record.fs)
+    names = [record.leads[index] for index in voltages]
+    leads = [index for index, is_lead in zip(voltages, ecg_leads(names), strict=True) if is_lead]
+    if not leads:
+        raise ValueError(f"{record.name}: no signal is an ECG lead: {', '.join(names)}")
+    return pqrst.rpeaks(record.signal[leads], record.fs)
 
 
 def beat_context(r_peaks: NDArray[np.int64], fs: float, names: Sequence[RRNumber]) -> NDArray[np.float32]:

@@ -100,7 +100,8 @@ class Summary(Section):
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise Stop(f"{folder}: no prepared dataset ({SUMMARY} is missing); run preprocess.py first") from error
+            where = folder if folder.is_absolute() else f"{folder} (that is {folder.absolute()})"
+            raise Stop(f"{where}: no prepared dataset ({SUMMARY} is missing); run preprocess.py first") from error
         except ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"]))
             raise Stop(f"{path}: is of another version of the format ({key}); run preprocess.py again") from error

@@ -81,6 +81,7 @@ class Index(NamedTuple):
     target: Target  # with its classes
     problems: list[Problem]
     warnings: list[Problem]
+    own_folds: bool  # they hold where others would be drawn by patient
 
 
 # ------------------------------------------------------------------------------------------------ the index
@@ -95,6 +96,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
         Settings that do not fit the dataset, or no recording at all. A recording that cannot be used is a problem.
     """
     target = _target(source, data, recipe.window.kind)
+    pqrst.n_rows(recipe.unscaled().chain(), 1, recipe.fs)  # a recipe that suits no recording is told as such
     recordings, problems = _recordings(source, data, raw)
     if not recordings:
         first = f"; first of {len(problems)} problems: {problems[0]}" if problems else ""
@@ -122,11 +124,21 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
             stage = "labels" if isinstance(error, LabelError) else "index"
             reason = script.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
             problems.append(problem_below(raw, recording.locator, stage, reason))
-    warnings = []
+    warnings = [problem for problem in problems if problem.stage == "table"]
+    problems = [problem for problem in problems if problem.stage != "table"]
     if target.unknown == "counted":  # otherwise each is a problem
         counted = unknown.most_common()
-        warnings = [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counted]
-    return Index(raw, items, target, problems, warnings)
+        warnings += [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counted]
+    return Index(raw, items, target, problems, warnings, source.own_folds)
+
+
+def first_reason(index: Index) -> str:
+    """Say why nothing can be used, once where all recordings share the reason."""
+    reasons = Counter(re.sub(r" \(\S+, row \d+\)$", "", problem.reason) for problem in index.problems)
+    reason, n = reasons.most_common(1)[0]
+    if n == len(index.problems) > 1:
+        return f"none of {n} recordings can be read, all for one reason: {reason}"
+    return f"none of {len(index.problems)} recordings can be read; first: {index.problems[0]}"
 
 
 def problem_below(raw: Path, locator: str, stage: str, reason: str) -> Problem:
@@ -194,7 +206,8 @@ def draw_folds(index: Index, recipe: Recipe, data: Data) -> list[Fold]:
     Stop
         A recording without a fold where the owner's are wanted, or fewer patients than folds.
     """
-    keeps = [keeps_fold(data.split, item.recording.fold) for item in index.items]
+    own = index.own_folds and data.split == "patients"
+    keeps = [keeps_fold("official" if own else data.split, item.recording.fold) for item in index.items]
     drawn = [item for item, kept in zip(index.items, keeps, strict=True) if not kept]
     if drawn and data.split == "official":
         raise Stop(f"{drawn[0].recording.locator}: has no official fold; use --data.split patients")

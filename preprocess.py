@@ -40,7 +40,7 @@ import script
 from config import Data, Settings
 from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
 from folds import leak_of
-from index import Index, build_index, draw_folds, total_rows
+from index import Index, build_index, draw_folds, first_reason, total_rows
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
@@ -57,7 +57,7 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     raw = open_raw(settings)
     index = build_index(SOURCES[data.name], data, settings.recipe, raw)
     if not index.items:
-        raise Stop(f"{raw}: none of {len(index.problems)} recordings can be read; first: {index.problems[0]}")
+        raise Stop(f"{raw}: {first_reason(index)}")
     job = Job(index, settings.recipe, identity_of(index, settings), n_threads(settings))
     parts = cut_parts(index.items, draw_folds(index, settings.recipe, data), job.row_bytes)
     if rank == 0:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from recipe import TWELVE_LEADS
+from recipe import TWELVE_LEADS, ecg_leads
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+TIMES = ("time", "time_s", "t", "time (s)", "time [s]", "seconds")
 FLAC_FORMATS = {508, 516, 524}
 TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
 CODE_TEST_LEADS = ("I", "II", "III", "aVL", "aVF", "aVR", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -76,7 +80,8 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     path : one of
         a WFDB header, with or without `.hea`;
         a `.mat` file of CPSC 2018 or 2019;
-        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s);
+        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s); other
+        columns are left out, with a line in the record's warnings;
         `.hdf5#row` of CODE, in mV, returned without its padding
     units_per_mv : scale of the stored values, if the header's gains are wrong or there is no header: 1000 for uV
     fs : sampling rate in Hz of a CSV file without times
@@ -234,23 +239,40 @@ def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
 
     try:
         table = pd.read_csv(path, skipinitialspace=True)
-        columns = {str(name).strip(): table[name].to_numpy(np.float64) for name in table.columns}
     except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are subclasses of ValueError
         raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
-    time = next((columns.pop(name) for name in list(columns) if name.lower() in ("time", "time_s", "t")), None)
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    time = next((_numbers(path, table, name) for name in table.columns if name.lower() in TIMES), None)
     if time is not None:
         if len(time) < 2 or not (np.diff(time) > 0).all():
             raise pqrst.FormatError(f"{path}: column time (s) does not rise, or has fewer than 2 values")
-        fs = (len(time) - 1) / (time[-1] - time[0])
+        fs = float((len(time) - 1) / (time[-1] - time[0]))
         fs = round(fs) if abs(fs - round(fs)) < 0.01 * fs else fs  # times are rounded to a few digits
     if fs is None:
-        raise pqrst.FormatError(f"{path}: has no column time (s): its rate must be given")
-    numbered = [re.fullmatch(r"lead_?(\d+)", name.lower()) for name in columns]
+        flags = """--inference.fs 500, or --data.arguments '{"fs": 500}'"""
+        raise pqrst.FormatError(f"{path}: has no column time (s): its rate must be given, {flags}")
+    others = [name for name in table.columns if name.lower() not in TIMES]
+    if not others:
+        raise pqrst.FormatError(f"{path}: has no columns besides time")
+    leads = [name for name, is_lead in zip(others, ecg_leads(others), strict=True) if is_lead]
+    if not leads:
+        raise pqrst.FormatError(f"{path}: no column is an ECG lead: {', '.join(others)}")
+    columns = {name: _numbers(path, table, name) for name in leads}
+    numbered = [re.fullmatch(r"lead_?(\d+)", name.lower()) for name in leads]
     if any(numbered):
         numbers = [int(match[1]) if match else 0 for match in numbered]
         if sorted(numbers) != list(range(1, 13)):
-            raise pqrst.FormatError(f"{path}: columns {', '.join(columns)}; expected lead1 to lead12, or lead names")
+            raise pqrst.FormatError(f"{path}: columns {', '.join(leads)}; expected lead1 to lead12, or lead names")
         columns = {TWELVE_LEADS[n - 1]: values for n, values in zip(numbers, columns.values(), strict=True)}
-    if not columns:
-        raise pqrst.FormatError(f"{path}: has no columns besides time")
-    return pqrst.Record(np.stack(list(columns.values())).astype(np.float32), fs, list(columns), name=str(path))
+    left_out = [name for name in others if name not in leads]
+    warnings = [f"{path}: columns that are no ECG leads are left out: {', '.join(left_out)}"] if left_out else []
+    signal = np.stack(list(columns.values()))
+    return pqrst.Record(signal, fs, list(columns), name=str(path), warnings=warnings)
+
+
+def _numbers(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """Return a column of a table as numbers, NaN where a cell is empty."""
+    try:
+        return table[name].to_numpy(np.float64)
+    except (ValueError, TypeError) as error:
+        raise pqrst.FormatError(f"{path}: not a table of numbers: column {name}: {error}") from error

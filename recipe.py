@@ -8,7 +8,8 @@ recipe == read_recipe(recipe.tree(), "dataset.json")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +21,30 @@ if TYPE_CHECKING:
     import pqrst
 
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+# What recordings call an ECG lead: the twelve and those of Holters and monitors, with what only says that it is a lead.
+_ECG = re.compile(
+    r"((ecg|ekg|lead|ch|channel)[ _-]?)?"
+    r"(-?avr|avl|avf|i|ii|iii|d[1-3]|di|dii|diii|ml(i|ii|iii|1|2|3)|c?mv[1-6]|mcl[1-6]|cm[1-6]|v[1-9]?r?|v[x-z]|[x-z]|\d+)|ecg|ekg",
+    re.IGNORECASE,
+)
+_NO_ECG = re.compile(
+    r"(index|unnamed.*|n|no|nr|id|sample.*|frame.*|time.*|label.*|class.*|target.*|annotation.*|symbol|beats?|peaks?|"
+    r"r_?peaks?|qrs|hr|hrv|heart.?rate|pulse.*|rr|rri|spo2.*|pleth.*|ppg.*|resp.*|abp|art|bp|nibp|pap|cvp|icp|co2|"
+    r"etco2|eeg.*|eog.*|emg.*|gsr|eda|temp.*|acc.*|gyr.*|marker.*|event.*|trigger.*|status.*|quality.*|sqi|age|sex)",
+    re.IGNORECASE,
+)
+
+
+def ecg_leads(names: Sequence[str]) -> list[bool]:
+    """Tell which signals of a recording are ECG leads, by their names.
+
+    Where no name is known for a lead, every signal counts that is not known for something else: `label`, `hr`, `RESP`.
+    """
+    plain = [name.strip() for name in names]
+    known = [bool(_ECG.fullmatch(name)) for name in plain]
+    return known if any(known) else [not _NO_ECG.fullmatch(name) for name in plain]
+
 
 # Numbers about a beat that its own window does not show: the RR intervals before and after it, the mean of the ten
 # around it, the mean over the record; beats.py computes them, networks/beats.py makes ratios of them.
@@ -173,10 +198,11 @@ def read_recipe(tree: dict[str, Any], origin: str) -> Recipe:
 def first_error(error: ValidationError, valid: dict[str, Any]) -> str:
     """Say in one line what is wrong with the first setting; `valid`: a tree of all settings."""
     first = error.errors()[0]
+    given = first["input"].item() if isinstance(first["input"], np.generic) else first["input"]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown setting {key}{nearest(key, flatten(valid))}"
-    return f"{key} = {first['input']!r}: {first['msg']}"
+    return f"{key} = {given!r}: {first['msg']}"
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

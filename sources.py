@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     """A recording, or a part of it, that was left out or is doubtful, and why."""
 
     record: str  # its locator, or its name in a table; empty where the whole dataset is meant
-    stage: str  # index | labels | read | rpeaks | leads | amplitude | filter | rows
+    stage: str  # table (a warning) | index | labels | read | rpeaks | leads | amplitude | filter | rows
     reason: str  # without the name of the record and the folder of the dataset
 
     @property
@@ -72,6 +72,7 @@ class Source:
 
     targets: Mapping[str, Target]
     recordings: Callable[..., Iterator[Recording | Problem]]  # (raw folder, its own arguments)
+    own_folds: bool = False  # its folds are the user's, and hold where others would be drawn by patient
 
 
 SOURCES: dict[str, Source] = {}
@@ -79,7 +80,10 @@ Function = Callable[..., Iterator[Recording | Problem]]
 
 
 def source(
-    classes: tuple[str, ...] = (), task: Literal["multiclass", "multilabel"] = "multilabel", **targets: Target
+    classes: tuple[str, ...] = (),
+    task: Literal["multiclass", "multilabel"] = "multilabel",
+    own_folds: bool = False,
+    **targets: Target,
 ) -> Callable[[Function], Function]:
     """Register a function `(raw folder) -> recordings` under its name, with the classes that it yields or with targets.
 
@@ -89,7 +93,7 @@ def source(
         targets = {"labels": Target(classes, task, without="kept" if task == "multilabel" else "left out")}
 
     def register(function: Function) -> Function:
-        SOURCES[function.__name__] = Source(targets, function)
+        SOURCES[function.__name__] = Source(targets, function, own_folds)
         return function
 
     return register
@@ -111,8 +115,13 @@ def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **
     return Target(order or tuple(sorted(set(of.values()) - {""})), of=of, **more)
 
 
+IDS = ("ecg_id", "exam_id", "patient_id", "strat_fold", "study_id", "subject_id", "patient", "fold")
+
+
 def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
     """Read a CSV file as text. The index numbers the rows as a spreadsheet does.
+
+    Ids that were written as floating-point numbers, `438277.0`, lose their decimal place.
 
     Raises
     ------
@@ -127,6 +136,8 @@ def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
         raise Stop(f"{path}: not a CSV table: {error}") from error
     if missing := [column for column in columns if column not in found.columns]:
         raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
+    for column in found.columns.intersection(list(IDS)):
+        found[column] = found[column].str.replace(r"^\s*(\d+)\.0*\s*$", r"\1", regex=True)
     found.index += 1 if options.get("header", 0) is None else 2
     return found
 
@@ -205,7 +216,7 @@ def svdb(raw: Path) -> Iterator[Recording]:
     The leads are called ECG1 and ECG2; their positions are unknown. No patient table is published.
     """
     for header in sorted(raw.glob("*.hea")):
-        yield Recording(header.name, header.stem, annotations="atr")
+        yield Recording(header.name, header.stem, annotations="atr", patient_known=False)
 
 
 @source(
@@ -254,7 +265,6 @@ def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
     for row, name, patient, statements, fold in zip(found.index, *columns, strict=True):
         # a Python dictionary in a cell: the codes are its quoted words
         labels = tuple(re.findall(r"'([^']+)'", statements))
-        patient, fold = patient.removesuffix(".0"), fold.removesuffix(".0")
         yield Recording(f"{name}.hea", patient, labels, fold, table=str(path), row=row)
 
 
@@ -346,7 +356,8 @@ def codetest(raw: Path) -> Iterator[Recording]:
     for row in range(len(found)):
         labels = tuple(name for name in CODE_CLASSES if flags[name][row])
         place = f"{below}ecg_tracings.hdf5#{row}"
-        yield Recording(place, f"row {row}", labels, "test", table=str(path), row=int(found.index[row]))
+        line = int(found.index[row])
+        yield Recording(place, f"row {row}", labels, "test", table=str(path), row=line, patient_known=False)
 
 
 # ------------------------------------------------------------------------------------------------ challenges
@@ -366,7 +377,8 @@ def cpsc2018(raw: Path) -> Iterator[Recording | Problem]:
     yield from again
     for row, name, *labels in zip(found.index, *(found[column].tolist() for column in columns), strict=True):
         given = tuple(label.strip() for label in labels if label.strip())
-        yield Recording(paths.get(name, f"{name}.mat"), name, given, table=str(reference), row=row)
+        place = paths.get(name, f"{name}.mat")
+        yield Recording(place, name, given, table=str(reference), row=row, patient_known=False)
 
 
 @source(("N", "A", "O", "~"), "multiclass")
@@ -382,7 +394,8 @@ def cinc2017(raw: Path) -> Iterator[Recording | Problem]:
     found, again = once(reference, found, "record")
     yield from again
     for row, name, label in zip(found.index, found["record"].tolist(), found["label"].tolist(), strict=True):
-        yield Recording(paths.get(name, f"{name}.hea"), name, (label.strip(),), table=str(reference), row=row)
+        place = paths.get(name, f"{name}.hea")
+        yield Recording(place, name, (label.strip(),), table=str(reference), row=row, patient_known=False)
 
 
 def dx_target(year: str) -> Target:
@@ -403,7 +416,7 @@ def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
             continue
         # the gains in 2020's headers contradict the samples: a unit is 1 uV, as the release of 2021 says
         scale = 1000.0 if year == "2020" else None
-        yield Recording(locator, header.stem, labels, units_per_mv=scale)
+        yield Recording(locator, header.stem, labels, units_per_mv=scale, patient_known=False)
 
 
 @source(scored=dx_target("2020"))
@@ -454,16 +467,28 @@ def mimic_iv_ecg(raw: Path) -> Iterator[Recording | Problem]:
         yield Recording(f"{place}.hea", subject, statements, table=str(path), row=row)
 
 
-@source(labels=Target(()))
+# How people call the columns of unified_label_mapping.csv: in small letters, without spaces, hyphens, underscores.
+FOLDER_COLUMNS = {
+    "dataset": {"dataset"},
+    "record": {"record"},
+    "label": {"label"},
+    "patient": {"patient", "patientid", "pid", "subject", "subjectid"},
+    "fold": {"fold", "stratfold", "split", "set"},
+}
+
+
+@source(labels=Target(()), own_folds=True)
 def folder(
     raw: Path, default_label: str = "", fs: float | None = None, units_per_mv: float | None = None
 ) -> Iterator[Recording | Problem]:
     """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
 
     The table may name a record with either slash, without its suffix or its folder; `dataset` is a folder above it, or
-    empty. Several rows for one record give it several labels. Columns `patient` and `fold` are used where they exist.
-    Without the table every recording gets `default_label`, if one is given. `fs`: rate of CSV files without times;
-    `units_per_mv`: of the stored values, 1000 for uV, where no header says so.
+    empty. Several rows for one record give it several labels; they must agree on its patient and fold, which the
+    columns `patient` and `fold` give where they exist (also `patient_id`, `subject`, `strat_fold` and the like; a fold
+    holds unless `data.split` is `random_rows`). Columns that are not used are named. Without the table every recording
+    gets `default_label`, if one is given. `fs`: rate of CSV files without times; `units_per_mv`: of the stored values,
+    1000 for uV, where no header says so.
     """
     for name, value in (("fs", fs), ("units_per_mv", units_per_mv)):
         if value is not None and not 0 < value < float("inf"):
@@ -476,22 +501,16 @@ def folder(
         if not default_label:
             one_label = """--data.arguments '{"default_label": "X"}'"""
             raise Stop(f"{path}: does not exist; write it, or give all one label: {one_label}")
-        yield from (Recording(p, p[:-4], (default_label,), fs=fs, units_per_mv=units_per_mv) for p in paths)
+        for p in paths:
+            yield Recording(p, p[:-4], (default_label,), fs=fs, units_per_mv=units_per_mv, patient_known=False)
         return
-    found = table(path, ("record", "label"))
-    tails: dict[str, list[str]] = {}  # every end of every path, with and without its suffix
-    for p in paths:
-        parts = p.lower().split("/")
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            for name in {tail, tail[:-4]}:
-                tails.setdefault(name, []).append(p)
-    named: dict[str, list[Any]] = {}
+    found, unused = _folder_table(path)
+    if unused:
+        yield Problem("", "table", f"{path}: columns that are not used: {', '.join(unused)}")
+    named: dict[str, list[dict[Any, Any]]] = {}
+    tails = _tails(paths)
     for number, row in zip(found.index, found.to_dict("records"), strict=True):
-        name = row["record"].strip().replace("\\", "/").strip("/").removesuffix(".dat").lower()
-        below = row.get("dataset", "").strip().replace("\\", "/").strip("/").lower()
-        matches = [p for p in tails.get(name, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
-        matches = matches or tails.get(f"{below}/{name}", [])
+        matches = _matches(row, tails)
         if len(matches) != 1:
             why = f"could be {', '.join(matches[:3])}" if matches else "is no recording here (.hea, .csv, .mat)"
             yield Problem(row["record"], "index", f"{path}, row {number}: {row['record']} {why}")
@@ -502,10 +521,66 @@ def folder(
             yield Problem(p, "index", f"{path}: has no row for {p}")
             continue
         rows = named[p]
-        labels = tuple(dict.fromkeys(row["label"].strip() for row in rows if row["label"].strip()))
-        first = rows[0]
-        patient, fold = first.get("patient") or p[:-4], first.get("fold") or None
-        yield Recording(p, patient, labels, fold, None, units_per_mv, fs, str(path), first["row"])
+        if contradiction := _contradiction(rows):
+            yield Problem(p, "index", f"{path}: {contradiction}")
+            continue
+        labels = tuple(dict.fromkeys(row["label"] for row in rows if row["label"]))
+        patient, fold = rows[0].get("patient", ""), rows[0].get("fold") or None
+        place, known = (str(path), rows[0]["row"]), bool(patient)
+        yield Recording(p, patient or p[:-4], labels, fold, None, units_per_mv, fs, *place, known)
+
+
+def _folder_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read unified_label_mapping.csv with the columns of FOLDER_COLUMNS that it has; also name its other columns."""
+    found = table(path, ())
+    of: dict[str, str] = {}
+    for column in map(str, found.columns):
+        plain = re.sub(r"[\s_-]", "", column.lower())
+        name = next((name for name, words in FOLDER_COLUMNS.items() if plain in words), None)
+        if name in of.values():
+            first = next(other for other, its in of.items() if its == name)
+            raise Stop(f"{path}: columns {first} and {column} both give the {name}; leave one")
+        if name:
+            of[column] = name
+    if missing := [name for name in ("record", "label") if name not in of.values()]:
+        raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
+    used = found[list(of)].rename(columns=of).apply(lambda cells: cells.str.strip())
+    for column in used.columns.intersection(list(IDS)):
+        used[column] = used[column].str.replace(r"^(\d+)\.0*$", r"\1", regex=True)
+    return used, [column for column in map(str, found.columns) if column not in of]
+
+
+def _tails(paths: list[str]) -> dict[str, list[str]]:
+    """Return the paths by every end of theirs, with and without its suffix, in small letters."""
+    tails: dict[str, list[str]] = {}
+    for p in paths:
+        parts = p.lower().split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for name in {tail, tail[:-4]}:
+                tails.setdefault(name, []).append(p)
+    return tails
+
+
+def _matches(row: Mapping[Any, str], tails: dict[str, list[str]]) -> list[str]:
+    """Return the paths that a row of the table can mean."""
+    name = row["record"].replace("\\", "/").strip("/").removesuffix(".dat").lower()
+    below = row.get("dataset", "").replace("\\", "/").strip("/").lower()
+    for each in (name, re.sub(r"^(\d+)\.0*$", r"\1", name)):
+        matches = [p for p in tails.get(each, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
+        if matches := matches or tails.get(f"{below}/{each}", []):
+            return matches
+    return []
+
+
+def _contradiction(rows: list[dict[Any, Any]]) -> str:
+    """Say which rows of one recording differ in its patient or fold, if any do."""
+    for name in ("patient", "fold"):
+        for row in rows[1:]:
+            if row.get(name) != rows[0].get(name):
+                said = " and ".join(f"{each[name] or 'nothing'} (row {each['row']})" for each in (rows[0], row))
+                return f"{rows[0]['record']} has the {name} {said}"
+    return ""
 
 
 @source(CODE_CLASSES)

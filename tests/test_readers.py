@@ -80,3 +80,63 @@ def test_numbered_leads_of_a_csv_without_times_are_found_by_number(tmp_path, rng
     dataset = run("folder", tmp_path / "raw", tmp_path / "out", *words)
     assert dataset.valid.tolist() == [[0, 1000]]
     np.testing.assert_array_equal(dataset.signals(np.array([0]))[0, :, :1000], (x / 2).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("columns", "leads"),
+    [
+        ("time,I,II,label,hr", ["I", "II"]),
+        ("time,MLII,V1,HR,Unnamed: 0", ["MLII", "V1"]),
+        ("time,ECG I,lead II,spo2,resp", ["ECG I", "lead II"]),
+        ("time,ECG,annotation", ["ECG"]),
+        ("time,ch1,ch2,quality", ["ch1", "ch2"]),
+        ("time,AVR,V4R,VX,D2,RESP", ["AVR", "V4R", "VX", "D2"]),
+        ("time,chest,hr", ["chest"]),  # no name is known: what is not known for something else
+        ("time,signal,patch", ["signal", "patch"]),
+        ("index,time,I", ["I"]),
+    ],
+)
+def test_columns_that_are_no_leads_are_left_out_and_listed(tmp_path, columns, leads):
+    names = columns.split(",")
+    rows = np.column_stack([np.arange(100) / 100] + [np.full(100, float(k)) for k in range(1, len(names))])
+    rows = rows[:, [0, *range(1, len(names))]] if names[0] == "time" else rows[:, [1, 0, *range(2, len(names))]]
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header=columns, comments="")
+    record = readers.read(tmp_path / "a.csv")
+    assert list(record.leads) == leads
+    left = [name for name in names if name not in (*leads, "time")]
+    expected = [f"{tmp_path}/a.csv: columns that are no ECG leads are left out: {', '.join(left)}"] if left else []
+    assert record.warnings == expected
+
+
+def test_text_beside_the_leads_does_not_matter(tmp_path):
+    (tmp_path / "a.csv").write_text("time,I,note\n0,1,good\n1,2,bad\n")
+    assert readers.read(tmp_path / "a.csv").signal.tolist() == [[1, 2]]
+    (tmp_path / "b.csv").write_text("time,label,hr\n0,1,2\n1,2,3\n")
+    with pytest.raises(pqrst.FormatError, match="b.csv: no column is an ECG lead: label, hr"):
+        readers.read(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("I,II\n1,2\n")
+    with pytest.raises(pqrst.FormatError, match=r"its rate must be given, --inference.fs 500, or --data.arguments"):
+        readers.read(tmp_path / "c.csv")
+
+
+def test_r_peaks_are_sought_in_ecg_leads_alone(demo_folder):
+    import beats
+
+    record = pqrst.read(min(demo_folder.glob("*.hea")), leads=["II", "V2"])
+    expected = beats.detect(record)
+    label = np.sin(2 * np.pi * 3 * np.arange(record.signal.shape[1]) / record.fs)[None] ** 9 * 50
+    both = pqrst.Record(np.concatenate([record.signal, label]), record.fs, ["II", "V2", "RESP"])
+    np.testing.assert_array_equal(beats.detect(both), expected)
+    with pytest.raises(ValueError, match="no signal is an ECG lead: RESP, hr"):
+        beats.detect(pqrst.Record(np.ones((2, 1000)), 100.0, ["RESP", "hr"], name="r"))
+
+
+def test_names_of_leads_as_recordings_have_them():
+    from recipe import ecg_leads
+
+    ecg = "I II III aVR AVL avf V1 V6 v4r MLII MLI MLIII MV2 CM5 V ECG ECG1 ECG_3 ECG-2 ch1 X Y Z Vx vz D1 DII lead12 1"
+    for name in [*ecg.split(), "ECG I", "Lead aVL", "-aVR", "ecg_ii", "record s, signal 0"]:
+        assert ecg_leads([name]) == [True], name
+    others = "label hr HR heart_rate SpO2 RESP ABP ART PLETH CVP GSR marker Event Fp2-F4 C4-A1 noise1 Accelerometer_X"
+    for name in others.split():
+        assert ecg_leads(["II", name]) == [True, False], name

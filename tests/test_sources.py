@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -552,3 +553,95 @@ def test_a_new_dataset_is_one_function_and_one_file(tmp_path, rng):
     subprocess.run([sys.executable, "mine.py", *words], cwd=tmp_path, env=environment, check=True)
     dataset = data.Dataset(tmp_path / "prepared/clinic")
     assert labels_of(dataset) == {"r1.hea": ("normal",), "r2.hea": ("abnormal",)}
+
+
+# ------------------------------------------------------------------------------------------------ tables of a folder
+
+
+@pytest.fixture
+def tree(tmp_path, rng):
+    """Eight recordings r1 to r8 without a table yet."""
+    (tmp_path / "raw").mkdir()
+    for number in range(1, 9):
+        write_record(tmp_path / "raw", f"r{number}", twelve(rng, 5000), 500, TWELVE)
+    return tmp_path / "raw"
+
+
+def write_labels(tree, header, **columns):
+    rows = [[f"r{number}", "x", *(values[number - 1] for values in columns.values())] for number in range(1, 9)]
+    write_table(tree / "unified_label_mapping.csv", [["record", "label", *header], *rows])
+
+
+PATIENTS = ["p1", "p1", "p2", "p2", "p3", "p3", "p4", "p4"]
+
+
+@pytest.mark.parametrize("name", ["patient", "patient_id", "Patient ID", "subject-id", "SUBJECT", "pid"])
+def test_patients_are_kept_together_however_their_column_is_called(tree, tmp_path, name):
+    write_labels(tree, [name], patients=PATIENTS)
+    dataset = run("folder", tree, tmp_path / "out", *TWO)
+    assert dataset.patient.astype(str).tolist() == PATIENTS
+    assert dataset.summary.patients_known and dataset.summary.patients == 4
+    assert all(len(set(dataset.fold[dataset.patient == patient])) == 1 for patient in set(dataset.patient))
+
+
+def test_numbers_of_patients_and_records_may_be_written_as_floats(tmp_path, rng):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("101", "102"):
+        write_record(raw, name, twelve(rng, 5000), 500, TWELVE)
+    rows = [["101.0", "x", "17.0", "1.0"], ["102", "y", "18", "2"]]
+    write_table(raw / "unified_label_mapping.csv", [["record", "label", "patient", "fold"], *rows])
+    dataset = run("folder", raw, tmp_path / "out", "--data.train", "1", "--data.validation", "2")
+    assert (dataset.patient.tolist(), dataset.fold.tolist()) == ([b"17", b"18"], [b"1", b"2"])
+
+
+def test_folds_of_a_table_hold_and_columns_that_are_not_used_are_named(tree, tmp_path):
+    folds = ["a", "a", "b", "b", "c", "c", "c", "c"]
+    write_labels(tree, ["strat_fold", "age", "pat_nr"], folds=folds, ages=range(8), patients=PATIENTS)
+    dataset = run("folder", tree, tmp_path / "out", "--data.train", "a", "--data.validation", "b", "--data.test", "c")
+    assert dataset.fold.astype(str).tolist() == folds
+    warnings = json.loads((tmp_path / "out/prepare.log.json").read_text())["warnings"]
+    (text,) = [reason for _, stage, reason in warnings if stage == "table"]
+    assert text.endswith("unified_label_mapping.csv: columns that are not used: age, pat_nr")
+    assert not dataset.summary.patients_known
+
+
+def test_where_patients_are_unknown_this_is_said(tree, tmp_path, capsys):
+    write_labels(tree, ["patient"], patients=[*PATIENTS[:7], ""])
+    dataset = run("folder", tree, tmp_path / "out", *TWO)
+    captured = capsys.readouterr()
+    assert "8 recordings of unknown patients" in captured.err
+    assert captured.out.splitlines()[1].split()[2] == "unknown"
+    assert dataset.patients(np.arange(8)) == "patients unknown"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("patient", "p9", r"r1 has the patient p1 \(row 2\) and p9 \(row 10\)"),
+        ("fold", "9", r"r1 has the fold p1 \(row 2\) and 9 \(row 10\)"),
+        ("patient", "", r"r1 has the patient p1 \(row 2\) and nothing \(row 10\)"),
+    ],
+)
+def test_rows_that_contradict_each_other_leave_their_recording_out(tree, tmp_path, header, row, message):
+    write_labels(tree, [header], patients=PATIENTS)
+    with (tree / "unified_label_mapping.csv").open("a") as file:
+        file.write(f"r1,y,{row}\n")
+    words = ["--data.train", "p1", "--data.validation", "p2"] if header == "fold" else TWO
+    dataset = run("folder", tree, tmp_path / "out", *words)
+    assert len(dataset) == 7
+    assert re.search(message, failures(tmp_path / "out")["r1.hea"])
+
+
+def test_two_columns_for_one_thing_stop(tree, tmp_path):
+    write_labels(tree, ["patient", "subject_id"], patients=PATIENTS, subjects=PATIENTS)
+    with pytest.raises(Stop, match="columns patient and subject_id both give the patient; leave one"):
+        run("folder", tree, tmp_path / "out", *TWO)
+
+
+def test_a_recipe_that_suits_no_recording_is_told_as_such(tree, tmp_path):
+    write_labels(tree, [])
+    with pytest.raises(ValueError, match=r"^recipe.window: a row needs between 1 and 2\^32 samples"):
+        run("folder", tree, tmp_path / "out", *TWO, "--recipe.window.length_s", "0.001")
+    with pytest.raises(Stop, match="none of 8 recordings can be read, all for one reason: fs"):
+        run("folder", tree, tmp_path / "out", *TWO, "--recipe.fs", "1e-7", "--recipe.window.length_s", "1e9")
