@@ -493,7 +493,7 @@ def prepare(
 
     Parameters
     ----------
-    records : a path or Record, or a list of them
+    records : a path or Record, or a list of them; symbolic links are followed, as `read` does without strict
     recipe : dict, the tree of recipe.Recipe
     centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
     out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning
@@ -537,10 +537,10 @@ def read(
     path : str or os.PathLike, of the header, with or without ".hea"
     leads : names in the order wanted, all if None
     start, stop : int, samples [start, stop) of the record; to the end if stop is None
-    strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`, and so is a file of the record
-        that is a symbolic link out of its folder. Otherwise links are followed: datalad and git-annex keep the content of
-        files elsewhere. Checksums cover all that is stored and are compared when the whole record is read; where all of
-        them are 0 they are absent.
+    strict : bool, what would be a line in `Record.warnings` is an error: a wrong checksum, values that float32 cannot hold.
+        So is a symbolic link from a file of the record out of the folder of its header. Otherwise links are followed:
+        datalad and git-annex keep the content of files elsewhere. Checksums cover all that is stored and are compared when
+        the whole record is read; where all of them are 0 they are absent.
     max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
     truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
         as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
@@ -565,7 +565,8 @@ def read_annotations(path: os.PathLike | str | bytes, extension: str) -> Annotat
     Read a WFDB annotation file in MIT format.
 
     Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
-    beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out.
+    beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out. A file
+    that is a symbolic link is followed wherever it leads.
 
     Parameters
     ----------

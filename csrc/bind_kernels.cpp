@@ -81,7 +81,7 @@ Ratio ratio_of(const py::object& fs_in, const py::object& fs_out) {
 py::array augmented(const py::array& x, const In<std::int64_t>& rows, const In<std::int64_t>& valid,
                     const Augmentation& augmentation) {
   check(augmentation);
-  refuse_masked("x", x);
+  refuse_masked("x", x, fill_with_nan);
   if (x.ndim() != 3)
     throw std::invalid_argument("x: expected shape (B, L, T), got " + std::to_string(x.ndim()) + " dimensions");
   const py::ssize_t n = x.shape(0), n_leads = x.shape(1), length = x.shape(2);
@@ -100,7 +100,9 @@ py::array augmented(const py::array& x, const In<std::int64_t>& rows, const In<s
   const py::ssize_t size = x.dtype().itemsize();
   if (kind != 'f' || (size != 2 && size != 4))
     throw py::type_error("x: dtype " + py::str(x.dtype()).cast<std::string>() + ", expected float16 or float32");
-  const auto in = py::array::ensure(x, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  const py::object native = x.attr("astype")(x.dtype().attr("newbyteorder")("="), "copy"_a = false);
+  const auto in = py::array::ensure(native, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  if (!in) throw py::error_already_set();
   py::array_t<float> out({n, n_leads, length});
   float* const to = out.mutable_data();
   const void* const from = in.data();

@@ -120,6 +120,7 @@ py::array rows_array(py::ssize_t n, const Recipe& recipe, const py::object& out)
   const auto n_slots = static_cast<py::ssize_t>(recipe.leads.size()), length = static_cast<py::ssize_t>(recipe.length);
   const py::dtype dtype(recipe.half ? "float16" : "float32");
   if (out.is_none()) return py::array(dtype, {n, n_slots, length});
+  refuse_masked("out", out, "give it a plain one: out.data");
   const auto array = py::cast<py::array>(out);
   if (!array.dtype().equal(dtype) || array.ndim() != 3 || array.shape(1) != n_slots || array.shape(2) != length ||
       !(array.flags() & py::array::c_style) || !(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) ||
@@ -227,7 +228,7 @@ Limb leads that contradict each other (swapped, inverted, of another gain) and a
 
 Parameters
 ----------
-records : a path or Record, or a list of them
+records : a path or Record, or a list of them; symbolic links are followed, as `read` does without strict
 recipe : dict, the tree of recipe.Recipe
 centers : for beat rows, one (N,) int64 array of sample indices per record, at its own rate
 out : (>= N, L, T) array of the recipe's dtype to write to, N the sum of `n_rows`; `rows` is then a view of its beginning

@@ -36,7 +36,7 @@ py::array_t<T> borrowed_array(const std::vector<T>& values, py::handle owner) {
 std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, std::vector<std::string> leads,
                                            std::optional<std::vector<std::string>> units, std::string name,
                                            std::vector<std::string> warnings) {
-  refuse_masked("signal", signal);
+  refuse_masked("signal", signal, fill_with_nan);
   if (signal.ndim() != 2)
     throw std::invalid_argument("signal: expected shape (L, T), got " + std::to_string(signal.ndim()) + " dimensions");
   if (units && units->empty()) throw std::invalid_argument("units: is empty, expected one per lead");
@@ -206,10 +206,10 @@ Parameters
 path : str or os.PathLike, of the header, with or without ".hea"
 leads : names in the order wanted, all if None
 start, stop : int, samples [start, stop) of the record; to the end if stop is None
-strict : bool, a wrong checksum is an error instead of a line in `Record.warnings`, and so is a file of the record
-    that is a symbolic link out of its folder. Otherwise links are followed: datalad and git-annex keep the content of
-    files elsewhere. Checksums cover all that is stored and are compared when the whole record is read; where all of
-    them are 0 they are absent.
+strict : bool, what would be a line in `Record.warnings` is an error: a wrong checksum, values that float32 cannot hold.
+    So is a symbolic link from a file of the record out of the folder of its header. Otherwise links are followed:
+    datalad and git-annex keep the content of files elsewhere. Checksums cover all that is stored and are compared when
+    the whole record is read; where all of them are 0 they are absent.
 max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
 truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
     as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
@@ -257,7 +257,8 @@ FormatError
       py::call_guard<py::gil_scoped_release>(), "path"_a, "extension"_a, R"(Read a WFDB annotation file in MIT format.
 
 Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
-beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out.
+beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out. A file
+that is a symbolic link is followed wherever it leads.
 
 Parameters
 ----------

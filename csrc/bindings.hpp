@@ -52,16 +52,17 @@ View<T> mutable_view(py::array_t<T>& x) {
 }
 
 // A masked array holds values that are not meant: NumPy would hand them over without a word.
-inline void refuse_masked(const char* argument, const py::handle& x) {
+inline void refuse_masked(const char* argument, const py::handle& x, const char* instead) {
   if (py::hasattr(x, "mask") && py::hasattr(x, "filled"))
-    throw py::type_error(std::string(argument) + ": is a masked array; mark invalid samples with NaN: x.filled(nan)");
+    throw py::type_error(std::string(argument) + ": is a masked array; " + instead);
 }
+constexpr const char* fill_with_nan = "mark invalid samples with NaN: x.filled(nan)";
 
 // x as C-contiguous float32 or float64, handed to `kernel`; integers widen to float64, everything else is a TypeError.
 // By hand and not by overloads: those would take int16 for float32, True for 1.0 and None for NaN.
 template <class Kernel>
 py::array with_numbers(const py::object& x, Kernel kernel) {
-  refuse_masked("x", x);
+  refuse_masked("x", x, fill_with_nan);
   const py::array given(x);
   const char kind = given.dtype().kind();
   const py::ssize_t size = given.dtype().itemsize();
@@ -74,7 +75,7 @@ py::array with_numbers(const py::object& x, Kernel kernel) {
 // Whole numbers of this shape ("(N,)"), as int64.
 inline In<std::int64_t> integers_of(const char* argument, const py::object& numbers, const std::string& shape,
                                     py::ssize_t rank) {
-  refuse_masked(argument, numbers);
+  refuse_masked(argument, numbers, "leave out what is masked: x.compressed()");
   const py::array given(numbers);
   if (given.ndim() != rank)
     throw std::invalid_argument(std::string(argument) + ": expected shape " + shape + ", got " +

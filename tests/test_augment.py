@@ -35,6 +35,12 @@ def test_the_generator_gives_its_published_values(key, counter, words):
     assert list(pqrst._random_words(key, counter)) == words
 
 
+@pytest.mark.parametrize("dtype", [">f2", "<f2", ">f4", "<f4"])
+def test_rows_of_either_byte_order_are_read(dtype):
+    x = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(augmented(x.astype(dtype)), x)
+
+
 def test_every_float16_is_widened_as_numpy_does():
     x = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 1, -1)
     np.testing.assert_array_equal(augmented(x).view(np.uint32), x.astype(np.float32).view(np.uint32))

@@ -424,6 +424,15 @@ def test_an_array_to_write_to_must_be_aligned(rng):
         pqrst.prepare(record, recipe(), out=room)
 
 
+def test_a_masked_array_is_nothing_to_write_to_and_no_centres(rng):
+    record = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
+    room = np.ma.zeros((1, 2, pqrst.row_samples(recipe())), np.float32)
+    with pytest.raises(TypeError, match="out: is a masked array"):
+        pqrst.prepare(record, recipe(), out=room)
+    with pytest.raises(TypeError, match="centers: is a masked array"):
+        pqrst.prepare(record, recipe(), [np.ma.masked_array([500], mask=[True])])
+
+
 @pytest.mark.parametrize(
     ("records", "centers", "words"),
     [
