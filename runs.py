@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 import config
+import script
 from config import Settings
 from recipe import differences
 from script import Stop
@@ -90,7 +91,10 @@ def begin(folder: Path, settings: Settings, epochs: int) -> None:
                 (folder / name).unlink(missing_ok=True)
             for report in folder.glob(f"{REPORT}*"):
                 shutil.rmtree(report, ignore_errors=True)
-        (folder / CONFIG).write_text(yaml.safe_dump(settings.tree(), sort_keys=False))
+        for stale in folder.glob("*.tmp"):  # of a process that was killed
+            stale.unlink(missing_ok=True)
+        with script.writing(folder / CONFIG):
+            (folder / CONFIG).write_text(yaml.safe_dump(settings.tree(), sort_keys=False))
     _keep(folder / METRICS, lambda line: 0 if line.startswith("epoch,") else int(line.split(",")[0]), epochs)
     _keep(folder / LOG, lambda line: int(json.loads(line)["epoch"]), epochs)
 
@@ -113,7 +117,7 @@ def log_epoch(folder: Path, epoch: Epoch) -> None:
     """Add a line to metrics.csv."""
     path = folder / METRICS
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with script.writing(path), path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(Epoch._fields)
@@ -122,7 +126,7 @@ def log_epoch(folder: Path, epoch: Epoch) -> None:
 
 def log_events(folder: Path, events: Iterable[dict[str, Any]]) -> None:
     """Add lines to log.jsonl."""
-    with (folder / LOG).open("a") as file:
+    with script.writing(folder / LOG), (folder / LOG).open("a") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
 
 

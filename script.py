@@ -57,28 +57,35 @@ def aside(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_beside(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with writing(path):
+            yield temporary
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written, e.g. a full disk, into a Stop that names it."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:  # h5py and torch raise either
         inner = re.search(r"error message = '([^']*)'", str(error))  # in the long message of HDF5
         reason = inner[1] if inner else getattr(error, "strerror", None) or error
         raise Stop(f"{path}: cannot be written: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill, which replaces the folder `path` whole when all is written, or not at all."""
     temporary, old = temporary_beside(path), temporary_beside(path)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-    except OSError as error:
-        raise Stop(f"{path}: cannot be written: {error.strerror or error}") from error
+        with writing(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

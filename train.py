@@ -113,6 +113,18 @@ def open_dataset(settings: Settings) -> Dataset:
     return dataset
 
 
+def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
+    """Stop where the validation rows define no score that could choose the best epoch."""
+    if settings.training.metric == "macro_auroc":
+        scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)
+        support = dataset.labels[rows][:, scored].sum(axis=0, dtype=np.int64)
+        if not ((support > 0) & (support < len(rows))).any():
+            raise Stop(
+                "training.metric = macro_auroc: no scored class has validation rows with and without it; "
+                "choose macro_f1, accuracy or loss"
+            )
+
+
 def count_steps(n_rows: int, world_size: int, training: Training) -> int:
     """Return the optimiser steps of an epoch; a batch that cannot be shared evenly stops the program."""
     if training.batch_size % (world_size * training.accumulation):
@@ -218,6 +230,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     dataset = open_dataset(settings)
     settings = settings.model_copy(update={"recipe": dataset.recipe})
     rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
+    check_metric(dataset, rows["validation"], settings)
     steps_per_epoch = count_steps(len(rows["train"]), world_size, training)
     n_steps = steps_per_epoch * training.epochs
     last = folder / runs.LAST

@@ -1,6 +1,7 @@
 """Shared by all tests: seeded randomness, the folder of real recordings, small simulated datasets."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs real recordings: set ECG_TEST_DATA to a folder that holds mitdb/, ptb-xl/, ...")
     return Path(folder)
+
+
+def heed_ctrl_c():
+    """For `preexec_fn`: a shell's background jobs ignore SIGINT, and so would a process that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_record(folder, name, signal, fs, leads, beats=None, **more):

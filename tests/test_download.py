@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, heed_ctrl_c
 
 import download
 from script import Stop
@@ -434,7 +434,8 @@ def test_ctrl_c_leaves_parts_that_the_next_run_goes_on_with(tree, tmp_path):
     tree.faults["100.dat"] = {"pause_s": 0.1}  # 3 s in all
     code = "import sys, pathlib, script, download; "
     code += "script.run(lambda: download.download('mitdb', pathlib.Path(sys.argv[2]), sys.argv[1]))"
-    process = subprocess.Popen([sys.executable, "-c", code, tree.url, str(tmp_path)], cwd=REPOSITORY)
+    command = [sys.executable, "-c", code, tree.url, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, preexec_fn=heed_ctrl_c)
     part = tmp_path / "100.dat.part"
     deadline = time.monotonic() + 20
     while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, heed_ctrl_c
 
 import script
 from script import Stop
@@ -24,7 +24,7 @@ with script.hold(script.Path(sys.argv[1])):
 def holder(tmp_path):
     """Another process that holds the folder."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "folder")]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -270,3 +271,29 @@ def test_the_demo_is_learnt(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True)
     report = json.loads((tmp_path / "runs/demo/report/metrics.json").read_text())
     assert report["macro_f1"] >= 0.90
+
+
+def test_a_metric_that_is_never_defined_stops_before_the_first_epoch(prepared_beats, tmp_path):
+    """No validation row is of class F."""
+    words = [*prepared_beats, "--run_dir", str(tmp_path / "run"), "--training.batch_size", "16"]
+    words += ["--training.metric", "macro_auroc", "--data.scored_classes", "F"]
+    with pytest.raises(
+        Stop, match="training.metric = macro_auroc: no scored class has validation rows with and without"
+    ):
+        train.main(words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_full_disk_ends_a_training_in_one_line_that_names_the_file(prepared_beats, beat_run, tmp_path, share):
+    """A quota on the size of files, that of the largest being 1."""
+    largest = max(path.stat().st_size for path in beat_run.iterdir())
+    text = "import resource, sys, script, train\n"
+    text += "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+    text += "script.run(lambda: train.main(sys.argv[2:]))"
+    words = [*prepared_beats, "--run_dir", str(tmp_path / "run"), "--training.batch_size", "16"]
+    command = [sys.executable, "-c", text, str(int(share * largest)), *words, "--training.epochs", "1"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"error: {tmp_path}/run/[\w.-]+: cannot be written: .*", done.stderr.splitlines()[-1])
+    assert not list((tmp_path / "run").glob("*.tmp"))
