@@ -66,7 +66,7 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
     """Return a line per scored row: where it comes from, what it is, what was decided, the score of each class."""
 
     def names(labels: NDArray[np.uint8]) -> list[str]:
-        return ["+".join(np.array(dataset.classes)[row.astype(bool)]) or "-" for row in labels]
+        return [script.cell("+".join(np.array(dataset.classes)[row.astype(bool)]) or "-") for row in labels]
 
     table = pd.DataFrame(
         {
@@ -117,7 +117,8 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     with script.folder_aside(place) as folder:
         (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree()}, indent=1))
         (folder / "report.md").write_text(text)
-        pd.DataFrame([each.tree() for each in report.per_class]).to_csv(folder / "per_class.csv", index=False)
+        per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
+        pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
         decided = decide(scores, dataset.task, trained.thresholds)
         table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
         plots.save_confusion(report, folder / "confusion.png")

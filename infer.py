@@ -513,7 +513,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("error: " + script.one_line(error), file=sys.stderr)
             continue
         for warning in prediction.warnings:
-            print(f"warning: {warning}" if output.one else f"warning: {path}: {warning}", file=sys.stderr)
+            named = output.one or warning.startswith(prediction.record)
+            print(f"warning: {warning}" if named else f"warning: {path}: {warning}", file=sys.stderr)
         print(to_output(prediction, output, done), end="", flush=True)
         done += 1
     if failed:

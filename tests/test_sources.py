@@ -217,6 +217,18 @@ def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
     assert "no exam 14" in listed["14"]
 
 
+def test_ids_of_code15_that_were_written_as_floats_are_the_same(code15, tmp_path):
+    expected = labels_of(run("code15", code15, tmp_path / "expected", *TWO))
+    with (code15 / "exams.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    places = [header.index(name) for name in ("exam_id", "patient_id")]
+    floats = [[f"{cell}.0" if k in places else cell for k, cell in enumerate(row)] for row in rows]
+    write_table(code15 / "exams.csv", [header, *floats])
+    dataset = run("code15", code15, tmp_path / "floats", *TWO)
+    assert labels_of(dataset) == expected
+    assert not any(patient.endswith(b".0") for patient in dataset.patient)
+
+
 def test_code15_tells_normal_from_none_of_the_six(code15, tmp_path):
     table = (code15 / "exams.csv").read_text()
     (code15 / "exams.csv").write_text(table.replace("12,50,True", "12,50,False"))  # neither normal nor one of the six
