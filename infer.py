@@ -303,6 +303,10 @@ def predict_record(
     uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
     if uncalibrated:
         warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")
+    places = pqrst.match_leads(recipe.leads, list(record.leads))
+    absent = [slot[0] for slot, place in zip(recipe.leads, places, strict=True) if place < 0 and slot != ("zeros",)]
+    if absent and recipe.missing == "zeros":
+        warnings.append(f"leads {', '.join(absent)} are missing: {len(absent)} of {len(recipe.leads)} are zeros")
     r_peaks = detect(record) if recipe.of_beats else None
     prepared = pqrst.prepare([record], recipe.chain(), None if r_peaks is None else [r_peaks])
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]

@@ -617,3 +617,12 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_gets_no_memory(beat_run, t
     torch.save(checkpoint, tmp_path / "y.pt")
     with pytest.raises(Stop, match="y.pt: is damaged, or not of these networks"):
         bundle.load(tmp_path / "y.pt")
+
+
+def test_leads_that_are_missing_and_filled_with_zeros_are_named(tmp_path, rng):
+    recipe = Recipe(fs=100, leads=[["I"], ["II"], ["V1"]], missing="zeros")
+    origin = bundle.Origin(commit="unknown", leak=None)
+    network = models.build("cnn1d", 3, 2)
+    trained = bundle.Bundle(network, "cnn1d", {}, recipe, ("a", "b"), "multilabel", (0.5, 0.5), origin)
+    record = pqrst.Record(rng.normal(size=(1, 5000)), 500.0, ["II"])
+    assert "leads I, V1 are missing: 2 of 3 are zeros" in infer.predict_record(record, trained, "run").warnings
