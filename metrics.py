@@ -9,7 +9,7 @@ Where a score has no value:
 
 - precision (nothing decided for the class), recall and F1 (no row of the class) are 0 where they would divide by zero
   (`zero_division=0`), and enter macro means as that 0: a class nobody found does not improve the mean. Classes without
-  a row are listed in `classes_without_rows`.
+  a row are listed in `classes_without_rows`, and the table of `report_markdown` has dashes for them.
 - AUROC of a class without positive or without negative rows, and average precision of a class without positive rows,
   are None (null in JSON) and left out of the macro mean; `macro_auroc_classes` and `macro_average_precision_classes`
   say how many classes entered. Without any, the mean is None as well.
@@ -274,9 +274,9 @@ def _classes_section(report: Report) -> str:
     keys = ("precision", "recall", "f1", "auroc", "average_precision")
     rows = []
     for k, entry in enumerate(report.per_class):
-        row = [entry.name, f"{entry.support:,}", f"{entry.decided:,}", *(_number(getattr(entry, key)) for key in keys)]
+        row = [entry.name, f"{entry.support:,}", f"{entry.decided:,}", *(_class_number(entry, key) for key in keys)]
         rows.append(row if report.thresholds is None else [*row, _number(report.thresholds[k])])
-    text = "Rows of the class and rows decided to be of it; a dash where a score is not defined."
+    text = "Rows of the class and rows decided to be of it; a dash where a score has no value."
     if report.thresholds is not None:
         header.append("threshold")
         text += " A class is decided at or above its threshold."
@@ -304,6 +304,12 @@ def _confusion_section(report: Report) -> str:
         pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
         rows = [[classes[i], classes[j], f"{n:,}"] for n, i, j in pairs[:MAX_CONFUSION_COLUMNS]]
     return f"## Confusion\n\n{text}\n\n" + _table(header, rows)
+
+
+def _class_number(entry: ClassScores, key: str) -> str:
+    """Return a score of a class, or a dash: no row is of the class, or for precision none was decided to be."""
+    has_value = entry.support > 0 and (key != "precision" or entry.decided > 0)
+    return _number(getattr(entry, key) if has_value else None)
 
 
 def _number(value: float | None) -> str:

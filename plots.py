@@ -7,9 +7,11 @@
 
 Each function draws into a matplotlib Figure of its own, without pyplot: no window, nothing that outlives the call.
 The suffix of the path chooses the format. A file is written aside and renamed, so it is never half written.
+A class has the same colour in every figure (`figures.class_style`). A score without a value is a dash, never a 0.
 """
 
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,61 +19,69 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.collections import LineCollection
+from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score, roc_curve
 
 import pqrst
-import script
 from data import Dataset
+from figures import DASH, NO_CLASS, class_colours, class_style, label_bars, one_against_all, plain, plain_all, save
 from metrics import Report
 from runs import PANELS
 
 Array = npt.NDArray[Any]
-MAX_CURVES = 20  # lines that can be told apart; of more classes the ten at either end are named, the others grey
 MAX_WRITTEN = 20  # classes up to which every cell of the confusion matrix carries its number
 
 
 def save_confusion(report: Report, path: str | Path) -> None:
-    """Draw the confusion matrix in rows and as fractions of each true class.
+    """Draw the confusion matrix in rows and as fractions of each true class; a class without rows has dashes.
 
     Multiclass: class by class decided. Multilabel: one line per class with its true and false negatives and positives,
     as fractions of the rows without the class and of the rows with it.
     """
-    classes, counts = report.classes, np.asarray(report.confusion)  # (K, K) or (K, 2, 2)
-    n = len(classes)
-    shares = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)  # a class without rows: all 0
+    counts, n = np.asarray(report.confusion, dtype=np.float64), len(report.classes)  # (K, K) or (K, 2, 2)
+    totals = counts.sum(axis=-1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    columns, label, title = list(report.classes), "class decided", "fraction of each true class"
+    written = n <= MAX_WRITTEN or report.task == "multilabel"
+    width, height = (max(3.5, 0.55 * n), max(3.0, 0.4 * n)) if n <= MAX_WRITTEN else (0.17 * n, 0.17 * n)
     if report.task == "multilabel":
         columns, label = ["TN", "FP", "FN", "TP"], "one class against all others"
-        counts, shares = counts.reshape(n, 4), shares.reshape(n, 4)
-        width, written = 3.5, True
-    else:
-        columns, label = list(classes), "class decided"
-        width, written = max(3.5, 0.22 * n if n > MAX_WRITTEN else 0.55 * n), n <= MAX_WRITTEN
-    height = max(3.0, 0.22 * n if n > MAX_WRITTEN else 0.4 * n)
-    figure = Figure(figsize=(2 * width + 3, height + 1.5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    kinds = ((counts, "rows", "{:,}"), (shares, "fraction of each true class", "{:.2f}"))
-    for axes, (values, title, form) in zip(panels, kinds, strict=True):
-        # a few classes hold most rows: the colour of counts goes by their square root
-        tint = np.sqrt(values / max(values.max(), 1)) if values is counts else values
-        axes.imshow(tint, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_title(title)
+        title = "TN, FP: fraction of rows without the class\nFN, TP: fraction of rows with it"
+        counts, shares, width = counts.reshape(n, 4), shares.reshape(n, 4), 3.5
+    figure = Figure(figsize=(2 * width + 3, height + 2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    # a few classes hold most rows: beyond one row the colour goes by the logarithm, so that one row is seen
+    ticks = [0, *(10**k for k in range(10))]
+    _draw_cells(left, counts, AsinhNorm(1, 0, counts.max()), "{:,.0f}", None if written else ticks)
+    _draw_cells(right, shares, Normalize(0, 1), "{:.2f}", None if written else [0, 0.5, 1])
+    left.set_title("rows", fontsize=10)
+    right.set_title(title, fontsize=10)
+    for axes in (left, right):
         axes.set_xlabel(label)
         rotation = 90 if max(map(len, columns)) > 3 else 0
-        axes.set_xticks(range(len(columns)), _plain(columns), rotation=rotation, fontsize=7)
-        axes.set_yticks(range(n), _plain(classes), fontsize=7)
-        for i, j in np.ndindex(values.shape) if written else ():
-            colour = "white" if tint[i, j] > 0.6 else "black"
-            axes.text(j, i, form.format(values[i, j]), ha="center", va="center", color=colour, fontsize=7)
-    panels[0].set_ylabel("class")
-    _save(figure, path)
+        axes.set_xticks(range(len(columns)), plain_all(columns), rotation=rotation, fontsize=7)
+    left.set_yticks(range(n), plain_all(report.classes), fontsize=7)
+    left.set_ylabel("class")
+    save(figure, path)
+
+
+def _draw_cells(axes: Any, values: Array, norm: Normalize, form: str, ticks: Sequence[float] | None) -> None:
+    """Draw a matrix with its numbers, or with a colour bar that has these ticks; NaN is grey with a dash."""
+    image = axes.imshow(values, cmap=colormaps["Blues"].with_extremes(bad="0.9"), norm=norm, aspect="auto")
+    for i, j in np.argwhere(np.isnan(values) | (ticks is None)):
+        text = DASH if np.isnan(values[i, j]) else form.format(values[i, j])
+        colour = "white" if norm(values[i, j]) > 0.6 else "black"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+    if ticks is not None:
+        axes.figure.colorbar(image, ax=axes, fraction=0.03, ticks=ticks, format=form.replace("{", "{x"))
+        for axis, length in zip((axes.yaxis, axes.xaxis), values.shape, strict=True):  # cells, to follow a line by
+            axis.set_ticks(np.arange(length - 1) + 0.5, minor=True)
+        axes.tick_params(which="minor", length=0)
+        axes.grid(which="minor", color="0.9", linewidth=0.4)
 
 
 def save_roc(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
@@ -81,24 +91,28 @@ def save_roc(targets: Array, scores: Array, classes: Sequence[str], path: str | 
         false_positives, true_positives, _ = roc_curve(target, score)
         return false_positives, true_positives, float(roc_auc_score(target, score))
 
-    figure, axes = _one_against_all(targets, scores, classes, curve, "AUROC")
+    figure, axes = one_against_all(targets, scores, classes, curve, "AUROC")
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--")  # chance
     axes.set_xlabel("false positive rate (1 - specificity)")
     axes.set_ylabel("true positive rate (sensitivity)")
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_pr(targets: Array, scores: Array, classes: Sequence[str], path: str | Path) -> None:
-    """Draw the precision-recall curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K)."""
+    """Draw the precision-recall curve of each class against all others; targets (N, K) of 0 and 1, scores (N, K).
+
+    Steps, because no threshold gives what lies on a straight line between two points, and because the area under the
+    steps is the average precision.
+    """
 
     def curve(target: Array, score: Array) -> tuple[Array, Array, float]:
         precision, recall, _ = precision_recall_curve(target, score, drop_intermediate=True)
         return recall, precision, float(average_precision_score(target, score))
 
-    figure, axes = _one_against_all(targets, scores, classes, curve, "average precision")
+    figure, axes = one_against_all(targets, scores, classes, curve, "average precision", drawstyle="steps-post")
     axes.set_xlabel("recall (sensitivity)")
     axes.set_ylabel("precision")
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path: str | Path, n_bins: int = 10) -> None:
@@ -111,30 +125,29 @@ def save_calibration(targets: Array, scores: Array, classes: Sequence[str], path
         observed, predicted = calibration_curve(target, score, n_bins=n_bins)
         return predicted, observed, float(brier_score_loss(target, score))
 
-    figure, axes = _one_against_all(targets, scores, classes, curve, "Brier score", marker=".")
+    figure, axes = one_against_all(targets, scores, classes, curve, "Brier score", marker=".")
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.5, linestyle="--")  # calibrated
     axes.set_xlabel("score")
     axes.set_ylabel("fraction of rows that are of the class")
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_f1(report: Report, path: str | Path) -> None:
-    """Draw F1 of each class as a bar with its number of rows, and the macro mean as a line."""
+    """Draw F1 of each class as a bar, its number and its rows beside it, and the macro mean as a line."""
     entries = report.per_class
-    figure = Figure(figsize=(7, max(2.5, 1.2 + 0.2 * len(entries))), layout="constrained")
+    places = range(len(entries))
+    figure = Figure(figsize=(7, max(2.5, 1.3 + 0.18 * len(entries))), layout="constrained")
     axes = figure.subplots()
-    axes.barh(range(len(entries)), [entry.f1 for entry in entries], color="tab:blue", height=0.8)
-    axes.axvline(report.macro_f1, color="tab:red", linewidth=1)
-    axes.set_title(f"F1 per class; line: macro F1 {report.macro_f1:.3f}", fontsize=10)
-    for k, entry in enumerate(entries):
-        rows = f" {entry.f1:.2f}, {entry.support:,} rows"
-        axes.text(entry.f1, k, rows, va="center", fontsize=7, clip_on=False)
-    axes.set_yticks(range(len(entries)), _plain([entry.name for entry in entries]), fontsize=7)
-    axes.set_ylim(len(entries) - 0.4, -0.6)  # first class on top
-    axes.set_xlim(0, 1.25)  # room for the numbers beside a bar of 1
-    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.barh(places, [entry.f1 for entry in entries], color=class_colours(len(entries)), height=0.8)
+    axes.axvline(report.macro_f1, color="black", linewidth=1, linestyle="--")
+    some = "" if report.scored_classes == report.classes else f" of {', '.join(report.scored_classes)}"
+    axes.set_title(f"F1 per class; dashed: macro F1 {report.macro_f1:.3f}{plain(some, 40)}", fontsize=9)
+    values = [f"{entry.f1:.2f}" if entry.support else DASH for entry in entries]
+    texts = [f"{value}, {entry.support:,} rows" for value, entry in zip(values, entries, strict=True)]
+    label_bars(axes, places, plain_all(report.classes), texts)
+    axes.set_xlim(0, 1)
     axes.set_xlabel("F1")
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
@@ -159,22 +172,27 @@ def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     for axes, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name in names:
-            values = table[["epoch", name]].dropna()
+            # an epoch without a validation has no value; a training loss that is not a number leaves a gap
+            values = table[["epoch", name]].dropna() if name.startswith("validation_") else table[["epoch", name]]
             title = name.removesuffix("_loss") if label == "loss" else name.removeprefix("validation_")
-            axes.plot(values["epoch"], values[name], marker=".", label=_plain([title])[0])
+            axes.plot(values["epoch"], values[name], marker=".", markersize=3, linewidth=1, label=plain(title))
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=7)
-        elif (table[names[0]] > 0).all():
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names), fontsize=7, frameon=False)
+        if label == "validation score":
+            axes.set_ylim(-0.02, 1.02)
+        elif label == "learning rate" and (table[names[0]] > 0).all():
             axes.set_yscale("log")
-    _save(figure, path)
+    save(figure, path)
 
 
 STRIP_S = 10.0  # seconds of signal per line of a prediction
 MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
+MAX_BESIDE = 4  # letters of a class that fit over a beat; a longer name stands in the legend alone
+LETTER_S = 0.08  # seconds of a strip that a letter over a beat covers
 
 
 class Mark(NamedTuple):
@@ -186,33 +204,56 @@ class Mark(NamedTuple):
 
 
 def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: Sequence[Mark] | None) -> None:
-    """Draw a record with what was found in it.
+    """Draw a record with what was found in it; of a long record the title says how much is drawn.
 
     With beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
     Without (None): ten seconds of every lead.
     """
     signal, fs, leads = record.signal, record.fs, record.leads
+    duration_s = signal.shape[1] / fs
     if beats is None:
-        strips = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)]
+        strips, drawn_s = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)], STRIP_S
     else:
-        n_strips = min(MAX_STRIPS, int(np.ceil(signal.shape[1] / fs / STRIP_S)))
-        strips = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)]
-    figure = Figure(figsize=(14, 1.3 * len(strips) + 0.8), layout="constrained")
-    panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
+        n_strips = min(MAX_STRIPS, int(np.ceil(duration_s / STRIP_S)))
+        strips, drawn_s = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)], n_strips * STRIP_S
+        beats = [beat for beat in beats if beat.sample < drawn_s * fs]
+    figure = Figure(figsize=(14, 1.3 * len(strips) + 1.1), layout="constrained")
+    # lines of one lead have one scale, so that heights can be compared
+    panels = figure.subplots(len(strips), 1, squeeze=False, sharey=beats is not None)[:, 0]
     for axes, (lead, start_s, name) in zip(panels, strips, strict=True):
         first, last = round(start_s * fs), min(round((start_s + STRIP_S) * fs), len(lead))
         axes.plot(np.arange(first, last) / fs, lead[first:last], color="black", linewidth=0.7)
         axes.set_xlim(start_s, start_s + STRIP_S)
-        axes.set_ylabel(f"{_plain([name])[0]}\n(mV)", fontsize=8)
+        axes.set_ylabel(f"{plain(name, 12)}\n(mV)", fontsize=8)
+        axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        for beat in beats or ():
-            if first <= beat.sample < last:
-                time_s, color, top = beat.sample / fs, f"C{beat.number}", axes.get_xaxis_transform()
-                axes.axvline(time_s, color=color, linewidth=0.8, alpha=0.6)
-                axes.text(time_s, 1.0, beat.name, color=color, ha="center", va="bottom", fontsize=8, transform=top)
+        _mark_beats(axes, [beat for beat in beats or () if first <= beat.sample < last], fs)
     panels[-1].set_xlabel("time (s)")
-    figure.suptitle(_plain([title], 200)[0], fontsize=10)
-    _save(figure, path)
+    if duration_s > drawn_s:
+        title += f"; drawn: the first {drawn_s:.0f} of {duration_s:,.1f} s"
+    figure.suptitle(textwrap.fill(plain(title, 400), 150), fontsize=10)
+    if beats:
+        found = sorted({(beat.number, plain(beat.name, 60)) for beat in beats})
+        handles = [Line2D([], [], label=f"class {name}", **class_style(number)) for number, name in found]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=4)
+    save(figure, path)
+
+
+def _mark_beats(axes: Any, beats: Sequence[Mark], fs: float) -> None:
+    """Draw a line for each beat, and over it the name of its class where that is short and has room."""
+    top = axes.get_xaxis_transform()
+    for number in sorted({beat.number for beat in beats}):
+        lines = [[(beat.sample / fs, 0.0), (beat.sample / fs, 1.0)] for beat in beats if beat.number == number]
+        axes.add_collection(LineCollection(lines, linewidth=1, transform=top, **class_style(number)), autolim=False)
+    free_s = -np.inf  # where the last name ends
+    for beat in sorted(beats):
+        time_s, half_s = beat.sample / fs, LETTER_S * (len(beat.name) + 1) / 2
+        if len(beat.name) <= MAX_BESIDE and time_s - half_s >= free_s:
+            axes.text(time_s, 1.02, plain(beat.name), ha="center", va="bottom", fontsize=8, transform=top)
+            free_s = time_s + half_s
+
+
+MAX_FOLDS = 20  # folds that have a place in the legend
 
 
 def save_class_balance(dataset: Dataset, path: str | Path) -> None:
@@ -224,40 +265,40 @@ def save_class_balance(dataset: Dataset, path: str | Path) -> None:
     names = sorted(np.unique(dataset.fold), key=lambda name: (len(name), name))
     labels, classes = np.asarray(dataset.labels, dtype=np.int64), list(dataset.classes)
     columns = [np.ones((len(labels), 1), np.int64), labels]  # (N, 1 + K) or (N, K + 2)
+    colours = [NO_CLASS, *class_colours(len(classes))]
     if dataset.task == "multilabel":
         columns.append(labels.sum(axis=1, keepdims=True) == 0)
         classes.append("none of them")
+        colours.append(NO_CLASS)
     marks = np.concatenate(columns, axis=1)
     counts = np.stack([marks[dataset.fold == name].sum(axis=0) for name in names])  # (folds, bars)
     totals = counts.sum(axis=0)
     bars = np.concatenate([[-0.5], np.arange(1, len(totals))])  # the bar of all rows stands apart
 
-    figure = Figure(figsize=(10, max(2.8, 1.3 + 0.2 * len(bars))), layout="constrained")
+    height = max(2.8, 1.3 + 0.18 * len(bars), 0.6 + 0.16 * min(len(names), MAX_FOLDS))
+    figure = Figure(figsize=(10, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.2))
-    left.barh(bars, totals, color=["0.4"] + ["tab:blue"] * (len(bars) - 1), height=0.8)
-    for place, total in zip(bars, totals, strict=True):
-        left.text(max(total, 0.8), place, f" {total:,}", va="center", fontsize=7)
+    left.barh(bars, totals, color=colours, height=0.8)
+    label_bars(left, bars, ["all rows", *plain_all(classes)], [f"{total:,}" for total in totals])
     left.set_xscale("log")
-    left.set_xlim(0.8, 6 * max(totals.max(), 1))  # room for the numbers
-    left.set_xlabel("rows")
+    left.set_xlim(0.8, 1.2 * max(totals.max(), 1))
+    left.set_xlabel("rows (log scale)")
     left.tick_params(axis="x", labelsize=8)
-    left.set_yticks(bars, _plain(["all rows", *classes]), fontsize=7)
-    left.set_ylim(len(bars) - 0.4, -1.1)  # first class on top
 
     shares = counts / np.maximum(totals, 1)
     begin = np.cumsum(shares, axis=0) - shares
+    greys = colormaps["Greys"](np.linspace(0.2, 0.9, len(names)))  # colours are of classes
     for number, name in enumerate(names):
-        # neighbours differ in lightness, so that ten folds can be told apart
-        color = colormaps["tab20"](number % 20)
-        right.barh(bars, shares[number], left=begin[number], color=color, height=0.8, label=name.decode())
+        style = {"color": greys[number], "edgecolor": "white", "linewidth": 0.5, "height": 0.8}
+        right.barh(bars, shares[number], left=begin[number], label=name.decode(), **style)
     for edge in begin[1:, 0]:
-        right.axvline(edge, color="black", linewidth=0.5, linestyle=":")
+        right.axvline(edge, color="tab:red", linewidth=0.6, linestyle=":")
     right.set_xlim(0, 1)
     right.tick_params(axis="x", labelsize=8)
     right.set_xlabel("share of each fold; dotted: its share of all rows")
-    if len(names) <= MAX_CURVES:
+    if len(names) <= MAX_FOLDS:
         figure.legend(loc="outside right upper", fontsize=7, title="fold", title_fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
 # By the scale of a prepared row: the unit of its numbers, the length of a bar that shows them, and its name.
@@ -270,6 +311,7 @@ def save_samples(dataset: Dataset, path: str | Path, n_rows: int = 12, seed: int
 
     Rows are drawn by `seed`, one class after the other (the most frequent if they are more than n_rows; of a
     multilabel dataset, rows of no class too), from as many records as there are. Grey: outside the record, padding.
+    A bar under the title has the colours of the row's classes.
     """
     rows, recipe = _choose(dataset, n_rows, seed), dataset.recipe
     leads = [slot[0] for slot in recipe.leads]
@@ -280,15 +322,31 @@ def save_samples(dataset: Dataset, path: str | Path, n_rows: int = 12, seed: int
     panels = figure.subplots(lines, SAMPLE_COLUMNS, squeeze=False, sharex=True).ravel()
     for axes, row, signal in zip(panels, rows, dataset.signals(rows).astype(np.float64), strict=False):  # (L, T)
         _draw_row(axes, dataset, row, signal)
-        labels = [name for name, has_it in zip(dataset.classes, dataset.labels[row], strict=True) if has_it]
-        names = _plain([Path(dataset.record[row].decode()).name, ", ".join(labels) or "no class"])
-        axes.set_title(f"{names[0]}, fold {dataset.fold[row].decode()}: {names[1]}", fontsize=9)
+        axes.set_title(_title(dataset, row), fontsize=8)
+        _draw_classes(axes, np.flatnonzero(dataset.labels[row]))
         axes.tick_params(labelsize=7, labelbottom=True)
     for axes in panels[len(rows) :]:
         axes.remove()
     figure.supxlabel("time from the R peak (s)" if recipe.of_beats else "time (s)", fontsize=9)
-    figure.supylabel(f"{_plain(leads)[0]} ({unit})" if len(leads) == 1 else f"leads; red bar: {bar_name}", fontsize=9)
-    _save(figure, path)
+    figure.supylabel(f"{plain(leads[0])} ({unit})" if len(leads) == 1 else f"leads; thick bar: {bar_name}", fontsize=9)
+    save(figure, path)
+
+
+def _title(dataset: Dataset, row: int) -> str:
+    """Return record, fold and classes of a row; of more classes than fit, the first and how many more."""
+    labels = [dataset.classes[k] for k in np.flatnonzero(dataset.labels[row])]
+    found = ", ".join(labels) or "no class"
+    if len(labels) > 1 and len(found) > 36:
+        found = f"{plain(labels[0], 26)} and {len(labels) - 1} more"
+    record, fold = Path(dataset.record[row].decode()).name, dataset.fold[row].decode()
+    return f"{plain(record, 30)}, fold {plain(fold, 12)}: {plain(found, 40)}"
+
+
+def _draw_classes(axes: Any, places: Array) -> None:
+    """Draw a bar along the top of the axes, a piece for each class of the row in the colour of that class."""
+    for piece, place in enumerate(places):
+        ends = [piece / len(places), (piece + 1) / len(places)]
+        axes.plot(ends, [1, 1], linewidth=3, transform=axes.transAxes, clip_on=False, zorder=3, **class_style(place))
 
 
 def _draw_row(axes: Any, dataset: Dataset, row: int, signal: Array) -> None:
@@ -312,12 +370,12 @@ def _draw_row(axes: Any, dataset: Dataset, row: int, signal: Array) -> None:
     axes.set_xlim(-before_s, signal.shape[1] / recipe.fs - before_s)
     axes.grid(axis="x", alpha=0.3)
     if len(leads) > 1:
-        axes.set_yticks(places, _plain(leads))
+        axes.set_yticks(places, plain_all(leads))
         low, high = lines[-1].min() - 0.1 * step, lines[0].max() + 0.1 * step
         axes.set_ylim(max(low, places[-1] - 1.5 * step), min(high, 1.5 * step))
         half, right = SAMPLE_UNITS[recipe.scale.kind][1] / 2, 0.992
         ends = [places.mean() - half, places.mean() + half]
-        axes.plot([right, right], ends, color="tab:red", linewidth=2, transform=axes.get_yaxis_transform())
+        axes.plot([right, right], ends, color="black", linewidth=3, transform=axes.get_yaxis_transform())
 
 
 def _choose(dataset: Dataset, n_rows: int, seed: int) -> Array:
@@ -339,62 +397,3 @@ def _choose(dataset: Dataset, n_rows: int, seed: int) -> Array:
                 records.add(dataset.record[row])
             queue[:] = left
     return np.array(chosen, dtype=np.int64)
-
-
-def _one_against_all(
-    targets: Array,
-    scores: Array,
-    classes: Sequence[str],
-    curve: Callable[[Array, Array], tuple[Array, Array, float]],
-    score_name: str,
-    marker: str | None = None,
-) -> tuple[Figure, Any]:
-    """Draw a curve for each class that some rows have and some lack, by falling score; of many, name either end."""
-    targets, scores = np.asarray(targets), np.asarray(scores, dtype=np.float64)
-    if targets.ndim != 2 or targets.shape != scores.shape or targets.shape[1] != len(classes):
-        raise ValueError(f"targets {targets.shape} and scores {scores.shape}: both must be (N, {len(classes)})")
-    support = targets.sum(axis=0, dtype=int)  # (K,)
-    both = [(k, name) for k, name in enumerate(_plain(classes)) if 0 < support[k] < len(targets)]
-    drawn = [(*curve(targets[:, k], scores[:, k]), name) for k, name in both]  # x, y, value, class
-    drawn.sort(key=lambda entry: entry[2], reverse=True)
-    half = MAX_CURVES // 2
-    named = set(range(len(drawn)))
-    if len(drawn) > MAX_CURVES:
-        named = {*range(half), *range(len(drawn) - half, len(drawn))}
-
-    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
-    axes = figure.subplots()
-    place = 0
-    for rank, (x, y, value, name) in enumerate(drawn):
-        if rank not in named:
-            axes.plot(x, y, color="0.8", linewidth=0.6, zorder=1)
-            continue
-        style = "-" if place < 10 else "--"  # ten colours of the cycle, then the same dashed
-        label = f"{value:.3f} {name}"  # the number first: matplotlib hides labels that begin with _
-        axes.plot(x, y, style, color=f"C{place % 10}", linewidth=1.2, marker=marker, label=label, zorder=2)
-        place += 1
-    title = f"each class against all others: {score_name}"
-    if len(drawn) > MAX_CURVES:
-        title += f"\n{half} highest and {half} lowest of {len(drawn)} classes, the others grey"
-    if len(drawn) < len(classes):
-        title += f"\nnot drawn: {len(classes) - len(drawn)} of {len(classes)} classes, which all rows or none have"
-    axes.set_title(title, fontsize=9)
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-    axes.grid(alpha=0.3)
-    if drawn:
-        figure.legend(loc="outside right upper", fontsize=7)
-    return figure, axes
-
-
-def _plain(names: Sequence[str], longest: int = 30) -> list[str]:
-    """Return names for a figure: a dollar sign is no mathematics, long names end in an ellipsis."""
-    return [(name if len(name) <= longest else name[: longest - 1] + "…").replace("$", r"\$") for name in names]
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    """Write a figure without date or version inside: the same numbers give the same file."""
-    path = Path(path)
-    with script.aside(path) as temporary:
-        kind = path.suffix[1:]
-        figure.savefig(temporary, format=kind, dpi=150, metadata={"Software": None} if kind == "png" else None)

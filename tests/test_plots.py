@@ -1,16 +1,23 @@
+import itertools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
+import figures
 import plots
+import pqrst
 import runs
-from metrics import scores_of
+from metrics import report_markdown, scores_of
 from recipe import Recipe
 
 TASKS = ["multiclass", "multilabel"]
@@ -33,8 +40,31 @@ def assert_drawn(path):
     assert not list(path.parent.glob("*.tmp"))
 
 
+def drawn(monkeypatch, draw, *arguments):
+    """Return the figure that a function of plots saves, and the texts that it draws with their boxes in pixels."""
+    saved, texts = [], []
+    draw_text = Text.draw
+
+    def record(text, renderer, *more, **options):
+        if text.get_visible() and text.get_text().strip():
+            texts.append(text)
+        return draw_text(text, renderer, *more, **options)
+
+    def keep(figure, path, **options):
+        saved.append(figure)
+        Path(path).touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", keep)
+        draw(*arguments)
+        (figure,) = saved
+        patch.setattr(Text, "draw", record)
+        figure.draw_without_rendering()
+    return figure, [(text, text.get_window_extent()) for text in dict.fromkeys(texts)]
+
+
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("n_classes", [2, 5, 71])
+@pytest.mark.parametrize("n_classes", [2, 71])
 def test_every_figure_of_a_report_is_written(rng, tmp_path, task, n_classes):
     targets, scores, classes = example(rng, 600, n_classes, task)
     report = scores_of(targets, scores, classes, task)
@@ -83,19 +113,16 @@ def test_the_same_numbers_give_the_same_file(rng, tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def drawn_curves(metrics_csv, monkeypatch):
+def drawn_curves(metrics_csv, tmp_path, monkeypatch):
     """Panel -> the lines in it, each (x, y)."""
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.save_curves(metrics_csv, "curves.png")
-    monkeypatch.undo()
-    return {axes.get_ylabel(): [line.get_xydata().T for line in axes.lines] for axes in figures[0].axes}
+    figure, _ = drawn(monkeypatch, plots.save_curves, metrics_csv, tmp_path / "curves.png")
+    return {axes.get_ylabel(): [line.get_xydata().T for line in axes.lines] for axes in figure.axes}
 
 
-def test_the_curves_of_a_real_run_show_losses_scores_and_the_learning_rate(beat_run, monkeypatch):
+def test_the_curves_of_a_real_run_show_losses_scores_and_the_learning_rate(beat_run, tmp_path, monkeypatch):
     """The file that train.py has written, not a table made for the test."""
     table = pd.read_csv(beat_run / "metrics.csv")
-    panels = drawn_curves(beat_run / "metrics.csv", monkeypatch)
+    panels = drawn_curves(beat_run / "metrics.csv", tmp_path, monkeypatch)
     assert list(panels) == ["loss", "validation score", "learning rate"]
     np.testing.assert_array_equal(panels["learning rate"], [[table.epoch, table.learning_rate]])
     np.testing.assert_array_equal(
@@ -186,10 +213,8 @@ def test_the_balance_of_classes_is_drawn(rng, tmp_path, task, n_classes):
 
 def test_the_balance_counts_rows_of_each_class_and_of_none(rng, tmp_path, monkeypatch):
     dataset = prepared(rng, 40, 1, 3)
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.save_class_balance(dataset, tmp_path / "balance.png")
-    left, right = figures[0].axes
+    figure, _ = drawn(monkeypatch, plots.save_class_balance, dataset, tmp_path / "balance.png")
+    left, right = figure.axes
     without = int((dataset.labels.sum(axis=1) == 0).sum())
     assert without >= 10
     assert [bar.get_width() for bar in left.patches] == [40, *dataset.labels.sum(axis=0), without]
@@ -206,7 +231,7 @@ def test_a_class_and_a_fold_without_rows_are_drawn_without_a_warning(rng, tmp_pa
     assert_drawn(tmp_path / "balance.png")
 
 
-@pytest.mark.parametrize("n_leads", [1, 2, 12])
+@pytest.mark.parametrize("n_leads", [1, 12])
 @pytest.mark.parametrize("kind", ["record", "beat"])
 def test_samples_are_drawn_for_any_number_of_leads(rng, tmp_path, kind, n_leads):
     dataset = prepared(rng, 40, n_leads, 3, kind, scale="minmax" if kind == "beat" else "none")
@@ -223,12 +248,10 @@ def test_one_still_sample_is_drawn_without_a_warning(rng, tmp_path):
 
 def test_samples_say_what_they_are_and_shade_the_padding(rng, tmp_path, monkeypatch):
     dataset = prepared(rng, 40, 2, 3)
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.save_samples(dataset, tmp_path / "samples.png", n_rows=6, seed=3)
+    figure, _ = drawn(monkeypatch, plots.save_samples, dataset, tmp_path / "samples.png", 6, 3)
     rows = plots._choose(dataset, 6, 3)
-    assert len(figures[0].axes) == 6
-    for axes, row in zip(figures[0].axes, rows):
+    assert len(figure.axes) == 6
+    for axes, row in zip(figure.axes, rows):
         names = [name for name, there in zip(dataset.classes, dataset.labels[row]) if there]
         title = f"{row // 4:03d}.hea, fold {row % 5}: {', '.join(names) or 'no class'}"
         assert axes.get_title() == title
@@ -253,3 +276,258 @@ def test_of_many_classes_the_most_frequent_are_shown(rng):
     dataset = prepared(rng, 100, 1, 4, task="multiclass")
     dataset.labels = np.eye(4, dtype=np.uint8)[np.repeat([0, 1, 2, 3], [5, 40, 5, 50])]
     assert sorted(dataset.labels[plots._choose(dataset, 2, 0)].argmax(axis=1)) == [1, 3]
+
+
+# ------------------------------------------------------------------------------------------------ what a reader sees
+
+LONG = "statement about ischaemia in the leads"  # 38 letters, longer than a name in a figure
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB: what people with each colour blindness see.
+COLOUR_BLIND = {
+    "none": np.eye(3),
+    "protan": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+    "deutan": np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "tritan": np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
+}
+
+
+def overlap(one, other):
+    """Whether two boxes share more than half a pixel in both directions; a border is shared."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return width > 0.5 and height > 0.5
+
+
+def assert_readable(figure, texts):
+    """Every text is inside the figure and outside of all axes, where lines and bars are, and no two overlap."""
+    for text, box in texts:
+        words = text.get_text()
+        assert box.x0 >= 0 and box.y0 >= 0, f"{words!r} leaves the figure"
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, f"{words!r} leaves the figure"
+        assert not any(overlap(box, axes.bbox) for axes in figure.axes), f"{words!r} is written over a drawing"
+    for (text, box), (other, other_box) in itertools.combinations(texts, 2):
+        assert not overlap(box, other_box), f"{text.get_text()!r} and {other.get_text()!r} overlap"
+
+
+def many(rng, n_classes, task):
+    """targets, scores, classes with long names, of which the last but one has no row."""
+    targets, scores, _ = example(rng, 300, n_classes, task)
+    targets[targets[:, -2] == 1, -1] = 1
+    targets[:, -2] = 0
+    return targets, scores, [f"{k} {LONG} {k}" for k in range(n_classes)]
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 27, 71])
+@pytest.mark.parametrize("task", TASKS)
+def test_no_text_of_a_report_overlaps_or_leaves_the_figure(rng, tmp_path, monkeypatch, task, n_classes):
+    targets, scores, classes = many(rng, n_classes, task)
+    report = scores_of(targets, scores, classes, task)
+    assert_readable(*drawn(monkeypatch, plots.save_f1, report, tmp_path / "f1.png"))
+    for draw in (plots.save_roc, plots.save_pr, plots.save_calibration):
+        assert_readable(*drawn(monkeypatch, draw, targets, scores, classes, tmp_path / "curve.png"))
+    figure, texts = drawn(monkeypatch, plots.save_confusion, report, tmp_path / "confusion.png")
+    cells = {text: axes for axes in figure.axes for text in axes.texts}
+    assert_readable(figure, [(text, box) for text, box in texts if text not in cells])
+    for text, box in texts:
+        if text in cells:
+            corners = np.add(text.get_position(), [[-0.5], [0.5]])
+            (left, top), (right, bottom) = cells[text].transData.transform(corners)
+            assert left <= box.x0 and box.x1 <= right and box.height < top - bottom, f"{text} leaves its cell"
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 27, 71])
+def test_no_text_of_a_class_balance_overlaps_or_leaves_the_figure(rng, tmp_path, monkeypatch, n_classes):
+    dataset = prepared(rng, 300, 1, n_classes, n_folds=20)
+    dataset.labels, _, dataset.classes = many(rng, n_classes, "multilabel")
+    dataset.fold = np.array([f"fold {row % 20}" for row in range(300)], "S")
+    assert_readable(*drawn(monkeypatch, plots.save_class_balance, dataset, tmp_path / "balance.png"))
+
+
+@pytest.mark.parametrize("n_leads", [1, 2, 3, 12])
+@pytest.mark.parametrize("kind", ["record", "beat"])
+def test_no_text_of_samples_overlaps_or_leaves_the_figure(rng, tmp_path, monkeypatch, kind, n_leads):
+    dataset = prepared(rng, 40, n_leads, 5, kind)
+    dataset.labels, dataset.classes = dataset.labels | 1, [f"{k} {LONG} {k}" for k in range(5)]
+    dataset.record = np.array([f"a long name of a recording {row}" for row in range(40)], "S")
+    assert_readable(*drawn(monkeypatch, plots.save_samples, dataset, tmp_path / "samples.png"))
+
+
+def recording(n_leads, seconds, fs=250.0):
+    """A record with a spike each 0.8 s."""
+    time_s = np.arange(round(seconds * fs)) / fs
+    signal = np.exp(-(((time_s % 0.8 - 0.4) / 0.02) ** 2)) * np.arange(1, n_leads + 1)[:, None]
+    return pqrst.Record(signal.astype(np.float32), fs, [f"V{k + 1}" for k in range(n_leads)])
+
+
+@pytest.mark.parametrize("n_leads", [1, 2, 3, 12])
+def test_no_text_of_a_prediction_overlaps_or_leaves_the_figure(tmp_path, monkeypatch, n_leads):
+    title = ", ".join(f"{LONG} {k} 0.99" for k in range(10))
+    figure, texts = drawn(monkeypatch, plots.save_prediction, recording(n_leads, 60), title, tmp_path / "p.png", None)
+    assert_readable(figure, texts)
+    assert [axes.get_ylabel() for axes in figure.axes] == [f"V{k + 1}\n(mV)" for k in range(n_leads)]
+
+
+@pytest.mark.parametrize("classes", [["N", "S", "V", "PVC", "LBBB"], [f"{k} {LONG}" for k in range(5)]])
+@pytest.mark.parametrize("n_beats", [0, 1, 75, 500])
+def test_no_text_of_a_prediction_of_beats_overlaps_or_leaves_the_figure(tmp_path, monkeypatch, classes, n_beats):
+    places = np.linspace(0, 14_999, n_beats).astype(int).tolist()
+    beats = [plots.Mark(place, k % 5, classes[k % 5]) for k, place in enumerate(places)]
+    assert_readable(*drawn(monkeypatch, plots.save_prediction, recording(1, 60), "title", tmp_path / "p.png", beats))
+
+
+def test_a_beat_is_named_over_its_line_and_in_the_legend(tmp_path, monkeypatch):
+    beats = [plots.Mark(250, 0, "N"), plots.Mark(1250, 2, "V"), plots.Mark(1260, 0, "N")]  # the third has no room
+    figure, _ = drawn(monkeypatch, plots.save_prediction, recording(1, 10), "title", tmp_path / "p.png", beats)
+    (axes,) = figure.axes
+    assert [(text.get_text(), text.get_position()[0]) for text in axes.texts] == [("N", 1.0), ("V", 5.0)]
+    lines = {to_rgba(lines.get_color()[0]): [line[0, 0] for line in lines.get_segments()] for lines in axes.collections}
+    legend = {
+        text.get_text(): line for text, line in zip(*[figure.legends[0].get_texts(), figure.legends[0].get_lines()])
+    }
+    assert lines[to_rgba(legend["class N"].get_color())] == [1.0, 5.04]
+    assert lines[to_rgba(legend["class V"].get_color())] == [5.0]
+
+
+def test_strips_of_one_lead_have_one_scale_and_a_long_record_says_what_is_drawn(tmp_path, monkeypatch):
+    record = recording(2, 90)
+    record.signal[:, 0] = 7.0
+    figure, _ = drawn(monkeypatch, plots.save_prediction, record, "title", tmp_path / "p.png", [])
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    assert figure.get_suptitle() == "title; drawn: the first 60 of 90.0 s"
+    short, _ = drawn(monkeypatch, plots.save_prediction, recording(2, 60), "title", tmp_path / "p.png", [])
+    assert short.get_suptitle() == "title"
+
+
+def test_a_day_is_drawn_without_a_copy_of_it(tmp_path):
+    """24 hours at 250 Hz: the picture takes less memory than a tenth of the signal, and seconds."""
+    record = pqrst.Record(np.zeros((3, 86_400 * 250), np.float32), 250.0, ["I", "II", "V1"])
+    beats = [plots.Mark(200 * k, k % 5, "NSVFQ"[k % 5]) for k in range(108_000)]
+    plots.save_prediction(record, "first", tmp_path / "day.png", beats[:500])  # fonts are loaded before it is measured
+    tracemalloc.start()
+    plots.save_prediction(record, "title", tmp_path / "day.png", beats)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < record.signal.nbytes / 10
+    assert_drawn(tmp_path / "day.png")
+
+
+def lab(linear):
+    """CIE L*a*b* of linear RGB (3,), 0..1."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(linear, 0, 1) / [0.9505, 1.0, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eye", COLOUR_BLIND)
+def test_the_colours_of_ten_classes_differ_for_every_eye_and_are_seen_on_white(eye):
+    """A distance of 2.3 is just noticeable; the default colours of matplotlib come as near as 4.6 for a protan."""
+    rgb = np.array([to_rgba(figures.class_style(k)["color"])[:3] for k in range(10)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = [lab(COLOUR_BLIND[eye] @ colour) for colour in linear]
+    assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) > 15
+    assert max(colour[0] for colour in seen) < 82, "white is 100"
+
+
+def test_71_classes_differ_in_colour_or_line_style():
+    styles = [figures.class_style(k) for k in range(71)]
+    assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 71
+
+
+def test_a_class_has_one_colour_in_all_figures(rng, tmp_path, monkeypatch):
+    """Also where a class is missing from a figure, where the order is by score, and where the rest is drawn in grey."""
+    targets, scores, _ = example(rng, 2000, 27, "multilabel")
+    classes = [f"class {k}" for k in range(27)]
+    targets[:, 4] = 0  # no curve
+    dataset = prepared(rng, 400, 1, 27)
+    dataset.labels = targets[:400]
+    colours = {name: set() for name in classes}
+    for draw in (plots.save_roc, plots.save_pr, plots.save_calibration):
+        figure, _ = drawn(monkeypatch, draw, targets, scores, classes, tmp_path / "curve.png")
+        for text, line in zip(figure.legends[0].get_texts(), figure.legends[0].get_lines()):
+            colours[text.get_text().split(" ", 1)[1]].add(to_rgba(line.get_color()))
+    f1, _ = drawn(monkeypatch, plots.save_f1, scores_of(targets, scores, classes, "multilabel"), tmp_path / "f1.png")
+    for name, bar in zip(classes, f1.axes[0].patches):
+        colours[name].add(bar.get_facecolor())
+    balance, _ = drawn(monkeypatch, plots.save_class_balance, dataset, tmp_path / "balance.png")
+    for name, bar in zip(classes, balance.axes[0].patches[1:]):
+        colours[name].add(bar.get_facecolor())
+    beats = [plots.Mark(100 * k + 50, k, name) for k, name in enumerate(classes)]
+    marked, _ = drawn(monkeypatch, plots.save_prediction, recording(1, 20), "", tmp_path / "p.png", beats)
+    for axes in marked.axes:
+        for lines in axes.collections:
+            name = classes[round((lines.get_segments()[0][0, 0] * 250 - 50) / 100)]
+            colours[name].add(to_rgba(lines.get_color()[0]))
+    samples, _ = drawn(monkeypatch, plots.save_samples, dataset, tmp_path / "samples.png")
+    for axes, row in zip(samples.axes, plots._choose(dataset, 12, 0)):
+        bars = [line for line in axes.lines if not line.get_clip_on()]
+        for k, bar in zip(np.flatnonzero(dataset.labels[row]), bars, strict=True):
+            colours[classes[k]].add(to_rgba(bar.get_color()))
+    assert all(len(found) == 1 for found in colours.values()), colours
+    assert len(set.union(*colours.values())) == 10
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_class_without_rows_has_a_dash_in_every_figure_and_table(tmp_path, monkeypatch, task):
+    """Class S has no row, and one row is decided to be of it: a precision of 0 says nothing about it either."""
+    targets = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    scores = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.1, 0.7], [0.7, 0.1, 0.2]])
+    classes = ["N", "S", "V"]
+    report = scores_of(targets, scores, classes, task)
+    f1, _ = drawn(monkeypatch, plots.save_f1, report, tmp_path / "f1.png")
+    assert [text.get_text() for text in f1.axes[0].texts] == ["0.50, 2 rows", "–, 0 rows", "0.67, 2 rows"]
+    confusion, _ = drawn(monkeypatch, plots.save_confusion, report, tmp_path / "confusion.png")
+    cells = np.reshape([text.get_text() for text in confusion.axes[1].texts], (3, -1))
+    assert cells[1].tolist() == (["–"] * 3 if task == "multiclass" else ["0.75", "0.25", "–", "–"])
+    assert "–" not in cells[[0, 2]]
+    assert confusion.axes[1].images[0].get_array().mask.sum() == (cells == "–").sum(), "not drawn as a fraction of 0"
+    for draw in (plots.save_roc, plots.save_pr, plots.save_calibration):
+        figure, _ = drawn(monkeypatch, draw, targets, scores, classes, tmp_path / "curve.png")
+        assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "– S"
+    (line,) = [line for line in report_markdown(report).splitlines() if line.startswith("| S | 0 | 1 |")]
+    assert line.split(" | ")[3:8] == ["–"] * 4 + ["–" if task == "multilabel" else "– |"]
+
+
+def test_a_class_that_was_never_decided_has_a_dash_for_its_precision_alone():
+    report = scores_of(np.eye(2), np.array([[0.9, 0.1], [0.8, 0.2]]), ["N", "S"], "multiclass")
+    (line,) = [line for line in report_markdown(report).splitlines() if line.startswith("| S | 1 | 0 | ")][:1]
+    assert line.split(" | ")[3:6] == ["–", "0.000", "0.000"]
+
+
+def test_cells_without_numbers_have_a_scale_where_one_row_differs_from_none(rng, tmp_path, monkeypatch):
+    targets, scores, classes = example(rng, 20_000, 21, "multiclass")
+    report = scores_of(targets, scores, classes, "multiclass")
+    figure, _ = drawn(monkeypatch, plots.save_confusion, report, tmp_path / "confusion.png")
+    assert len(figure.axes) == 4, "a colour bar for each matrix"
+    image = figure.axes[0].images[0]
+    assert image.norm(0) == 0 and image.norm(image.get_array().max()) == 1
+    assert image.norm(1) > 0.05
+    assert (figure.axes[1].images[0].norm.vmin, figure.axes[1].images[0].norm.vmax) == (0, 1)
+
+
+def test_long_names_that_differ_only_in_the_middle_remain_different():
+    names = [f"{LONG} {k} {LONG}" for k in range(3)] + ["short", LONG + " I", LONG + " II"]
+    shown = figures.plain_all(names)
+    assert len(set(shown)) == len(names)
+    assert shown[0].startswith("1: ") and shown[3] == "short"
+    assert max(map(len, shown)) <= 40
+
+
+def test_the_area_under_a_precision_recall_curve_is_the_average_precision(rng, tmp_path, monkeypatch):
+    """A straight line between two points would lie above what any threshold gives."""
+    targets, scores, classes = example(rng, 30, 2, "multilabel")
+    figure, _ = drawn(monkeypatch, plots.save_pr, targets, scores, classes, tmp_path / "pr.png")
+    for line in figure.axes[0].lines:
+        x, y = line.get_path().vertices.T  # as it is drawn, with the corners of steps
+        area = -np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)
+        assert area == pytest.approx(float(line.get_label().split()[0]), abs=0.0006)  # the label has three decimals
+
+
+def test_scores_are_drawn_from_0_to_1_and_a_loss_that_is_no_number_leaves_a_gap(tmp_path, monkeypatch):
+    rows = ["1,0.9,0.7,0.95", "2,,0.6,", "3,0.8,0.5,0.96"]
+    (tmp_path / "metrics.csv").write_text("\n".join(["epoch,train_loss,validation_loss,validation_accuracy", *rows]))
+    figure, texts = drawn(monkeypatch, plots.save_curves, tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert_readable(figure, texts)
+    loss, score = figure.axes
+    assert score.get_ylim() == (-0.02, 1.02)
+    assert score.lines[0].get_xdata().tolist() == [1, 3], "an epoch without a validation"
+    assert np.isnan(loss.lines[0].get_ydata()[1])
