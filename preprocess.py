@@ -117,10 +117,12 @@ def open_raw(settings: Settings) -> Path:
     if name not in SOURCES:
         raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){script.nearest(name, SOURCES)}")
     if name == "demo" and not settings.data.raw:
-        if not (raw / "records.csv").exists():
+        if script.rank()[0] == 0 and not (raw / "records.csv").exists():
             import simulate
 
             simulate.write_demo(raw)
+        while not (raw / "records.csv").exists():  # torchrun ends all processes if the one that writes it fails
+            time.sleep(0.1)
     elif not raw.is_dir():
         raise Stop(f"{raw}: no such folder; where are the recordings of {name}? Give --data.raw FOLDER, or --download")
     return raw
