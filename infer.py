@@ -16,16 +16,12 @@ Not a medical device: for research and teaching only.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,137 +36,15 @@ import readers
 import runs
 import script
 from beats import beat_context, detect
-from bundle import Bundle, Origin
+from bundle import Bundle
 from data import Batch, scoring_batches
 from decide import decide
+from prediction import Prediction, columns_of
 from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
 
-BEAT_COLUMNS = ("sample", "time_s", "class", "probability")
-FINDING_COLUMNS = ("class", "probability", "threshold", "present")
 PICTURES = ("png", "svg", "pdf")
-
-# ------------------------------------------------------------------------------------------------ the prediction
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one record: a class for each beat, or findings of the whole record."""
-
-    record: str
-    fs: float  # Hz
-    leads: tuple[str, ...]  # of the record
-    duration_s: float
-    run: str  # that the network comes from
-    origin: Origin
-    warnings: tuple[str, ...]
-    classes: tuple[str, ...]
-    scores: NDArray[np.float32]  # (N, K) 0..1; of findings (1, K)
-    decided: NDArray[np.uint8]  # (N, K)
-    thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
-    samples: NDArray[np.int64] | None = None  # (N,) R peaks of the beats, at the record's rate; None: findings
-    mean_hr_bpm: float | None = None  # over all detected beats
-
-    @property
-    def beat_classes(self) -> NDArray[np.int64]:
-        """(N,) the class with the highest score of each beat, as a place in `classes`."""
-        places: NDArray[np.int64] = self.scores.argmax(axis=1)
-        return places
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Beats of each class."""
-        n = np.bincount(self.beat_classes, minlength=len(self.classes))
-        return dict(zip(self.classes, n.tolist(), strict=True))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return an entry for each beat, in order of time, or for each class that may be found."""
-        if self.samples is None:
-            limits = self.thresholds or (None,) * len(self.classes)
-            columns = zip(self.classes, self.scores[0].tolist(), limits, self.decided[0].tolist(), strict=True)
-            return [
-                {"class": name, "probability": score, "threshold": limit, "present": bool(present)}
-                for name, score, limit, present in columns
-            ]
-        return [
-            {
-                "sample": sample,
-                "time_s": sample / self.fs,
-                "class": self.classes[k],
-                "probability": float(score[k]),
-            }
-            for sample, k, score in zip(self.samples.tolist(), self.beat_classes, self.scores, strict=True)
-        ]
-
-    def to_json(self, indent: int | None = None) -> str:
-        """Return one JSON object; without an indent in one line."""
-        tree: dict[str, Any] = {
-            "record": self.record,
-            "fs": self.fs,
-            "leads": list(self.leads),
-            "duration_s": self.duration_s,
-            "model": {
-                "run": self.run,
-                "commit": self.origin.commit,
-                "data": self.origin.data,
-                "date": self.origin.date,
-            },
-            "warnings": list(self.warnings),
-        }
-        if self.samples is None:
-            tree["findings"] = self.rows()
-        else:
-            tree["beats"] = self.rows()
-            tree["summary"] = {"beats": len(self.samples), "counts": self.counts, "mean_hr_bpm": self.mean_hr_bpm}
-        return json.dumps(tree, indent=indent)
-
-    def to_csv(self, header: bool = True) -> str:
-        """Return a line for each beat or finding, under a header unless other lines stand above."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns_of(self.samples is not None), lineterminator="\n")
-        if header:
-            writer.writeheader()
-        cells = {"record": script.cell(self.record)}
-        writer.writerows({**cells, **row, "class": script.cell(row["class"])} for row in self.rows())
-        return text.getvalue()
-
-    def to_text(self) -> str:
-        """Return the prediction for people."""
-        lines = [f"{self.record}: {self.duration_s:.1f} s at {self.fs:g} Hz, leads {', '.join(self.leads)}"]
-        if self.samples is None:
-            for row in self.rows():
-                present = "present" if row["present"] else "-"
-                lines.append(f"  {row['class']:<12} {row['probability']:6.3f}  {present}")
-            return "\n".join(lines)
-        lines.append(f"{'time (s)':>10}  class  probability")
-        lines += [f"{row['time_s']:10.3f}  {row['class']:<5}  {row['probability']:11.3f}" for row in self.rows()]
-        counts = ", ".join(f"{name} {n:,}" for name, n in self.counts.items())
-        rate = f"{self.mean_hr_bpm:.0f} beats per minute" if self.mean_hr_bpm else "rate unknown"
-        lines.append(f"{len(self.samples):,} beats: {counts}; mean {rate}")
-        return "\n".join(lines)
-
-    def title(self) -> str:
-        """Return what was found in one line, for a figure."""
-        if self.samples is None:
-            found = ", ".join(f"{row['class']} {row['probability']:.2f}" for row in self.rows() if row["present"])
-        else:
-            found = ", ".join(f"{name} {n:,}" for name, n in self.counts.items() if n)
-        return f"{Path(self.record).name}: {found or 'no finding'} (not a medical device)"
-
-    def annotation(self) -> tuple[NDArray[np.int64], list[str]]:
-        """Return samples and symbols of the beats as WFDB annotations hold them; ValueError where there are none."""
-        if self.samples is None:
-            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
-        if not len(self.samples):
-            raise ValueError(f"{self.record}: no beats found, nothing to annotate")
-        return self.samples, [self.classes[k] for k in self.beat_classes]
-
-
-def columns_of(of_beats: bool) -> list[str]:
-    """Name the columns of the CSV, of beats or of findings."""
-    return ["record", *(BEAT_COLUMNS if of_beats else FINDING_COLUMNS)]
-
 
 # ------------------------------------------------------------------------------------------------ which network
 
@@ -325,15 +199,8 @@ def predict_record(
     _, scores = bundle.pool(logits, units, inside, trained.task)
     decided = decide(scores, trained.task, trained.thresholds)
     if r_peaks is None and n_rows > 1:
-        _, of_windows = bundle.pool(logits, np.arange(n_rows), inside, trained.task)
-        here = decide(of_windows, trained.task, trained.thresholds)
-        warnings.append(f"{n_rows:,} windows of {recipe.window_s:g} s are pooled")
-        for k in np.flatnonzero(here.any(axis=0) & (decided[0] == 0)):
-            highest = of_windows[:, k].argmax()
-            warnings.append(
-                f"{trained.classes[k]} is found in {here[:, k].sum():,} of the windows, not in the record as a whole; "
-                f"most in that at {prepared.start[highest] / record.fs:.1f} s, {of_windows[highest, k]:.2f}"
-            )
+        of_windows = bundle.pool(logits, np.arange(n_rows), inside, trained.task)[1]
+        warnings += _said_of_windows(of_windows, decided[0], prepared.start / record.fs, trained)
     return Prediction(
         record=record.name,
         fs=record.fs,
@@ -349,6 +216,21 @@ def predict_record(
         samples=None if r_peaks is None else prepared.start,
         mean_hr_bpm=None if r_peaks is None else _mean_rate(r_peaks, record.fs),
     )
+
+
+def _said_of_windows(
+    scores: NDArray[np.float32], decided: NDArray[np.uint8], start_s: NDArray[np.float64], trained: Bundle
+) -> list[str]:
+    """Say that windows (N, K) were pooled, and which classes some of them have that the record as a whole has not."""
+    here = decide(scores, trained.task, trained.thresholds)
+    said = [f"{len(scores):,} windows of {trained.recipe.window_s:g} s are pooled"]
+    for k in np.flatnonzero(here.any(axis=0) & (decided == 0)):
+        highest = scores[:, k].argmax()
+        said.append(
+            f"{trained.classes[k]} is found in {here[:, k].sum():,} of the windows, not in the record as a whole; "
+            f"most in that at {start_s[highest]:.1f} s, {scores[highest, k]:.2f}"
+        )
+    return said
 
 
 def _batches(
