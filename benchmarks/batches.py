@@ -65,11 +65,11 @@ def plain_augmented(x: NDArray[Any], rng: np.random.Generator, fs: float) -> NDA
 def rate(batch_of: Callable[[NDArray[np.int64]], Any], n_rows: int, n_batches: int, seed: int) -> float:
     """Return rows per second over some batches."""
     order = np.random.default_rng(seed).permutation(n_rows)
-    batches = [order[k * BATCH % (n_rows - BATCH) :][:BATCH] for k in range(n_batches)]
+    batches = [order[k * BATCH % max(1, n_rows - BATCH) :][:BATCH] for k in range(n_batches)]
     started = time.perf_counter()
     for rows in batches:
         batch_of(rows)
-    return n_batches * BATCH / (time.perf_counter() - started)
+    return sum(map(len, batches)) / (time.perf_counter() - started)
 
 
 def main() -> None:

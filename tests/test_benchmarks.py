@@ -125,3 +125,18 @@ def test_wrong_folders_and_arguments_end_in_one_line_and_status_2(tmp_path, comm
     assert (result.returncode, result.stdout, len(lines)) == (2, "", 1), result.stderr
     assert "error: " in lines[0]
     assert message in lines[0]
+
+
+def test_batches_are_timed_and_the_other_side_follows_the_same_laws(tmp_path, rng):
+    from benchmarks import batches
+
+    x = rng.normal(size=(200, 2, 400)).astype(np.float16)
+    changed = batches.plain_augmented(x, np.random.default_rng(0), 100.0)
+    assert changed.shape == x.shape and changed.dtype == np.float32
+    assert 0.9 < changed.std() / x.astype(np.float32).std() < 1.1
+    command = [sys.executable, "benchmarks/batches.py", "--patients", "12", "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for side in ("memory map", "one .npz per record", "memory map, augmented", "memory map, augmented by NumPy"):
+        assert f"\n{side} " in done.stdout
+    assert not list(tmp_path.iterdir())
