@@ -5,7 +5,7 @@
 
     download("mitdb", Path("data/mitdb"))
 
-An interrupted run leaves `NAME.part`, and the next run continues it. Only one run at a time may use a folder.
+An interrupted run leaves `NAME.part`, and the next run continues it. The folder is held meanwhile: a second run stops.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def download(name: str, folder: Path, home: str | None = None, n_parallel: int =
     Raises
     ------
     Stop
-        The name is unknown, the home does not answer, or its list cannot be used. If files fail, it is raised at the
-        end: after all others were tried, or after MOST_FAILED failures in a row.
+        The name is unknown, another process holds the folder, the home does not answer, or its list cannot be used. If
+        files fail, it is raised at the end: after all others were tried, or after MOST_FAILED failures in a row.
     OSError
         A file cannot be written. Its bytes so far stay for the next run.
     """
@@ -110,7 +110,11 @@ def download(name: str, folder: Path, home: str | None = None, n_parallel: int =
     else:
         home = home.rstrip("/") + "/"
         table, files_of = File("SHA256SUMS.txt", home + "SHA256SUMS.txt"), _sums
-    with requests.Session() as session, tqdm(desc=name, total=0, unit="B", unit_scale=True, disable=None) as bar:
+    with (
+        script.hold(folder),
+        requests.Session() as session,
+        tqdm(desc=name, total=0, unit="B", unit_scale=True, disable=None) as bar,
+    ):
         session.headers["Accept-Encoding"] = "identity"  # otherwise lengths and ranges would count compressed bytes
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_maxsize=n_parallel))

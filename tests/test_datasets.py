@@ -170,23 +170,6 @@ def test_a_download_is_for_one_process(monkeypatch, tmp_path):
         preprocess.main(["--dataset", "mitdb", "--download", "--data.raw", str(tmp_path)])
 
 
-def test_a_download_ends_where_the_recordings_are_sought(monkeypatch, tmp_path, mitdb_like):
-    """The server is left out: what is fetched is a copy."""
-    import download
-
-    asked = []
-
-    def fetch(name, folder):
-        asked.append((name, folder))
-        shutil.copytree(mitdb_like, folder)
-
-    monkeypatch.setattr(download, "download", fetch)
-    monkeypatch.chdir(tmp_path)
-    preprocess.main(["--dataset", "mitdb", "--download", "--data.dir", "out"])
-    assert [(name, str(folder)) for name, folder in asked] == [("mitdb", "raw/mitdb")]
-    assert len(data.Dataset(tmp_path / "out")) > 100
-
-
 def test_a_full_disk_stops_and_leaves_no_half_part(demo_folder, tmp_path):
     """A quota on the size of files: HDF5 finds out when it writes, or as late as when it closes the file."""
     words = ["--dataset", "demo", "--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "out")]

@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -21,6 +21,8 @@ import pytest
 from conftest import REPOSITORY, heed_ctrl_c
 
 import download
+import preprocess
+from data import Dataset
 from script import Stop
 
 LIST = "SHA256SUMS.txt"
@@ -471,6 +473,28 @@ def test_files_come_in_parallel_and_no_more_than_asked(home, tmp_path, monkeypat
     fetch(home, tmp_path, n_parallel=3)
     assert most == 3
     assert contents(tmp_path) == home.files
+
+
+def test_a_second_run_in_one_folder_stops_and_leaves_the_first_alone(tree, tmp_path):
+    tree.faults["100.dat"] = {"pause_s": 0.02}  # 0.6 s in all
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(fetch, tree, tmp_path)
+        while not (first.done() or (tmp_path / "100.dat.part").exists()):
+            time.sleep(0.005)
+        with pytest.raises(Stop, match=rf"{tmp_path}: is in use by process {os.getpid()} "):
+            fetch(tree, tmp_path)
+        first.result()
+    assert contents(tmp_path) == tree.files
+    assert [sent for _, sent in tree.asked("100.dat")] == [SIZE]
+
+
+def test_preprocess_fetches_a_dataset_to_where_it_then_seeks_the_recordings(home, tmp_path, mitdb_like, monkeypatch):
+    home.publish({path.name: path.read_bytes() for path in mitdb_like.iterdir()})
+    monkeypatch.setitem(download.HOMES, "mitdb", home.url)
+    monkeypatch.chdir(tmp_path)
+    preprocess.main(["--dataset", "mitdb", "--download", "--data.dir", "out"])
+    assert contents(tmp_path / "raw/mitdb") == home.files
+    assert len(Dataset(tmp_path / "out")) > 100
 
 
 def test_nothing_is_asked_for_after_a_stop(tree, tmp_path):
