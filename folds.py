@@ -118,7 +118,8 @@ def choose_rows(
         rows[split] = np.flatnonzero(np.isin(fold, np.array(names, dtype=bytes)))
         if len(rows[split]) == 0 and split in needed:
             present = ", ".join(sorted(each.decode() for each in np.unique(fold)))
-            raise Stop(f"data.{split} = {', '.join(names) or 'no fold'}: no rows; there are folds {present}")
+            hint = "; --data.test '[]' does without a test part" if split == "test" and names else ""
+            raise Stop(f"data.{split} = {', '.join(names) or 'no fold'}: no rows; there are folds {present}{hint}")
     for a, b in combinations(splits, 2):
         if shared := set(splits[a]) & set(splits[b]):
             raise Stop(f"data.{a} and data.{b} share fold {min(shared)}")
