@@ -80,8 +80,9 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     path : one of
         a WFDB header, with or without `.hea`;
         a `.mat` file of CPSC 2018 or 2019;
-        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s); other
-        columns are left out, with a line in the record's warnings;
+        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s); columns
+        that are no leads by their names (`recipe.ecg_leads`), and text under a name that is not known, are left out,
+        with a line in the record's warnings;
         `.hdf5#row` of CODE, in mV, returned without its padding
     units_per_mv : scale of the stored values, if the header's gains are wrong or there is no header: 1000 for uV
     fs : sampling rate in Hz of a CSV file without times
@@ -235,13 +236,7 @@ def _read_mat(path: Path) -> pqrst.Record:
 
 
 def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
-    import pandas as pd  # slow to import, and only these files need it
-
-    try:
-        table = pd.read_csv(path, skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are subclasses of ValueError
-        raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
-    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    table = _csv_table(path)
     time = next((_numbers(path, table, name) for name in table.columns if name.lower() in TIMES), None)
     if time is not None:
         if len(time) < 2 or not (np.diff(time) > 0).all():
@@ -254,7 +249,7 @@ def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
     others = [name for name in table.columns if name.lower() not in TIMES]
     if not others:
         raise pqrst.FormatError(f"{path}: has no columns besides time")
-    leads = [name for name, is_lead in zip(others, ecg_leads(others), strict=True) if is_lead]
+    leads = _csv_leads(table, others)
     if not leads:
         raise pqrst.FormatError(f"{path}: no column is an ECG lead: {', '.join(others)}")
     columns = {name: _numbers(path, table, name) for name in leads}
@@ -268,6 +263,36 @@ def _read_csv(path: Path, fs: float | None) -> pqrst.Record:
     warnings = [f"{path}: columns that are no ECG leads are left out: {', '.join(left_out)}"] if left_out else []
     signal = np.stack(list(columns.values()))
     return pqrst.Record(signal, fs, list(columns), name=str(path), warnings=warnings)
+
+
+def _csv_table(path: Path) -> pd.DataFrame:
+    """Read a table with one column of each name."""
+    import pandas as pd  # slow to import, and only these files need it
+
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are subclasses of ValueError
+        raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    if len(table.columns) == 1 and (separator := re.search(r"[;\t]", table.columns[0])):
+        raise pqrst.FormatError(f"{path}: its columns are separated by {separator[0]!r}, expected commas")
+    if not table.columns.is_unique:
+        name = table.columns[table.columns.duplicated()][0]
+        raise pqrst.FormatError(f"{path}: several columns are called {name}")
+    return table
+
+
+def _csv_leads(table: pd.DataFrame, names: list[str]) -> list[str]:
+    """Choose the columns that are ECG leads by their names; text under a name that is not known is none."""
+    import pandas as pd
+
+    known = ecg_leads(["I", *names])[1:]  # beside a lead that is known, others count only if they are known too
+    chosen = [
+        name
+        for name, is_known in zip(names, known, strict=True)
+        if is_known or pd.to_numeric(table[name], errors="coerce").notna().any()
+    ]
+    return [name for name, is_lead in zip(chosen, ecg_leads(chosen), strict=True) if is_lead]
 
 
 def _numbers(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:

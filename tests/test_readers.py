@@ -44,6 +44,11 @@ def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
         ("time,I\n0,1\n0,2\n", "does not rise"),
         ("time,I\n0,x\n1,y\n", "not a table of numbers"),
         ("time\n0\n1\n", "no columns besides time"),
+        ("time,signal\n0,1\n1,--\n", "not a table of numbers: column signal: .*'--'"),
+        ("time,note\n0,good\n1,bad\n", "no column is an ECG lead: note"),
+        ("time;I;II\n0;1;2\n1;2;3\n", "its columns are separated by ';', expected commas"),
+        ("time\tI\n0\t1\n1\t2\n", r"its columns are separated by '\\t', expected commas"),
+        ("time,I ,I\n0,1,2\n1,2,3\n", "several columns are called I$"),
         ("", "not a table"),
     ],
 )
@@ -111,6 +116,10 @@ def test_columns_that_are_no_leads_are_left_out_and_listed(tmp_path, columns, le
 def test_text_beside_the_leads_does_not_matter(tmp_path):
     (tmp_path / "a.csv").write_text("time,I,note\n0,1,good\n1,2,bad\n")
     assert readers.read(tmp_path / "a.csv").signal.tolist() == [[1, 2]]
+    (tmp_path / "d.csv").write_text("time,chest,note\n0,1,good\n1,2,bad\n")  # no name is known
+    record = readers.read(tmp_path / "d.csv")
+    assert (list(record.leads), record.signal.tolist()) == (["chest"], [[1, 2]])
+    assert record.warnings == [f"{tmp_path}/d.csv: columns that are no ECG leads are left out: note"]
     (tmp_path / "b.csv").write_text("time,label,hr\n0,1,2\n1,2,3\n")
     with pytest.raises(pqrst.FormatError, match="b.csv: no column is an ECG lead: label, hr"):
         readers.read(tmp_path / "b.csv")
