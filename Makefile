@@ -48,13 +48,13 @@ wheel:  ## builds the wheel from the source distribution, and tries it where the
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl $$($(PYTHON) -m pip freeze | grep ^mypy==)
 	cd build/wheel && venv/bin/python ../../tests/try_wheel.py && venv/bin/mypy --strict --config-file= ../../tests/try_wheel.py
 
-# Clang 22 from PyPI, for compilers and systems that are not at hand. macOS gets no further than its object files.
+# Clang 22 and the headers of other systems, from PyPI. macOS gets no further than its object files.
 ZIG_TARGETS := x86_64-linux-gnu aarch64-linux-gnu x86_64-linux-musl aarch64-macos x86_64-macos
-cross: ## compiles all of csrc/ for other systems, warnings as errors
-	python3 -m venv build/cross && build/cross/bin/python -m pip install --quiet ziglang==0.17.1
+cross:  ## compiles all of csrc/ for other systems, warnings as errors
+	mkdir -p build/cross
 	for target in $(ZIG_TARGETS); do \
 		for source in csrc/*.cpp; do \
-			build/cross/bin/python -m ziglang c++ -target $$target -std=c++17 -O3 -ffp-contract=off -fno-math-errno \
+			$(PYTHON) -m ziglang c++ -target $$target -std=c++17 -O3 -ffp-contract=off -fno-math-errno \
 				-fvisibility=hidden -fPIC -Wall -Wextra -Werror $$($(PYTHON) -m pybind11 --includes | sed "s/-I/-isystem /g") \
 				-c $$source -o build/cross/$$(basename $$source .cpp)-$$target.o || exit 1; \
 		done; echo "$$target: compiled"; \
