@@ -60,7 +60,8 @@ def deal_patients(patients: Sequence[str], counts: NDArray[np.int64], n_folds: i
     number: dict[str, int] = {}  # of each patient
     of_recording = [number.setdefault(patient, len(number)) for patient in patients]
     if len(number) < n_folds:
-        raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients to draw from")
+        few = ", ".join(list(number)[:3]) + (", ..." if len(number) > 3 else "")
+        raise Stop(f"data.folds = {n_folds}: there are only {len(number)} patients without a given fold: {few}")
     of_patient = np.zeros((len(number), counts.shape[1]), np.int64)
     np.add.at(of_patient, of_recording, counts)
     share = of_patient / np.maximum(of_patient.sum(axis=0), 1)
@@ -85,6 +86,13 @@ def deal_rows(labels: NDArray[np.uint8], n_folds: int, seed: int) -> NDArray[np.
     fold_of[order] = np.arange(len(labels)) % n_folds
     folds: NDArray[np.bytes_] = fold_of.astype("S16")
     return folds
+
+
+def take_evenly(keys: Sequence[Any], fraction: float) -> list[int]:
+    """Choose a part of some things, evenly from all sorted by their keys; return their places, ascending."""
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    steps = np.ceil(np.arange(len(order) + 1) * fraction)  # the first is always taken
+    return sorted(order[n] for n in np.flatnonzero(np.diff(steps)))
 
 
 def draw_key(seed: int, text: str) -> str:
@@ -124,11 +132,12 @@ def choose_rows(
         if shared := set(splits[a]) & set(splits[b]):
             raise Stop(f"data.{a} and data.{b} share fold {min(shared)}")
         if not may_leak and (name := _shared(patient, rows[a], rows[b])):
-            raise Stop(f"patient {name} is in both {a} and {b}")
+            places = [f"{s} (fold {fold[rows[s]][patient[rows[s]] == name][0].decode()})" for s in (a, b)]
+            raise Stop(f"patient {name.decode()} is in both {' and '.join(places)}")
     return rows
 
 
-def _shared(patient: NDArray[Any], a: Rows, b: Rows) -> str:
+def _shared(patient: NDArray[Any], a: Rows, b: Rows) -> bytes:
     """Name a patient of both lists of rows, if there is one."""
     shared = np.intersect1d(patient[a], patient[b])
-    return shared[0].decode() if len(shared) else ""
+    return bytes(shared[0]) if len(shared) else b""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ import readers
 import script
 from beats import WINDOW_S, beat_context, detect, match_beats
 from config import Data
-from folds import Fold, deal_patients, deal_rows, draw_key, keeps_fold
+from folds import Fold, deal_patients, deal_rows, draw_key, keeps_fold, take_evenly
 from recipe import Recipe
 from script import Stop
 from sources import BEAT_SYMBOLS, Problem, Recording, Source, Target
@@ -100,7 +100,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
     recordings, problems = _recordings(source, data, raw)
     if not recordings:
         first = f"; first of {len(problems)} problems: {problems[0]}" if problems else ""
-        raise Stop(f"{raw}: no recordings of {data.name} there{first}")
+        raise Stop(f"{raw.absolute()}: no recordings of {data.name} there{first}")
     if target.of is None and not target.classes:
         target = replace(target, classes=tuple(sorted({label for r in recordings for label in r.labels})))
     promise_of = PROMISES[target.rows](target, recipe)
@@ -133,12 +133,18 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
 
 
 def first_reason(index: Index) -> str:
-    """Say why nothing can be used, once where all recordings share the reason."""
-    reasons = Counter(re.sub(r" \(\S+, row \d+\)$", "", problem.reason) for problem in index.problems)
-    reason, n = reasons.most_common(1)[0]
-    if n == len(index.problems) > 1:
-        return f"none of {n} recordings can be read, all for one reason: {reason}"
-    return f"none of {len(index.problems)} recordings can be read; first: {index.problems[0]}"
+    """Say why no recording can be used."""
+    return f"none of {len({p.record for p in index.problems})} recordings can be read: {common_reason(index.problems)}"
+
+
+def common_reason(problems: Sequence[Problem]) -> str:
+    """Give the reason that most recordings share, once, with their number; the first problem where none is shared."""
+    # the last problem of a recording counts: those before may concern some of its beats
+    last = {each.record: re.sub(r" \([^()]+, row \d+\)$", "", each.reason) for each in problems}
+    reason, n = Counter(last.values()).most_common(1)[0]
+    if n > 1:
+        return f"{reason} ({'all' if n == len(last) else f'{n} of'} {len(last)} recordings)"
+    return f"first: {problems[0]}" if len(last) > 1 else str(problems[0])
 
 
 def problem_below(raw: Path, locator: str, stage: str, reason: str) -> Problem:
@@ -170,10 +176,11 @@ def _recordings(source: Source, data: Data, raw: Path) -> tuple[list[Recording],
             else:
                 found.append(entry)
     except FileNotFoundError as error:
-        raise Stop(f"{error.filename}: does not exist; is {raw} the folder of {data.name}?") from error
+        raise Stop(f"{error.filename}: does not exist; is {raw.absolute()} the folder of {data.name}?") from error
     found = found[: data.limit]
     if data.fraction < 1:
-        found = _fraction(found, data.fraction, data.seed)
+        keys = [(recording.labels, draw_key(data.seed, recording.locator)) for recording in found]
+        found = [found[place] for place in take_evenly(keys, data.fraction)]
     return found, problems
 
 
@@ -188,14 +195,6 @@ def _check_arguments(source: Source, data: Data) -> None:
             TypeAdapter(types.get(name, Any)).validate_python(value, strict=True)
         except ValidationError as error:
             raise Stop(f"data.arguments: {name} = {value!r}: {error.errors()[0]['msg']}") from error
-
-
-def _fraction(recordings: list[Recording], fraction: float, seed: int) -> list[Recording]:
-    """Take a part of the recordings, in their order: evenly from all, sorted by labels and then at random."""
-    keys = [(recording.labels, draw_key(seed, recording.locator)) for recording in recordings]
-    order = sorted(range(len(recordings)), key=keys.__getitem__)
-    steps = np.ceil(np.arange(len(order) + 1) * fraction)  # the first is always taken
-    return [recordings[number] for number in sorted(order[n] for n in np.flatnonzero(np.diff(steps)))]
 
 
 def draw_folds(index: Index, recipe: Recipe, data: Data) -> list[Fold]:

@@ -80,9 +80,9 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     path : one of
         a WFDB header, with or without `.hea`;
         a `.mat` file of CPSC 2018 or 2019;
-        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s); columns
-        that are no leads by their names (`recipe.ecg_leads`), and text under a name that is not known, are left out,
-        with a line in the record's warnings;
+        a `.csv` file in mV, with a column for each lead (lead names, or lead1 to lead12) and perhaps `time` (s); other
+        columns (by `recipe.ecg_leads`), and text under a name that is not known for a lead, are left out, with a line
+        in the record's warnings;
         `.hdf5#row` of CODE, in mV, returned without its padding
     units_per_mv : scale of the stored values, if the header's gains are wrong or there is no header: 1000 for uV
     fs : sampling rate in Hz of a CSV file without times

@@ -115,13 +115,14 @@ def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **
     return Target(order or tuple(sorted(set(of.values()) - {""})), of=of, **more)
 
 
-IDS = ("ecg_id", "exam_id", "patient_id", "strat_fold", "study_id", "subject_id", "patient", "fold")
+IDS = ("ecg_id", "exam_id", "patient_id", "strat_fold", "study_id", "subject_id")
+FLOAT = re.compile(r"^\s*(\d+)\.0+\s*$")  # a whole number as pandas writes it beside empty cells: 438277.0
 
 
 def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
     """Read a CSV file as text. The index numbers the rows as a spreadsheet does.
 
-    Ids that were written as floating-point numbers, `438277.0`, lose their decimal place.
+    Ids that were written as floating-point numbers lose their decimal place.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def table(path: Path, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
     if missing := [column for column in columns if column not in found.columns]:
         raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
     for column in found.columns.intersection(list(IDS)):
-        found[column] = found[column].str.replace(r"^\s*(\d+)\.0*\s*$", r"\1", regex=True)
+        found[column] = found[column].str.replace(FLOAT, r"\1", regex=True)
     found.index += 1 if options.get("header", 0) is None else 2
     return found
 
@@ -513,9 +514,13 @@ def folder(
         matches = _matches(row, tails)
         if len(matches) != 1:
             why = f"could be {', '.join(matches[:3])}" if matches else "is no recording here (.hea, .csv, .mat)"
-            yield Problem(row["record"], "index", f"{path}, row {number}: {row['record']} {why}")
+            name = row["record"] or "an empty name"
+            yield Problem(row["record"], "index", f"{path}, row {number}: {name} {why}")
             continue
         named.setdefault(matches[0], []).append({**row, "row": number})
+    without = sum(not rows[0].get("fold") for rows in named.values())
+    if 0 < without < len(named):
+        yield Problem("", "table", f"{path}: {without} of {len(named)} recordings have no fold: theirs are drawn")
     for p in paths:
         if p not in named:
             yield Problem(p, "index", f"{path}: has no row for {p}")
@@ -532,22 +537,25 @@ def folder(
 
 def _folder_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Read unified_label_mapping.csv with the columns of FOLDER_COLUMNS that it has; also name its other columns."""
-    found = table(path, ())
-    of: dict[str, str] = {}
-    for column in map(str, found.columns):
+    found = table(path, ()).apply(lambda cells: cells.str.strip())
+    of: dict[str, str] = {}  # name -> column
+    for column in found.columns:
         plain = re.sub(r"[\s_-]", "", column.lower())
         name = next((name for name, words in FOLDER_COLUMNS.items() if plain in words), None)
-        if name in of.values():
-            first = next(other for other, its in of.items() if its == name)
-            raise Stop(f"{path}: columns {first} and {column} both give the {name}; leave one")
-        if name:
-            of[column] = name
-    if missing := [name for name in ("record", "label") if name not in of.values()]:
-        raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(map(str, found.columns))}")
-    used = found[list(of)].rename(columns=of).apply(lambda cells: cells.str.strip())
-    for column in used.columns.intersection(list(IDS)):
-        used[column] = used[column].str.replace(r"^(\d+)\.0*$", r"\1", regex=True)
-    return used, [column for column in map(str, found.columns) if column not in of]
+        if name is None:
+            continue
+        if name in ("patient", "fold"):
+            found[column] = found[column].str.replace(FLOAT, r"\1", regex=True)
+        first = of.setdefault(name, column)
+        differ = found.index[found[first] != found[column]]
+        if len(differ):
+            where = f"columns {first} and {column} both give the {name} and differ in row {differ[0]}"
+            cells = " and ".join(cell or "nothing" for cell in found.loc[differ[0], [first, column]])
+            raise Stop(f"{path}: {where}: {cells}; leave one")
+    if missing := [name for name in ("record", "label") if name not in of]:
+        raise Stop(f"{path}: has no column {', '.join(missing)}; it has {', '.join(found.columns)}")
+    used = found[list(of.values())].set_axis(list(of), axis=1)
+    return used, [column for column in found.columns if column not in of.values()]
 
 
 def _tails(paths: list[str]) -> dict[str, list[str]]:
@@ -566,7 +574,7 @@ def _matches(row: Mapping[Any, str], tails: dict[str, list[str]]) -> list[str]:
     """Return the paths that a row of the table can mean."""
     name = row["record"].replace("\\", "/").strip("/").removesuffix(".dat").lower()
     below = row.get("dataset", "").replace("\\", "/").strip("/").lower()
-    for each in (name, re.sub(r"^(\d+)\.0*$", r"\1", name)):
+    for each in (name, FLOAT.sub(r"\1", name)):
         matches = [p for p in tails.get(each, []) if not below or f"/{p.lower()}".startswith(f"/{below}/")]
         if matches := matches or tails.get(f"{below}/{each}", []):
             return matches

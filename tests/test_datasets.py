@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -54,11 +55,20 @@ def test_a_dataset_of_which_nothing_can_be_read_stops_and_names_the_first_record
     write_table(tmp_path / "record_list.csv", [["subject_id", "study_id", "path"], ["1", "2", "files/p1/2"]])
     columns = ["study_id", *(f"report_{number}" for number in range(18))]
     write_table(tmp_path / "machine_measurements.csv", [columns, ["2", "Sinus rhythm", *[""] * 17]])
-    with pytest.raises(Stop, match=r"none of 1 recordings can be read; first: files/p1/2\.hea: no such header file"):
+    with pytest.raises(Stop, match=r"none of 1 recordings can be read: files/p1/2\.hea: no such header file"):
         run("mimic_iv_ecg", tmp_path, tmp_path / "out")
     write_table(tmp_path / "tree/unified_label_mapping.csv", [["record", "label"], ["gone", "x"]])
     with pytest.raises(Stop, match=r"no recordings of folder there; first of 1 problems: gone: .* no recording here"):
         run("folder", tmp_path / "tree", tmp_path / "out")
+
+
+def test_a_wrong_folder_is_named_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stop, match=rf"does not exist; is {tmp_path}/raw the folder of ptbxl\?"):
+        run("ptbxl", Path("raw"), tmp_path / "out")
+    with pytest.raises(Stop, match=rf"{tmp_path}/raw: no recordings of svdb there"):
+        run("svdb", Path("raw"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", list(sources.SOURCES))

@@ -16,6 +16,7 @@ from conftest import REPOSITORY, write_record
 from layouts import TWELVE, TWO, failures, labels_of, run, twelve, write_mat, write_table
 
 import data
+import index
 import parts
 import pqrst
 import preprocess
@@ -645,15 +646,72 @@ def test_rows_that_contradict_each_other_leave_their_recording_out(tree, tmp_pat
     assert re.search(message, failures(tmp_path / "out")["r1.hea"])
 
 
-def test_two_columns_for_one_thing_stop(tree, tmp_path):
-    write_labels(tree, ["patient", "subject_id"], patients=PATIENTS, subjects=PATIENTS)
-    with pytest.raises(Stop, match="columns patient and subject_id both give the patient; leave one"):
+def test_two_columns_for_one_thing_stop_where_they_differ(tree, tmp_path):
+    write_labels(tree, ["patient", "subject_id"], patients=PATIENTS, subjects=[*PATIENTS[:3], "p9", *PATIENTS[4:]])
+    message = "columns patient and subject_id both give the patient and differ in row 5: p2 and p9; leave one"
+    with pytest.raises(Stop, match=message):
         run("folder", tree, tmp_path / "out", *TWO)
+    numbers = [1, 1, 2, 2, 3, 3, 4, 4]
+    write_labels(tree, ["patient", "Patient ID"], patients=numbers, again=[f"{number}.0" for number in numbers])
+    assert run("folder", tree, tmp_path / "out", *TWO).patient.astype(int).tolist() == numbers
+
+
+def test_recordings_without_a_fold_where_others_have_one_are_said(tree, tmp_path):
+    folds = ["a", "a", "b", "b", "", "", "", ""]
+    write_labels(tree, ["patient", "fold"], patients=PATIENTS, folds=folds)
+    words = ["--data.folds", "2", "--data.train", "a", "--data.validation", "b", "--data.test", "0,1"]
+    dataset = run("folder", tree, tmp_path / "out", *words)
+    assert dataset.fold.astype(str).tolist()[:4] == folds[:4]
+    assert {*dataset.fold[4:6], *dataset.fold[6:]} == {b"0", b"1"}
+    ((record, stage, reason),) = json.loads((tmp_path / "out/prepare.log.json").read_text())["warnings"]
+    assert (record, stage) == ("", "table")
+    assert reason == "unified_label_mapping.csv: 4 of 8 recordings have no fold: theirs are drawn"
+    with pytest.raises(Stop, match="data.folds = 3: there are only 2 patients without a given fold: p3, p4"):
+        run("folder", tree, tmp_path / "three", "--data.folds", "3")
+
+
+def test_a_patient_in_two_given_folds_is_named_with_both(tree, tmp_path):
+    write_labels(tree, ["patient", "split"], patients=PATIENTS, folds=["fit", "fit", "fit", *["held out"] * 5])
+    words = ["--data.train", "fit", "--data.validation", "held out"]
+    dataset = run("folder", tree, tmp_path / "out", *words)
+    with pytest.raises(Stop, match=r"out: patient p2 is in both train \(fold fit\) and validation \(fold held out\)"):
+        dataset.splits(["fit"], ["held out"], [])
+
+
+@pytest.mark.parametrize("cell", ["", " "])
+def test_a_row_without_a_record_is_listed(tree, tmp_path, cell):
+    write_labels(tree, [])
+    with (tree / "unified_label_mapping.csv").open("a") as file:
+        file.write(f"{cell},x\n")
+    run("folder", tree, tmp_path / "out", *TWO)
+    assert failures(tmp_path / "out")[""] == (
+        "index: unified_label_mapping.csv, row 10: an empty name is no recording here (.hea, .csv, .mat)"
+    )
 
 
 def test_a_recipe_that_suits_no_recording_is_told_as_such(tree, tmp_path):
     write_labels(tree, [])
     with pytest.raises(ValueError, match=r"^recipe.window: a row needs between 1 and 2\^32 samples"):
         run("folder", tree, tmp_path / "out", *TWO, "--recipe.window.length_s", "0.001")
-    with pytest.raises(Stop, match="none of 8 recordings can be read, all for one reason: fs"):
-        run("folder", tree, tmp_path / "out", *TWO, "--recipe.fs", "1e-7", "--recipe.window.length_s", "1e9")
+    words = [*TWO, "--recipe.fs", "1e-7", "--recipe.window.length_s", "1e9"]
+    with pytest.raises(Stop, match=r"none of 8 recordings can be read: fs\S* 1e-07: .* \(all 8 recordings\)$"):
+        run("folder", tree, tmp_path / "out", *words)
+    with (tree / "unified_label_mapping.csv").open("a") as file:
+        file.write("gone,x\n")
+    with pytest.raises(Stop, match=r"none of 9 recordings can be read: fs\S* 1e-07: .* \(8 of 9 recordings\)$"):
+        run("folder", tree, tmp_path / "out", *words)
+
+
+def test_beats_without_a_class_count_each_recording_once(tmp_path, rng):
+    for number in (100, 101):
+        write_record(tmp_path, str(number), twelve(rng, 3600, ["I"]), 360, ["MLII"], ([500, 900, 1300], "B?B"))
+    with pytest.raises(Stop, match=r"none of 2 recordings can be read: none of its beats has a class \(all 2 rec"):
+        run("mitdb", tmp_path, tmp_path / "out")
+
+
+def test_the_commonest_reason_is_given_and_else_the_first():
+    shared = [sources.Problem(f"r{n}", "filter", "high_hz") for n in range(2)]
+    other = [sources.Problem("x", "index", "is gone"), sources.Problem("y", "index", "is empty")]
+    assert index.common_reason([*other, *shared]) == "high_hz (2 of 4 recordings)"
+    assert index.common_reason(other) == "first: x: is gone"
+    assert index.common_reason(other[:1]) == "x: is gone"
