@@ -68,8 +68,13 @@ struct IndexOf<8> {
 #include "level.inl"
 #if defined(__clang__)
 #pragma clang attribute pop
+#if __clang_major__ >= 18 && __clang_major__ <= 21  // these ask for the width of the registers, too
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,evex512,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
                              apply_to = function)
+#endif
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
