@@ -210,6 +210,7 @@ def test_code15_joins_by_exam_and_by_name_of_class(code15, tmp_path):
     patient = dict(zip(dataset.record.astype(str), dataset.patient.astype(str)))
     assert patient["exams_part0.hdf5#0"] == patient["exams_part0.hdf5#1"] == "5"
     assert len(set(dataset.fold[:2])) == 1
+    assert dataset.summary.patients_known and dataset.summary.patients == 4
     listed = failures(tmp_path / "out")
     assert set(listed) == {
         "14",
@@ -272,6 +273,7 @@ def test_codetest_has_its_own_order_of_labels_and_one_fold(tmp_path, rng):
     dataset = run("codetest", raw, tmp_path / "out")
     assert labels_of(dataset) == {"ecg_tracings.hdf5#0": ("AF",), "ecg_tracings.hdf5#1": ("ST",)}
     assert set(dataset.fold) == {b"test"}
+    assert not dataset.summary.patients_known
 
 
 # ---------------------------------------------------------------------------------------------- challenges
@@ -305,6 +307,7 @@ def test_cinc2021_and_2020_headers_words_and_gains(tmp_path, rng):
     rows = dataset.signals(np.arange(3))
     np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)  # whatever the gain that the header claims
     np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
+    assert not dataset.summary.patients_known
 
 
 def test_cpsc2018_structs_and_headers_are_the_same_recording(tmp_path, rng):
@@ -324,6 +327,7 @@ def test_cpsc2018_structs_and_headers_are_the_same_recording(tmp_path, rng):
         dataset = run("cpsc2018", tmp_path / kind, tmp_path / f"out-{kind}", *words)
         assert labels_of(dataset) == {f"A0001.{kind}": ("AF", "RBBB")}
         assert (dataset.valid == [0, 3000]).all()
+        assert not dataset.summary.patients_known
         assert set(failures(tmp_path / f"out-{kind}")) == {"A0002.mat"}
 
 
@@ -339,6 +343,7 @@ def test_cinc2017_takes_the_latest_labels(tmp_path, rng):
     names = [f"training2017/A0000{n}.hea" for n in (1, 2, 3)]
     assert labels_of(first) == dict(zip(names, (("N",), ("A",), ("O",))))
     assert labels_of(later) == dict(zip(names[:2], (("~",), ("A",))))
+    assert not later.summary.patients_known
     assert "'?' is not known" in failures(tmp_path / "b")[names[2]]
 
 
@@ -360,6 +365,7 @@ def test_ptbdb_reads_the_diagnosis_from_the_header(tmp_path, rng):
     assert labels_of(dataset) == {names[0]: ("MI",), names[1]: ("healthy",)}
     assert len(dataset) == 4  # windows of 10 s
     assert set(dataset.patient) == {b"patient001", b"patient002"}
+    assert dataset.summary.patients_known
     assert "'plague' is not known" in failures(tmp_path / "a")[names[4]]
     dataset = run("ptbdb", raw, tmp_path / "b", *words, "--data.target", "diagnosis")
     assert labels_of(dataset)[names[2]] == ("cardiomyopathy",)
@@ -676,6 +682,20 @@ def test_a_patient_in_two_given_folds_is_named_with_both(tree, tmp_path):
     dataset = run("folder", tree, tmp_path / "out", *words)
     with pytest.raises(Stop, match=r"out: patient p2 is in both train \(fold fit\) and validation \(fold held out\)"):
         dataset.splits(["fit"], ["held out"], [])
+
+
+def test_a_table_as_spreadsheets_write_it(tree, tmp_path):
+    """With a byte order mark, spaces and an empty label; with semicolons it is refused."""
+    rows = ["record,label,Patient ID", *(f" r{n}, x ,{PATIENTS[n - 1]}" for n in range(1, 8)), "r8,,p4"]
+    path = tree / "unified_label_mapping.csv"
+    path.write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
+    dataset = run("folder", tree, tmp_path / "out", *TWO)
+    assert (dataset.classes, dataset.patient.astype(str).tolist()) == (("x",), PATIENTS[:7])
+    reason = "labels: none of the classes x: its labels are empty (unified_label_mapping.csv, row 9)"
+    assert failures(tmp_path / "out") == {"r8.hea": reason}
+    path.write_text("record;label\nr1;x\n")
+    with pytest.raises(Stop, match="has no column record, label; it has record;label$"):
+        run("folder", tree, tmp_path / "none", *TWO)
 
 
 @pytest.mark.parametrize("cell", ["", " "])
