@@ -128,7 +128,7 @@ def hashes(folder, compiler, *emulator):
     """The level and the lines of tests/levels.cpp: hashes of what every design, kernel and R-peak feature puts out."""
     sources = [REPOSITORY / "tests/levels.cpp", REPOSITORY / "csrc/kernels.cpp", REPOSITORY / "csrc/rpeaks.cpp"]
     flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=300)
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=500)
     run([*compiler, *flags, *sources, "-o", folder / compiler[0].replace("/", "-")])
     result = run([*emulator, folder / compiler[0].replace("/", "-")])
     return result.stderr.strip(), result.stdout.splitlines()
