@@ -174,7 +174,8 @@ def _recordings(source: Source, data: Data, raw: Path) -> tuple[list[Recording],
             if isinstance(entry, Problem):
                 problems.append(problem_below(raw, *entry))
             else:
-                found.append(entry)
+                # an empty cell is no name
+                found.append(entry if entry.patient else entry._replace(patient=entry.locator, patient_known=False))
     except FileNotFoundError as error:
         raise Stop(f"{error.filename}: does not exist; is {raw.absolute()} the folder of {data.name}?") from error
     found = found[: data.limit]

@@ -40,7 +40,7 @@ import script
 from config import Data, Settings
 from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
 from folds import leak_of
-from index import Index, build_index, draw_folds, first_reason, total_rows
+from index import Index, build_index, common_reason, draw_folds, first_reason, total_rows
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
@@ -63,8 +63,9 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     if rank == 0:
         announce(job, parts, folder)
         if dry_run:
-            for problem in index.problems[:20]:
-                print(f"failure: {problem}", file=sys.stderr)
+            for kind, problems in (("failure", index.problems), ("warning", index.warnings)):
+                for problem in problems[:20]:
+                    print(f"{kind}: {problem}", file=sys.stderr)
             print(f"{len(index.problems)} failures so far; nothing was written", file=sys.stderr)
     if dry_run:
         return folder
@@ -93,7 +94,7 @@ def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: d
         stale.unlink(missing_ok=True)
     summary, failures, warnings = summarise(files, job, data)
     if not summary.rows:
-        raise Stop(f"{job.index.raw}: no rows could be prepared; first failure: {failures[0]}")
+        raise Stop(f"{job.index.raw}: no rows could be prepared; {common_reason(failures)}")
     duration_s = time.perf_counter() - started
     log = {"began": began, "finished": _now(), **log_of(job, duration_s), "warnings": warnings}
     cells = ([script.cell(text) for text in problem] for problem in failures)

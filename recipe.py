@@ -24,7 +24,7 @@ TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "
 
 # What recordings call an ECG lead: the twelve and those of Holters and monitors, with what only says that it is a lead.
 _ECG = re.compile(
-    r"((ecg|ekg|lead|ch|channel)[ _-]?)?"
+    r"((ecg|ekg)[ _-]*)?((lead|ch|channel)[ _-]*)?"
     r"(-?avr|avl|avf|i|ii|iii|d[1-3]|di|dii|diii|ml(i|ii|iii|1|2|3)|c?mv[1-6]|mcl[1-6]|cm[1-6]|v[1-9]?r?|v[x-z]|[x-z]|\d+)|ecg|ekg",
     re.IGNORECASE,
 )

@@ -144,7 +144,7 @@ def test_names_of_leads_as_recordings_have_them():
     from recipe import ecg_leads
 
     ecg = "I II III aVR AVL avf V1 V6 v4r MLII MLI MLIII MV2 CM5 V ECG ECG1 ECG_3 ECG-2 ch1 X Y Z Vx vz D1 DII lead12 1"
-    for name in [*ecg.split(), "ECG I", "Lead aVL", "-aVR", "ecg_ii", "record s, signal 0"]:
+    for name in [*ecg.split(), "ECG I", "Lead aVL", "ECG lead II", "-aVR", "ecg_ii", "record s, signal 0"]:
         assert ecg_leads([name]) == [True], name
     others = "label hr HR heart_rate SpO2 RESP ABP ART PLETH CVP GSR marker Event Fp2-F4 C4-A1 noise1 Accelerometer_X"
     for name in others.split():

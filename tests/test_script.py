@@ -75,7 +75,7 @@ def test_one_of_many_processes_at_once_holds_a_folder(tmp_path):
     command = [sys.executable, "-c", text, str(tmp_path / "f")]
     crowd = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     written = "".join(process.communicate()[0] for process in crowd)
-    assert len(written) >= 20
+    assert written
     assert (tmp_path / "f/x").read_text() == written
 
 

@@ -735,3 +735,14 @@ def test_the_commonest_reason_is_given_and_else_the_first():
     assert index.common_reason([*other, *shared]) == "high_hz (2 of 4 recordings)"
     assert index.common_reason(other) == "first: x: is gone"
     assert index.common_reason(other[:1]) == "x: is gone"
+
+
+def test_an_empty_cell_names_no_patient(ptbxl, tmp_path):
+    path = ptbxl / "ptbxl_database.csv"
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    place = header.index("patient_id")
+    write_table(path, [header, *([*row[:place], "", *row[place + 1 :]] for row in rows)])
+    dataset = run("ptbxl", ptbxl, tmp_path / "out")
+    assert not dataset.summary.patients_known
+    assert len(set(dataset.patient)) == len(set(dataset.record)) > 1
