@@ -7,7 +7,14 @@ import os
 from typing import Any
 
 from setuptools import build_meta
-from setuptools.build_meta import build_sdist, build_wheel, prepare_metadata_for_build_wheel
+from setuptools.build_meta import (
+    build_sdist,
+    build_wheel,
+    get_requires_for_build_editable,
+    get_requires_for_build_sdist,
+    get_requires_for_build_wheel,
+    prepare_metadata_for_build_wheel,
+)
 
 __all__ = [
     "build_editable",
@@ -19,10 +26,6 @@ __all__ = [
     "prepare_metadata_for_build_editable",
     "prepare_metadata_for_build_wheel",
 ]
-
-get_requires_for_build_editable = build_meta.get_requires_for_build_editable
-get_requires_for_build_sdist = build_meta.get_requires_for_build_sdist
-get_requires_for_build_wheel = build_meta.get_requires_for_build_wheel
 
 
 def build_editable(*arguments: Any, **more: Any) -> str:

@@ -239,11 +239,14 @@ class Dataset:
         first, last = self.valid[rows].T
         return np.asarray(last - first)
 
+    def n_patients(self, rows: Rows) -> int | None:
+        """Count the patients of the rows; None where nobody tells who they are."""
+        return len(np.unique(self.patient[rows])) if self.summary.patients_known else None
+
     def patients(self, rows: Rows) -> str:
         """Say of how many patients the rows are, `patients unknown` where nobody tells who they are."""
-        if not self.summary.patients_known:
-            return "patients unknown"
-        return f"{len(np.unique(self.patient[rows])):,} patients"
+        n_patients = self.n_patients(rows)
+        return "patients unknown" if n_patients is None else f"{n_patients:,} patients"
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         "dataset": str(dataset.folder),
         "split": split,
         "folds": folds,
-        "patients": len(np.unique(dataset.patient[rows])) if dataset.summary.patients_known else None,
+        "patients": dataset.n_patients(rows),
         "leak": dataset.summary.leak,
         "commit": trained.origin.commit,
     }

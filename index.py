@@ -83,6 +83,11 @@ class Index(NamedTuple):
     warnings: list[Problem]
     own_folds: bool  # they hold where others would be drawn by patient
 
+    @property
+    def patients_known(self) -> bool:
+        """Whether every recording says whose it is."""
+        return all(item.recording.patient_known for item in self.items)
+
 
 # ------------------------------------------------------------------------------------------------ the index
 
@@ -107,7 +112,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
     items: list[Item] = []
     unknown: Counter[str] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
-        path = f"{raw}/{recording.locator}"  # without a Path, which would take longer than the header
+        path = path_of(raw, recording)
         try:
             info = readers.info(path, recording.units_per_mv, recording.fs)
             unknown.update(label for label in recording.labels if target.of is not None and label not in target.of)
@@ -145,6 +150,11 @@ def common_reason(problems: Sequence[Problem]) -> str:
     if n > 1:
         return f"{reason} ({'all' if n == len(last) else f'{n} of'} {len(last)} recordings)"
     return f"first: {problems[0]}" if len(last) > 1 else str(problems[0])
+
+
+def path_of(raw: Path, recording: Recording) -> str:
+    """Return where a recording is. No Path: making one takes longer than reading a header."""
+    return f"{raw}/{recording.locator}"
 
 
 def problem_below(raw: Path, locator: str, stage: str, reason: str) -> Problem:
@@ -241,7 +251,7 @@ def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
     OSError, ValueError
         The annotations cannot be read any more; or, where detected R peaks are the centres, the signal.
     """
-    return READERS[index.target.rows](f"{index.raw}/{item.recording.locator}", item, index.target, recipe)
+    return READERS[index.target.rows](path_of(index.raw, item.recording), item, index.target, recipe)
 
 
 def no_labels(target: Target, recipe: Recipe) -> RowLabels:

@@ -27,7 +27,7 @@ import readers
 import script
 from data import Identity
 from folds import Fold
-from index import Beats, Index, Item, RowLabels, no_labels, problem_below, read_labels, total_rows
+from index import Beats, Index, Item, RowLabels, no_labels, path_of, problem_below, read_labels, total_rows
 from recipe import Recipe, paddings
 from script import Stop
 from sources import Problem
@@ -143,7 +143,7 @@ def prepare_rows(
         some = range(start, min(start + step, len(part.items)))
         for number in some:
             item = part.items[number]
-            recording, path = item.recording, f"{job.index.raw}/{item.recording.locator}"
+            recording, path = item.recording, path_of(job.index.raw, item.recording)
             if not len(labelled[number].labels):
                 continue
             try:
@@ -174,7 +174,8 @@ def make_part(path: Path, part: Part, stamp: str, job: Job, rooms: Sequence[NDAr
     place: list[NDArray[np.int64]] = []
     added: dict[str, list[NDArray[Any]]] = {"valid": [], "lead_mask": [], "start": []}
     with script.aside(path) as temporary:
-        with writer_of(temporary, int(wanted.sum()), job) as write:
+        room = int(wanted.sum())
+        with writer_of(temporary, room, job) as write:
             for chunk in prepare_rows(part, labelled, job, bar, rooms):
                 kept = wanted[chunk.place]
                 write(chunk.prepared.rows if kept.all() else chunk.prepared.rows[kept])
@@ -186,7 +187,8 @@ def make_part(path: Path, part: Part, stamp: str, job: Job, rooms: Sequence[NDAr
         at = np.concatenate(place)
         columns = {name: values[at] for name, values in columns.items()}
         columns |= {name: np.concatenate(arrays) for name, arrays in added.items()}
-        _shorten(temporary, len(at))
+        if len(at) < room:
+            _shorten(temporary, len(at))
         with h5py.File(temporary, "r+") as file:
             for name, values in columns.items():
                 file.create_dataset(name, data=values, track_times=False)
@@ -240,12 +242,8 @@ def _write_all(file: io.FileIO, values: NDArray[np.uint8]) -> None:
 
 def _shorten(path: Path, n_rows: int) -> None:
     """Take the room of rows that were dropped out of a file of signals, which keeps their bytes in one piece."""
-    with h5py.File(path, "r") as file:
-        signals = file["signals"]
-        if len(signals) == n_rows:
-            return
-        with script.aside(path) as temporary, h5py.File(temporary, "w") as short:
-            short.create_dataset("signals", data=signals[:n_rows], track_times=False)
+    with h5py.File(path, "r") as file, script.aside(path) as temporary, h5py.File(temporary, "w") as short:
+        short.create_dataset("signals", data=file["signals"][:n_rows], track_times=False)
 
 
 def _in_order(problems: Sequence[Problem], part: Part) -> list[Problem]:

@@ -161,8 +161,8 @@ def announce(job: Job, parts: list[Part], folder: Path) -> None:
     """Say on standard error what is about to be made."""
     items = job.index.items
     n_rows = total_rows(items)
-    known = all(item.recording.patient_known for item in items)
-    patients = f"{len({item.recording.patient for item in items}):,} patients" if known else "unknown patients"
+    n_patients = len({item.recording.patient for item in items})
+    patients = f"{n_patients:,} patients" if job.index.patients_known else "unknown patients"
     print(
         f"{job.identity.data['name']}: {len(items):,} recordings of {patients}, "
         f"{sum(item.n_bytes for item in items) / 1e6:,.0f} MB -> about {n_rows:,} rows, "
@@ -253,7 +253,7 @@ def summarise(files: list[File], job: Job, data: Data) -> tuple[Summary, list[Pr
         recipe=job.recipe,
         data=job.identity.data,
         leak=leak_of(data.split, (Path(item.recording.locator).stem for item in items)),
-        patients_known=all(item.recording.patient_known for item in items),
+        patients_known=job.index.patients_known,
         row_samples=job.row_shape[1],
         rows_before=total_rows(items),
         rows=whole.rows,

@@ -11,9 +11,7 @@ namespace {
 RandomKey key_of(const Augmentation& augmentation, std::uint64_t row) {
   const auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
   const auto high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
-  RandomKey key{{low(augmentation.seed), high(augmentation.seed), augmentation.epoch, low(row), 0}, high(row)};
-  key.words[4] = 0x1BD11BDA ^ key.words[0] ^ key.words[1] ^ key.words[2] ^ key.words[3];
-  return key;
+  return random_key(low(augmentation.seed), high(augmentation.seed), augmentation.epoch, low(row), high(row));
 }
 
 // What random words are for: the third word of their counter.

@@ -345,7 +345,7 @@ TypeError
   m.def(
       "_random_words",
       [](const std::array<std::uint32_t, 4>& key, const std::array<std::uint32_t, 4>& counter) {
-        RandomKey random{{key[0], key[1], key[2], key[3], 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]}, 0};
+        const RandomKey random = random_key(key[0], key[1], key[2], key[3], 0);
         std::array<std::uint32_t, 4> words;
         kernels().random_words(&random, counter.data(), words.data());
         return words;

@@ -113,6 +113,10 @@ struct RandomKey {
   std::uint32_t row;       // its upper half
 };
 
+inline RandomKey random_key(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d, std::uint32_t row) {
+  return {{a, b, c, d, 0x1BD11BDA ^ a ^ b ^ c ^ d}, row};
+}
+
 // -------------------------------------------------------------------------------------------- the table
 
 template <class In, class Out>

@@ -377,8 +377,8 @@ std::ptrdiff_t most_rows(const Input& input, const Recipe& recipe, std::size_t n
     if (input.record) return n_rows(recipe, input.record->signal.cols, input.record->fs, centers);
     if (recipe.kind == Recipe::Kind::record || recipe.kind == Recipe::Kind::beat)
       return n_rows(recipe, 1, recipe.fs, centers);  // whatever the length
-    const RecordInfo info = read_header(input.path);
-    return n_rows(recipe, info.n_samples, info.fs, centers);
+    const RecordLength length = read_length(input.path);
+    return n_rows(recipe, length.n_samples, length.fs, centers);
   } catch (const std::exception&) {  // preparing it will say why
     return 0;
   }

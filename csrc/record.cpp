@@ -157,6 +157,17 @@ struct Piece {
   std::ptrdiff_t from, to, column;
 };
 
+// Samples of a record; -1 where neither the header nor a signal file tells.
+std::ptrdiff_t length_of(const Header& header) {
+  if (header.multi_segment || header.n_samples != 0) return header.n_samples;
+  try {
+    return check_length(header, lay_out(header), {});
+  } catch (const FileMissing&) {
+  } catch (const FormatError&) {
+  }
+  return -1;
+}
+
 // Of a header and the files that it names; -1 where one is missing.
 std::ptrdiff_t bytes_of(const Header& header, const std::vector<std::string>& files) {
   std::ptrdiff_t n_bytes = header.n_bytes;
@@ -292,7 +303,7 @@ RecordInfo read_header(const std::string& path) {
   info.gains = source.leads().gains;
   info.comments = header.comments;
   info.start_time = header.start_time;
-  info.n_samples = header.n_samples;
+  info.n_samples = length_of(header);
 
   std::set<int> formats;
   std::set<std::string> files;
@@ -314,15 +325,12 @@ RecordInfo read_header(const std::string& path) {
   info.formats.assign(formats.begin(), formats.end());
   info.files.assign(files.begin(), files.end());
   info.n_bytes = bytes_of(header, info.files);
-  if (!header.multi_segment && header.n_samples == 0) {
-    info.n_samples = -1;
-    try {
-      info.n_samples = check_length(header, lay_out(header), {});
-    } catch (const FileMissing&) {
-    } catch (const FormatError&) {
-    }
-  }
   return info;
+}
+
+RecordLength read_length(const std::string& path) {
+  const Source source(path);
+  return {source.header().fs, length_of(source.header())};
 }
 
 template <class T>

@@ -51,6 +51,13 @@ Record read_record(const std::string& path, const ReadOptions& options = {});
 void read_record(const std::string& path, const ReadOptions& options, Record& record);
 RecordInfo read_header(const std::string& path);
 
+// What tells how many rows a record gives, without the rest of what its headers say.
+struct RecordLength {
+  double fs;
+  std::ptrdiff_t n_samples;  // -1: neither the header nor a signal file tells
+};
+RecordLength read_length(const std::string& path);
+
 // A record out of memory: voltages are converted to mV as read_record does. T is float or double. Throws
 // std::invalid_argument.
 template <class T>

@@ -62,7 +62,7 @@ void run(std::ptrdiff_t n_leads, std::ptrdiff_t n_samples) {
     print("resample", resampled);
   }
   if constexpr (std::is_same_v<T, float>) {
-    const RandomKey key{{1, 2, 3, 4, 0x1BD11BDA ^ 1 ^ 2 ^ 3 ^ 4}, 5};
+    const RandomKey key = random_key(1, 2, 3, 4, 5);
     for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
       std::copy_n(x.row(lead), n_samples, out.row(lead));
       kernels().add_noise(&key, static_cast<std::uint32_t>(lead), 0.1f, out.row(lead), n_samples);
