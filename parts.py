@@ -34,7 +34,7 @@ from sources import Problem
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 LABEL_RULE = 2  # of windows and of detected beats: parts with labels by another rule are made anew
-BATCH = 8  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
+BATCH = 16  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 
 
 class Part(NamedTuple):

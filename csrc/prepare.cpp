@@ -8,6 +8,7 @@
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "check.hpp"
 #include "filter.hpp"
@@ -370,14 +371,16 @@ Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::
   return rows;
 }
 
-// Rows of an input before any is dropped; 0 where it cannot be read or resampled.
-std::ptrdiff_t most_rows(const Input& input, const Recipe& recipe, std::size_t n_centers) {
+// Rows of an input before any is dropped; 0 where it cannot be read or resampled. A header that tells is kept.
+std::ptrdiff_t most_rows(const Input& input, const Recipe& recipe, std::size_t n_centers,
+                         std::optional<Header>& header) {
   const auto centers = static_cast<std::ptrdiff_t>(n_centers);
   try {
     if (input.record) return n_rows(recipe, input.record->signal.cols, input.record->fs, centers);
     if (recipe.kind == Recipe::Kind::record || recipe.kind == Recipe::Kind::beat)
       return n_rows(recipe, 1, recipe.fs, centers);  // whatever the length
-    const RecordLength length = read_length(input.path);
+    header = parse_header(header_path(input.path));
+    const RecordLength length = read_length(*header);
     return n_rows(recipe, length.n_samples, length.fs, centers);
   } catch (const std::exception&) {  // preparing it will say why
     return 0;
@@ -462,8 +465,9 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
     return recipe.kind == Recipe::Kind::beat ? centers[i] : no_centers;
   };
   std::vector<std::ptrdiff_t> place{0};  // of each input's first row
+  std::vector<std::optional<Header>> headers(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    place.push_back(place.back() + most_rows(inputs[i], recipe, centers_of(i).size()));
+    place.push_back(place.back() + most_rows(inputs[i], recipe, centers_of(i).size(), headers[i]));
   const std::size_t bytes = row_bytes(recipe);
   checked_product("rows", place.back(), static_cast<std::ptrdiff_t>(bytes));
   std::byte* const table = room_for(place.back());
@@ -480,7 +484,10 @@ std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe
         all[i].errors.push_back({index, stage, reason});
       };
       try {
-        if (!inputs[i].record) read_record(inputs[i].path, {}, worker.record);
+        if (!inputs[i].record) {
+          if (!headers[i]) headers[i] = parse_header(header_path(inputs[i].path));
+          read_record(inputs[i].path, *std::exchange(headers[i], {}), {}, worker.record);
+        }
         const Record& record = inputs[i].record ? *inputs[i].record : worker.record;
         all[i] = rows_of(record, recipe, centers_of(i), worker, index, row(place[i]), place[i + 1] - place[i]);
       } catch (const StageError& e) {

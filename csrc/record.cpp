@@ -43,7 +43,7 @@ Leads leads_of(const Header& header) {
 // A record as a row of segments. A single-segment record is one segment.
 class Source {
 public:
-  explicit Source(const std::string& path) : header_(parse_header(header_path(path))) {
+  explicit Source(Header header) : header_(std::move(header)) {
     if (!header_.multi_segment) {
       leads_ = leads_of(header_);
       return;
@@ -185,14 +185,14 @@ std::ptrdiff_t bytes_of(const Header& header, const std::vector<std::string>& fi
 
 Record read_record(const std::string& path, const ReadOptions& options) {
   Record record;
-  read_record(path, options, record);
+  read_record(path, parse_header(header_path(path)), options, record);
   return record;
 }
 
-void read_record(const std::string& path, const ReadOptions& options, Record& record) {
+void read_record(const std::string& path, Header parsed, const ReadOptions& options, Record& record) {
   Array<float> memory = std::move(record.signal);
   record = Record();
-  Source source(path);
+  Source source(std::move(parsed));
   const Header& header = source.header();
   const Leads& leads = source.leads();
   if (leads.names.empty()) fail_format(header.path + ": has no leads");
@@ -292,7 +292,7 @@ void read_record(const std::string& path, const ReadOptions& options, Record& re
 }
 
 RecordInfo read_header(const std::string& path) {
-  Source source(path);
+  Source source(parse_header(header_path(path)));
   const Header& header = source.header();
   RecordInfo info;
   info.name = to_utf8(path);
@@ -328,8 +328,8 @@ RecordInfo read_header(const std::string& path) {
   return info;
 }
 
-RecordLength read_length(const std::string& path) {
-  const Source source(path);
+RecordLength read_length(Header header) {
+  const Source source(std::move(header));
   return {source.header().fs, length_of(source.header())};
 }
 

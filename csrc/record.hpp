@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "array.hpp"
+#include "header.hpp"
 
 namespace pqrst {
 
@@ -47,8 +48,9 @@ struct RecordInfo {
 };
 
 Record read_record(const std::string& path, const ReadOptions& options = {});
-// The same into the memory of another record's signal; what `record` is after an exception is not defined.
-void read_record(const std::string& path, const ReadOptions& options, Record& record);
+// The same of a header that is at hand, into the memory of another record's signal; what `record` is after an exception
+// is not defined. `path`: as given, for messages.
+void read_record(const std::string& path, Header header, const ReadOptions& options, Record& record);
 RecordInfo read_header(const std::string& path);
 
 // What tells how many rows a record gives, without the rest of what its headers say.
@@ -56,7 +58,7 @@ struct RecordLength {
   double fs;
   std::ptrdiff_t n_samples;  // -1: neither the header nor a signal file tells
 };
-RecordLength read_length(const std::string& path);
+RecordLength read_length(Header header);
 
 // A record out of memory: voltages are converted to mV as read_record does. T is float or double. Throws
 // std::invalid_argument.
