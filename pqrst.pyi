@@ -21,6 +21,7 @@ __all__: list[str] = [
     "augment",
     "bandpass",
     "header",
+    "lead_name",
     "match_leads",
     "minmax",
     "n_rows",
@@ -45,7 +46,7 @@ class Record:
     """
     One recording.
 
-    Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="", warnings=[])``.
+    Made by `read`, or out of an array: ``Record(signal, fs, leads)``.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ class Record:
     name : str, for messages
     warnings : list of str, what is doubtful about the recording; a lead with finite values that float32 cannot hold adds a
         line, and these are NaN
+    comments : list of str
+    start_time : str
 
     Attributes
     ----------
@@ -67,8 +70,8 @@ class Record:
     n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
     comments : list of str, the header's comment lines without "#"
     start_time : str, time and date as the header has them, "" if absent
-    warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, and for each
-        file that is truncated
+    warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, for each file
+        that is truncated, and for leads of which only the mean of each frame was read
     name : str
 
     Raises
@@ -85,6 +88,8 @@ class Record:
         units: collections.abc.Sequence[str] | None = None,
         name: str = "",
         warnings: collections.abc.Sequence[str] = [],
+        comments: collections.abc.Sequence[str] = [],
+        start_time: str = "",
     ) -> None: ...
     def __repr__(self) -> str: ...
     @property
@@ -114,8 +119,9 @@ class Header:
 
     Attributes
     ----------
-    fs : float, Hz, samples per second and lead
-    n_samples : int, or None where neither the header nor a signal file tells
+    fs : float, Hz, samples per second and lead, as `read` gives all leads by default
+    n_samples : int at that rate, or None where neither the header nor a signal file tells
+    samps_per_frame : list of L int
     leads : tuple of L names
     units : tuple of L units: "mV" for voltages, otherwise the header's own
     calibrated : tuple of L bool, False where the header gives no gain
@@ -149,6 +155,8 @@ class Header:
     @property
     def name(self) -> str: ...
     @property
+    def samps_per_frame(self) -> list[int]: ...
+    @property
     def start_time(self) -> str: ...
     @property
     def units(self) -> tuple[str, ...]: ...
@@ -159,11 +167,12 @@ class Annotations:
 
     Attributes
     ----------
-    sample : (N,) int64, position in ticks of 1 / fs from the start of the record
+    sample : (N,) int64, position in samples of the record
     symbol : list of N str, the WFDB mnemonic ("N", "V", "+", ...); "[42]" for a code that has none
     subtype, chan, num : (N,) int32
     aux : list of N str, "" where there is none
-    fs : float or None, Hz, the time resolution that the file itself notes; None if it notes none: then the record's
+    fs : float or None, Hz, the time resolution that the file itself notes, from which positions have been converted; None
+        if it notes none: then they counted the record's frames
     """
     def __len__(self) -> int: ...
     @property
@@ -406,14 +415,23 @@ def header(path: os.PathLike | str | bytes) -> Header:
         A damaged header. Formats that `read` refuses are listed in `formats`, not refused.
     """
 
+def lead_name(name: str) -> str:
+    """
+    Return a lead's name as all spellings of it compare.
+
+    Without regard to case, to what only says that it is a lead, or to a unit or remark in brackets: `ECG I`, `ecg_i`,
+    `Lead I (Einthoven)`, `MDC_ECG_LEAD_I`, `I (mV)` and `DI` are `i`; `-aVR` is `-avr`.
+    """
+
 def match_leads(
     slots: collections.abc.Sequence[collections.abc.Sequence[str]], leads: collections.abc.Sequence[str]
 ) -> list[int]:
     """
     For each slot the index of the lead that fills it, or -1.
 
-    Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare
-    without regard to case, or to what only says that it is a lead: `ECG I`, `ecg_i` and `Lead I` are `I`.
+    Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare as
+    `lead_name` gives them. A lead with its sign turned, as `-aVR`, fills a slot that no other fills; `prepare` turns it
+    back and says so.
     """
 
 def minmax(x: typing.Any) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
@@ -523,12 +541,13 @@ def read(
     strict: bool = False,
     max_samples: typing.SupportsInt | typing.SupportsIndex = 268435456,
     truncated: bool = False,
+    frames: str | None = None,
 ) -> Record:
     """
     Read a WFDB record.
 
     Formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, and MATLAB v4 files as WFDB publishes them; several files, several
-    samples per frame (their mean, in whole ADC units cut towards zero), skew, byte offset, and segments. Signals of format
+    samples per frame, skew, byte offset, and segments. Signals of format
     0 are null signals: nothing is stored, all their samples are NaN, as are gaps between segments. A missing fs is 250 Hz,
     a missing gain 200 ADC units per unit, a missing unit mV, a missing length that of the shortest signal file.
 
@@ -544,6 +563,9 @@ def read(
     max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
     truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
         as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
+    frames : of leads with several samples per frame "full" gives all samples, fs being that many times the frame rate;
+        "mean" one per frame, in whole ADC units cut towards zero, as the WFDB library does. None is "full" where all leads
+        to be read share one rate, else "mean" with a line in `Record.warnings`.
 
     Returns
     -------
@@ -557,21 +579,26 @@ def read(
         A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
         leaves the record's folder, a header of more than 16 MiB. It is a ValueError, and names file and line or byte.
     ValueError
-        A lead that the record does not have, or start and stop that are no range within it.
+        A lead that the record does not have, start and stop that are no range within it, or frames="full" for leads of
+        several rates.
     """
 
-def read_annotations(path: os.PathLike | str | bytes, extension: str) -> Annotations:
+def read_annotations(
+    path: os.PathLike | str | bytes, extension: str, fs: typing.SupportsFloat | typing.SupportsIndex | None = None
+) -> Annotations:
     """
     Read a WFDB annotation file in MIT format.
 
-    Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
-    beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out. A file
-    that is a symbolic link is followed wherever it leads.
+    Positions become samples of the record: they are converted from the time resolution that the file notes, or from frames
+    where it notes none, half a sample rounded up. Without a header beside the file they stay as they are, unless fs is
+    given and the file notes its resolution. Notes at the beginning that define the time resolution or symbols are applied
+    and left out, place holders (code 0) left out. A file that is a symbolic link is followed wherever it leads.
 
     Parameters
     ----------
     path : str or os.PathLike, of the record, with or without ".hea"
     extension : str, the annotator, such as "atr"
+    fs : float, Hz, the rate of the samples; of those that `read` gives of all leads if None
 
     Returns
     -------
@@ -582,7 +609,7 @@ def read_annotations(path: os.PathLike | str | bytes, extension: str) -> Annotat
     FileNotFoundError
         There is no such file.
     FormatError
-        A word or text that is cut off, or a field before the first annotation; names file and byte.
+        A word or text that is cut off, a field before the first annotation (names file and byte), or a damaged header.
     """
 
 def resample(
@@ -595,7 +622,8 @@ def resample(
     ----------
     x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
     fs_in, fs_out : int, float or fractions.Fraction, rates of x and of the result in Hz; a float must be a fraction with a
-        denominator up to 10000 (15.5, 499.348); the reduced ratio must not need numbers above 2^20
+        denominator up to 10000 (15.5, 499.348), fs_in else so near to one up to 1000 that the drift over x is below half a
+        sample (249.99999999999997); the reduced ratio must not need numbers above 2^20
 
     Returns
     -------

@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "files.hpp"
+#include "header.hpp"
+#include "record.hpp"
 
 namespace pqrst {
 namespace {
@@ -111,6 +113,17 @@ std::string symbol_of(unsigned code, const Definitions& definitions) {
   return "[" + std::to_string(code) + "]";  // as the WFDB library prints a code without a mnemonic
 }
 
+// From ticks of `from` Hz to samples of `to` Hz.
+void convert(std::vector<std::int64_t>& positions, double from, double to, const std::string& file) {
+  if (from == to) return;
+  for (std::int64_t& position : positions) {
+    const double converted = std::floor(static_cast<double>(position) * to / from + 0.5);
+    if (!(std::abs(converted) < 9e18))
+      fail_format(file + ": has an annotation at tick " + std::to_string(position) + ", later than any sample");
+    position = static_cast<std::int64_t>(converted);
+  }
+}
+
 // AHA format has 16 bytes per annotation: a null byte, then an AHA code. The WFDB library tells the two apart so.
 bool looks_like_aha(const std::vector<std::uint8_t>& bytes) {
   return bytes.size() >= 16 && bytes.size() % 16 == 0 && bytes[0] == 0 && bytes[1] != 0 &&
@@ -119,7 +132,7 @@ bool looks_like_aha(const std::vector<std::uint8_t>& bytes) {
 
 }  // namespace
 
-Annotations read_annotations(const std::string& path, const std::string& extension) {
+Annotations read_annotations(const std::string& path, const std::string& extension, double fs) {
   const std::string suffix = ".hea";
   const bool is_header =
       path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
@@ -170,6 +183,12 @@ Annotations read_annotations(const std::string& path, const std::string& extensi
     result.aux.push_back(std::move(aux));
   }
   result.fs = definitions.fs;
+  try {
+    const RecordLength record = read_length(parse_header(header_path(path)));
+    convert(result.sample, result.fs > 0 ? result.fs : record.frame_fs, fs > 0 ? fs : record.fs, file);
+  } catch (const FileMissing&) {  // nothing tells what the ticks are
+    if (result.fs > 0 && fs > 0) convert(result.sample, result.fs, fs, file);
+  }
   return result;
 }
 

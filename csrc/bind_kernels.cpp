@@ -2,6 +2,7 @@
 #include "bindings.hpp"
 
 #include <array>
+#include <limits>
 #include <type_traits>
 
 #include "augment.hpp"
@@ -60,10 +61,11 @@ double rate_as_float(const char* argument, const py::object& fs) {
   }
 }
 
-// int and Fraction know themselves exactly; a float is the simplest fraction that rounds to it.
-Ratio exact_rate_of(const char* argument, const py::object& fs) {
+// int and Fraction know themselves exactly; a float is taken as `as_fraction` has it, for n samples.
+Ratio fraction_of(const char* argument, const py::object& fs,
+                  std::ptrdiff_t n = std::numeric_limits<std::ptrdiff_t>::max()) {
   const double value = rate_as_float(argument, fs);
-  if (!py::hasattr(fs, "numerator") || !py::hasattr(fs, "denominator")) return exact_rate(argument, value);
+  if (!py::hasattr(fs, "numerator") || !py::hasattr(fs, "denominator")) return as_fraction(argument, value, n);
   check_rate(argument, value);
   try {
     return {fs.attr("numerator").cast<std::int64_t>(), fs.attr("denominator").cast<std::int64_t>()};
@@ -72,10 +74,10 @@ Ratio exact_rate_of(const char* argument, const py::object& fs) {
   }
 }
 
-Ratio ratio_of(const py::object& fs_in, const py::object& fs_out) {
+Ratio ratio_of(const py::object& fs_in, const py::object& fs_out, std::ptrdiff_t n) {
   const double in = rate_as_float("fs_in", fs_in), out = rate_as_float("fs_out", fs_out);
-  if (fs_in.equal(fs_out)) return rate_ratio(in, out);  // no fraction needed for a copy
-  return rate_ratio(exact_rate_of("fs_in", fs_in), exact_rate_of("fs_out", fs_out));
+  if (fs_in.equal(fs_out)) return rate_ratio(in, out, n);  // no fraction needed for a copy
+  return rate_ratio(fraction_of("fs_in", fs_in, n), fraction_of("fs_out", fs_out));
 }
 
 py::array augmented(const py::array& x, const In<std::int64_t>& rows, const In<std::int64_t>& valid,
@@ -180,10 +182,10 @@ TypeError
   m.def(
       "resample",
       [](const py::object& x, const py::object& fs_in, const py::object& fs_out) {
-        const Ratio ratio = ratio_of(fs_in, fs_out);
         return with_numbers(x, [&](const auto& in) -> py::array {
           using T = typename std::decay_t<decltype(in)>::value_type;
           const View<const T> view = signal_view(in);
+          const Ratio ratio = ratio_of(fs_in, fs_out, view.cols);
           const std::ptrdiff_t length = resampled_length(view.cols, ratio.up, ratio.down);
           checked_product("x resampled", checked_product("x resampled", view.rows, length), sizeof(T));
           const auto resampler = [&] {
@@ -206,7 +208,8 @@ Parameters
 ----------
 x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
 fs_in, fs_out : int, float or fractions.Fraction, rates of x and of the result in Hz; a float must be a fraction with a
-    denominator up to 10000 (15.5, 499.348); the reduced ratio must not need numbers above 2^20
+    denominator up to 10000 (15.5, 499.348), fs_in else so near to one up to 1000 that the drift over x is below half a
+    sample (249.99999999999997); the reduced ratio must not need numbers above 2^20
 
 Returns
 -------

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "leads.hpp"
 #include "prepare.hpp"
 #include "record.hpp"
 
@@ -290,8 +291,14 @@ ValueError
   m.def("match_leads", &match_leads, "slots"_a, "leads"_a,
         R"(For each slot the index of the lead that fills it, or -1.
 
-Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare
-without regard to case, or to what only says that it is a lead: `ECG I`, `ecg_i` and `Lead I` are `I`.)");
+Slots choose in order, each the first of its accepted names that is left; a lead fills one slot only. Names compare as
+`lead_name` gives them. A lead with its sign turned, as `-aVR`, fills a slot that no other fills; `prepare` turns it
+back and says so.)");
+  m.def("lead_name", &plain_name, "name"_a,
+        R"(Return a lead's name as all spellings of it compare.
+
+Without regard to case, to what only says that it is a lead, or to a unit or remark in brackets: `ECG I`, `ecg_i`,
+`Lead I (Einthoven)`, `MDC_ECG_LEAD_I`, `I (mV)` and `DI` are `i`; `-aVR` is `-avr`.)");
 }
 
 }  // namespace pqrst

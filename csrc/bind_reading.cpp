@@ -1,6 +1,7 @@
 // Binds records, headers and annotations.
 #include "bindings.hpp"
 
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -35,7 +36,8 @@ py::array_t<T> borrowed_array(const std::vector<T>& values, py::handle owner) {
 
 std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, std::vector<std::string> leads,
                                            std::optional<std::vector<std::string>> units, std::string name,
-                                           std::vector<std::string> warnings) {
+                                           std::vector<std::string> warnings, std::vector<std::string> comments,
+                                           std::string start_time) {
   refuse_masked("signal", signal, fill_with_nan);
   if (signal.ndim() != 2)
     throw std::invalid_argument("signal: expected shape (L, T), got " + std::to_string(signal.ndim()) + " dimensions");
@@ -44,9 +46,12 @@ std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, s
     using T = typename std::decay_t<decltype(values)>::value_type;
     const View<const T> view{values.data(), values.shape(0), values.shape(1)};
     const py::gil_scoped_release release;
-    return std::make_shared<Record>(make_record(view, fs, std::move(leads),
-                                                units ? std::move(*units) : std::vector<std::string>(), std::move(name),
-                                                std::move(warnings)));
+    auto record = std::make_shared<Record>(make_record(view, fs, std::move(leads),
+                                                       units ? std::move(*units) : std::vector<std::string>(),
+                                                       std::move(name), std::move(warnings)));
+    record->comments = std::move(comments);
+    record->start_time = std::move(start_time);
+    return record;
   };
   if (py::isinstance<py::array_t<float>>(signal)) return make(In<float>(signal));
   if (py::isinstance<py::array_t<double>>(signal)) return make(In<double>(signal));
@@ -55,8 +60,13 @@ std::shared_ptr<Record> record_from_arrays(const py::array& signal, double fs, s
 
 std::shared_ptr<Record> read(const std::filesystem::path& path, std::optional<std::vector<std::string>> leads,
                              std::ptrdiff_t start, std::optional<std::ptrdiff_t> stop, bool strict,
-                             std::ptrdiff_t max_samples, bool truncated) {
+                             std::ptrdiff_t max_samples, bool truncated, const std::optional<std::string>& frames) {
   ReadOptions options;
+  if (frames) {
+    if (*frames != "full" && *frames != "mean")
+      throw std::invalid_argument("frames " + *frames + ": expected full, mean or None");
+    options.frames = *frames == "full" ? Frames::full : Frames::mean;
+  }
   if (leads) {
     if (leads->empty()) throw std::invalid_argument("leads: is empty, expected names or None for all");
     options.leads = std::move(*leads);
@@ -83,7 +93,7 @@ std::string describe(const char* kind, const std::string& name, const std::vecto
 void bind_reading(py::module_& m) {
   py::class_<Record, std::shared_ptr<Record>>(m, "Record", R"(One recording.
 
-Made by `read`, or out of an array: ``Record(signal, fs, leads, units=None, name="", warnings=[])``.
+Made by `read`, or out of an array: ``Record(signal, fs, leads)``.
 
 Parameters
 ----------
@@ -94,6 +104,8 @@ units : L units, "mV" if None; V, uV and nV are converted to mV
 name : str, for messages
 warnings : list of str, what is doubtful about the recording; a lead with finite values that float32 cannot hold adds a
     line, and these are NaN
+comments : list of str
+start_time : str
 
 Attributes
 ----------
@@ -105,8 +117,8 @@ calibrated : tuple of L bool, False where the header gives no gain and 200 ADC u
 n_samples : int, length of the whole record, also when a part of it was read; of a truncated one what is there
 comments : list of str, the header's comment lines without "#"
 start_time : str, time and date as the header has them, "" if absent
-warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, and for each
-    file that is truncated
+warnings : list of str, one for each lead whose checksum is wrong or whose values float32 cannot hold, for each file
+    that is truncated, and for leads of which only the mean of each frame was read
 name : str
 
 Raises
@@ -116,7 +128,7 @@ ValueError
     number of names or units other than L.
 )")
       .def(py::init(&record_from_arrays), "signal"_a, "fs"_a, "leads"_a, "units"_a = py::none(), "name"_a = "",
-           "warnings"_a = std::vector<std::string>())
+           "warnings"_a = std::vector<std::string>(), "comments"_a = std::vector<std::string>(), "start_time"_a = "")
       .def_property_readonly("signal",
                              [](py::object self) {
                                auto& record = self.cast<Record&>();
@@ -138,8 +150,9 @@ ValueError
 
 Attributes
 ----------
-fs : float, Hz, samples per second and lead
-n_samples : int, or None where neither the header nor a signal file tells
+fs : float, Hz, samples per second and lead, as `read` gives all leads by default
+n_samples : int at that rate, or None where neither the header nor a signal file tells
+samps_per_frame : list of L int
 leads : tuple of L names
 units : tuple of L units: "mV" for voltages, otherwise the header's own
 calibrated : tuple of L bool, False where the header gives no gain
@@ -155,6 +168,7 @@ name : str
       .def_property_readonly(
           "n_samples",
           [](const RecordInfo& info) { return info.n_samples < 0 ? std::nullopt : std::optional(info.n_samples); })
+      .def_readonly("samps_per_frame", &RecordInfo::samps_per_frame)
       .def_property_readonly("leads", [](const RecordInfo& info) { return names_tuple(info.leads); })
       .def_property_readonly("units", [](const RecordInfo& info) { return names_tuple(info.units); })
       .def_property_readonly("calibrated", [](const RecordInfo& info) { return bool_tuple(info.calibrated); })
@@ -174,11 +188,12 @@ name : str
 
 Attributes
 ----------
-sample : (N,) int64, position in ticks of 1 / fs from the start of the record
+sample : (N,) int64, position in samples of the record
 symbol : list of N str, the WFDB mnemonic ("N", "V", "+", ...); "[42]" for a code that has none
 subtype, chan, num : (N,) int32
 aux : list of N str, "" where there is none
-fs : float or None, Hz, the time resolution that the file itself notes; None if it notes none: then the record's
+fs : float or None, Hz, the time resolution that the file itself notes, from which positions have been converted; None
+    if it notes none: then they counted the record's frames
 )")
       .def_property_readonly("sample",
                              [](py::object self) { return borrowed_array(self.cast<Annotations&>().sample, self); })
@@ -194,10 +209,11 @@ fs : float or None, Hz, the time resolution that the file itself notes; None if 
 
   m.def("read", &read, py::call_guard<py::gil_scoped_release>(), "path"_a, "leads"_a = py::none(), "start"_a = 0,
         "stop"_a = py::none(), "strict"_a = false, "max_samples"_a = ReadOptions().max_samples, "truncated"_a = false,
+        "frames"_a = py::none(),
         R"(Read a WFDB record.
 
 Formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, and MATLAB v4 files as WFDB publishes them; several files, several
-samples per frame (their mean, in whole ADC units cut towards zero), skew, byte offset, and segments. Signals of format
+samples per frame, skew, byte offset, and segments. Signals of format
 0 are null signals: nothing is stored, all their samples are NaN, as are gaps between segments. A missing fs is 250 Hz,
 a missing gain 200 ADC units per unit, a missing unit mV, a missing length that of the shortest signal file.
 
@@ -213,6 +229,9 @@ strict : bool, what would be a line in `Record.warnings` is an error: a wrong ch
 max_samples : int, the most values (leads x samples) that may come from no file: null signals, gaps, repeated segments
 truncated : bool, a signal file shorter than its header says is no error but a line in `Record.warnings`, and the record
     as long as the samples that are there; its checksums are not compared. Not with strict, and not within segments.
+frames : of leads with several samples per frame "full" gives all samples, fs being that many times the frame rate;
+    "mean" one per frame, in whole ADC units cut towards zero, as the WFDB library does. None is "full" where all leads
+    to be read share one rate, else "mean" with a line in `Record.warnings`.
 
 Returns
 -------
@@ -226,7 +245,8 @@ FormatError
     A damaged or truncated file, a format that is not read (FLAC among them), no leads, no samples, a file name that
     leaves the record's folder, a header of more than 16 MiB. It is a ValueError, and names file and line or byte.
 ValueError
-    A lead that the record does not have, or start and stop that are no range within it.
+    A lead that the record does not have, start and stop that are no range within it, or frames="full" for leads of
+    several rates.
 )");
 
   m.def(
@@ -251,19 +271,24 @@ FormatError
 
   m.def(
       "read_annotations",
-      [](const std::filesystem::path& path, const std::string& extension) {
-        return read_annotations(path.string(), extension);
+      [](const std::filesystem::path& path, const std::string& extension, std::optional<double> fs) {
+        if (fs && !(*fs > 0 && std::isfinite(*fs)))
+          throw std::invalid_argument("fs " + std::to_string(*fs) + ": expected a finite number above 0 Hz");
+        return read_annotations(path.string(), extension, fs.value_or(0));
       },
-      py::call_guard<py::gil_scoped_release>(), "path"_a, "extension"_a, R"(Read a WFDB annotation file in MIT format.
+      py::call_guard<py::gil_scoped_release>(), "path"_a, "extension"_a, "fs"_a = py::none(),
+      R"(Read a WFDB annotation file in MIT format.
 
-Positions are not rescaled: a file that notes a time resolution of its own says so in `Annotations.fs`. Notes at the
-beginning that define the time resolution or symbols are applied and left out, place holders (code 0) left out. A file
-that is a symbolic link is followed wherever it leads.
+Positions become samples of the record: they are converted from the time resolution that the file notes, or from frames
+where it notes none, half a sample rounded up. Without a header beside the file they stay as they are, unless fs is
+given and the file notes its resolution. Notes at the beginning that define the time resolution or symbols are applied
+and left out, place holders (code 0) left out. A file that is a symbolic link is followed wherever it leads.
 
 Parameters
 ----------
 path : str or os.PathLike, of the record, with or without ".hea"
 extension : str, the annotator, such as "atr"
+fs : float, Hz, the rate of the samples; of those that `read` gives of all leads if None
 
 Returns
 -------
@@ -274,7 +299,7 @@ Raises
 FileNotFoundError
     There is no such file.
 FormatError
-    A word or text that is cut off, or a field before the first annotation; names file and byte.
+    A word or text that is cut off, a field before the first annotation (names file and byte), or a damaged header.
 )");
 }
 

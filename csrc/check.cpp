@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "prepare.hpp"
+#include "leads.hpp"
 #include "scale.hpp"
 
 namespace pqrst {

@@ -13,6 +13,7 @@
 #include "check.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
+#include "leads.hpp"
 #include "resample.hpp"
 #include "scale.hpp"
 
@@ -42,19 +43,6 @@ struct StageError : std::invalid_argument {
   StageError(std::string stage_name, const std::string& text)
       : std::invalid_argument(text), stage(std::move(stage_name)) {}
 };
-
-// In lower case and without what only says that it is a lead: `ECG I`, `ecg_i` and `Lead I` are `i`.
-std::string plain_name(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    if (c == '_' || c == '\t') c = ' ';
-  }
-  text.erase(0, text.find_first_not_of(' '));
-  text.erase(text.find_last_not_of(' ') + 1);
-  for (const char* word : {"ecg ", "ekg ", "lead "})
-    if (text.compare(0, std::strlen(word), word) == 0) text.erase(0, text.find_first_not_of(' ', std::strlen(word)));
-  return text;
-}
 
 std::string joined(const std::vector<std::string>& words, const char* separator) {
   std::string text;
@@ -132,14 +120,15 @@ Use use_of(const Lead& lead, Span part, const Recipe& recipe, double fs) {
 // work in.
 struct Worker {
   double fs = 0;
-  Ratio ratio{1, 1};
+  Ratio ratio{0, 0};
   std::optional<Cascade> bandpass, notch;
   std::shared_ptr<const Resampler<double>> resampler;
   Scratch room, filtered, resampled, joined;
-  Record record;  // the last one read
+  Record record;  // the last one read, or turned
 
-  void design(const Recipe& recipe, double record_fs) {
-    if (record_fs == fs) return;
+  void design(const Recipe& recipe, double record_fs, std::ptrdiff_t n_samples) {
+    const Ratio wanted = rate_ratio(record_fs, recipe.fs, n_samples);
+    if (record_fs == fs && wanted.up == ratio.up && wanted.down == ratio.down) return;
     fs = 0;  // stays undesigned if anything below throws
     bandpass.reset();
     notch.reset();
@@ -147,11 +136,28 @@ struct Worker {
       bandpass =
           butterworth_bandpass(recipe.bandpass->order, recipe.bandpass->low_hz, recipe.bandpass->high_hz, record_fs);
     if (recipe.notch_hz) notch = notch_section(*recipe.notch_hz, notch_quality, record_fs);
-    ratio = rate_ratio(record_fs, recipe.fs);
+    ratio = wanted;
     resampler = resampler_for<double>(ratio);
     fs = record_fs;
   }
 };
+
+// The record with all leads as they are usually recorded: `-aVR` is aVR, multiplied by -1.
+const Record& upright(const Record& record, Worker& worker) {
+  if (std::none_of(record.leads.begin(), record.leads.end(), is_negated)) return record;
+  if (&record != &worker.record) worker.record = record;
+  Record& turned = worker.record;
+  for (std::size_t lead = 0; lead < turned.leads.size(); ++lead) {
+    std::string& name = turned.leads[lead];
+    if (!is_negated(name)) continue;
+    const std::string as_recorded = name;
+    name.erase(name.find('-'), 1);
+    turned.warnings.push_back(turned.name + ": lead " + as_recorded + " is " + name + " with its sign turned back");
+    float* const values = turned.signal.row(static_cast<std::ptrdiff_t>(lead));
+    std::transform(values, values + turned.signal.cols, values, [](float value) { return -value; });
+  }
+  return turned;
+}
 
 // The leads that fill the slots, as read.
 std::vector<Lead> leads_of(const Record& record, const Recipe& recipe) {
@@ -181,7 +187,7 @@ std::vector<Lead> condition(const Record& record, const Recipe& recipe, Worker& 
                             std::ptrdiff_t record_index) {
   std::vector<Lead> leads = leads_of(record, recipe);
   try {
-    worker.design(recipe, record.fs);
+    worker.design(recipe, record.fs, record.signal.cols);
   } catch (const std::invalid_argument& e) {
     throw StageError("filter", record.name + ": " + e.what());
   }
@@ -296,8 +302,9 @@ std::size_t row_bytes(const Recipe& recipe) {
 }
 
 // `table`: room for `most` rows.
-Rows rows_of(const Record& record, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
+Rows rows_of(const Record& as_read, const Recipe& recipe, const std::vector<std::int64_t>& centers, Worker& worker,
              std::ptrdiff_t record_index, std::byte* table, std::ptrdiff_t most) {
+  const Record& record = upright(as_read, worker);
   Rows rows;
   for (const auto& text : record.warnings) rows.warnings.push_back({record_index, "read", text});
   for (auto& doubt : plausibility(record)) rows.warnings.push_back({record_index, doubt.stage, doubt.reason});
@@ -421,7 +428,7 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
   if (n_samples < 1) return 0;
   if (recipe.kind == Recipe::Kind::record) return 1;
   if (recipe.kind == Recipe::Kind::beat) return n_centers;
-  const Ratio ratio = rate_ratio(fs, recipe.fs);
+  const Ratio ratio = rate_ratio(fs, recipe.fs, n_samples);
   const std::ptrdiff_t n = resampled_length(n_samples, ratio.up, ratio.down), hop = recipe.length - recipe.overlap;
   if (recipe.kind == Recipe::Kind::whole) return (n + recipe.length - 1) / recipe.length;
   return n <= recipe.length ? 1 : (n - recipe.overlap + hop - 1) / hop;  // the last window holds the rest, padded
@@ -430,29 +437,11 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
 std::vector<std::int64_t> row_starts(const Recipe& recipe, std::ptrdiff_t n_samples, double fs) {
   if (recipe.kind == Recipe::Kind::beat)
     throw std::invalid_argument("recipe.window.kind beat: the centres of beats say where their rows lie");
-  const Ratio ratio = rate_ratio(fs, recipe.fs);
+  const Ratio ratio = rate_ratio(fs, recipe.fs, n_samples);
   std::vector<std::int64_t> starts;
   const std::ptrdiff_t count = n_rows(recipe, n_samples, fs, 0), n = resampled_length(n_samples, ratio.up, ratio.down);
   for (std::ptrdiff_t i = 0; i < count; ++i) starts.push_back(start_of(i, count, n, recipe, ratio).record);
   return starts;
-}
-
-std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,
-                                        const std::vector<std::string>& leads) {
-  std::vector<std::ptrdiff_t> chosen(slots.size(), -1);
-  std::vector<char> taken(leads.size(), 0);
-  std::vector<std::string> names;
-  for (const auto& lead : leads) names.push_back(plain_name(lead));
-  for (std::size_t slot = 0; slot < slots.size(); ++slot)
-    for (std::size_t name = 0; name < slots[slot].size() && chosen[slot] < 0; ++name) {
-      const std::string accepted = plain_name(slots[slot][name]);
-      for (std::size_t lead = 0; lead < leads.size() && chosen[slot] < 0; ++lead)
-        if (!taken[lead] && names[lead] == accepted) {
-          chosen[slot] = static_cast<std::ptrdiff_t>(lead);
-          taken[lead] = 1;
-        }
-    }
-  return chosen;
 }
 
 std::vector<Rows> prepare(const std::vector<Input>& inputs, const Recipe& recipe,

@@ -47,11 +47,6 @@ std::ptrdiff_t n_rows(const Recipe& recipe, std::ptrdiff_t n_samples, double fs,
 // centres say: std::invalid_argument.
 std::vector<std::int64_t> row_starts(const Recipe& recipe, std::ptrdiff_t n_samples, double fs);
 
-// For each slot the record's lead that fills it, or -1. Names compare without regard to case, or
-// to what only says that it is a lead: `ECG I` is `I`.
-std::vector<std::ptrdiff_t> match_leads(const std::vector<std::vector<std::string>>& slots,
-                                        const std::vector<std::string>& leads);
-
 // One entry per input, in order, whatever the number of threads. `centers[i]`: those of record i at its own rate, only
 // used for beats. A record that fails ends the call with its exception (the first by order), or with skip_errors is
 // listed in its `errors`. The rows themselves, (n, L, length) float16 or float32, are written to where `room_for(most)`

@@ -26,9 +26,11 @@ struct Leads {
   std::vector<std::string> names, units;
   std::vector<char> calibrated, described;
   std::vector<double> gains;
+  std::vector<std::ptrdiff_t> samps_per_frame;  // 0 for a null signal, which has no rate
 };
 
-Leads leads_of(const Header& header) {
+// `layout`: the header describes the segments that follow, and all of its signals are null signals.
+Leads leads_of(const Header& header, bool layout = false) {
   Leads leads;
   for (const auto& signal : header.signals) {
     leads.names.push_back(signal.lead);
@@ -36,6 +38,7 @@ Leads leads_of(const Header& header) {
     leads.calibrated.push_back(signal.calibrated);
     leads.gains.push_back(signal.adc_gain / signal.to_mv);
     leads.described.push_back(signal.has_description);
+    leads.samps_per_frame.push_back(signal.format == 0 && !layout ? 0 : signal.samps_per_frame);
   }
   return leads;
 }
@@ -53,7 +56,7 @@ public:
     const auto first = std::find_if(segments.begin(), segments.end(), [](auto& s) { return s.name != "~"; });
     if (first == segments.end()) fail_format(header_.path + ": has only gaps, expected one segment with signals");
     const Header& model = segment_header(first->name);
-    leads_ = leads_of(model);
+    leads_ = leads_of(model, variable_);
     if (header_.n_leads != static_cast<std::ptrdiff_t>(leads_.names.size()))
       fail_format(header_.path + ": says " + std::to_string(header_.n_leads) + " signals, " + model.path + " has " +
                   std::to_string(leads_.names.size()));
@@ -100,9 +103,42 @@ struct Segment {
   bool verified = false;
 };
 
-// `wanted`: for each row of the result, which of the record's leads it is.
+// How many samples per frame all of these leads have; 0 if they differ.
+std::ptrdiff_t common_rate(const Leads& leads, const std::vector<std::size_t>& wanted) {
+  std::ptrdiff_t common = 0;
+  for (const std::size_t lead : wanted) {
+    const std::ptrdiff_t here = leads.samps_per_frame[lead];
+    if (here != 0 && common != 0 && here != common) return 0;
+    if (here != 0) common = here;
+  }
+  return common == 0 ? 1 : common;
+}
+
+std::vector<std::size_t> all_of(const Leads& leads) {
+  std::vector<std::size_t> all(leads.names.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  return all;
+}
+
+// Samples per frame of the result: those of the leads, or 1 for their mean, which may need a warning.
+std::ptrdiff_t rate_of_result(const Source& source, const std::vector<std::size_t>& wanted, Frames frames,
+                              std::vector<std::string>& warnings) {
+  if (frames == Frames::mean) return 1;
+  const std::ptrdiff_t common = common_rate(source.leads(), wanted);
+  if (common != 0) return common;
+  std::string averaged;
+  for (const std::size_t lead : wanted)
+    if (const std::ptrdiff_t n = source.leads().samps_per_frame[lead]; n > 1)
+      averaged += (averaged.empty() ? "" : ", ") + source.leads().names[lead] + " (" + std::to_string(n) + ")";
+  const std::string what = source.header().path + ": the leads differ in samples per frame: " + averaged;
+  if (frames == Frames::full) throw std::invalid_argument(to_utf8(what + "; read those of one rate alone"));
+  warnings.push_back(to_utf8(what + " are averaged to the frame rate; leads of one rate alone are read in full"));
+  return 1;
+}
+
+// `wanted`: for each row of the result, which of the record's leads it is; `per_frame`: samples of the result.
 Segment match(const Source& source, const Header& header, const std::vector<std::size_t>& wanted,
-              std::vector<std::string>* truncated) {
+              std::ptrdiff_t per_frame, std::vector<std::string>* truncated) {
   const Leads& leads = source.leads();
   Segment segment;
   segment.header = &header;
@@ -127,6 +163,10 @@ Segment match(const Source& source, const Header& header, const std::vector<std:
     if (signal.format != 0 && signal.units != leads.units[lead])
       fail_format(header.path + ": lead " + signal.lead + " is in " + signal.units + ", expected " + leads.units[lead] +
                   " as in the first segment of " + source.header().path);
+    if (per_frame > 1 && signal.format != 0 && signal.samps_per_frame != per_frame)
+      fail_format(header.path + ": lead " + signal.lead + " has " + std::to_string(signal.samps_per_frame) +
+                  " samples per frame, expected " + std::to_string(per_frame) + " as in the first segment of " +
+                  source.header().path + "; frames='mean' reads one per frame");
     segment.rows.push_back({s, static_cast<std::ptrdiff_t>(row)});
   }
   std::stable_sort(segment.rows.begin(), segment.rows.end(), [](auto& a, auto& b) { return a.signal < b.signal; });
@@ -137,10 +177,8 @@ Segment match(const Source& source, const Header& header, const std::vector<std:
 
 std::vector<std::size_t> find_leads(const Source& source, const std::vector<std::string>& requested) {
   const auto& names = source.leads().names;
-  std::vector<std::size_t> wanted(names.size());
-  std::iota(wanted.begin(), wanted.end(), std::size_t{0});
-  if (requested.empty()) return wanted;
-  wanted.clear();
+  if (requested.empty()) return all_of(source.leads());
+  std::vector<std::size_t> wanted;
   for (const auto& lead : requested) {
     const auto found = std::find(names.begin(), names.end(), lead);
     if (found == names.end())
@@ -151,13 +189,13 @@ std::vector<std::size_t> find_leads(const Source& source, const std::vector<std:
   return wanted;
 }
 
-// A stretch of the result: a segment's samples [from, to), or a gap.
+// A stretch of the result: a segment's frames [from, to), or a gap.
 struct Piece {
   Segment* segment;
   std::ptrdiff_t from, to, column;
 };
 
-// Samples of a record; -1 where neither the header nor a signal file tells.
+// Frames of a record; -1 where neither the header nor a signal file tells.
 std::ptrdiff_t length_of(const Header& header) {
   if (header.multi_segment || header.n_samples != 0) return header.n_samples;
   try {
@@ -166,6 +204,15 @@ std::ptrdiff_t length_of(const Header& header) {
   } catch (const FormatError&) {
   }
   return -1;
+}
+
+// Rate and length of all leads, read as Frames::fit has it.
+RecordLength length_of(const Source& source) {
+  const std::ptrdiff_t per_frame = std::max<std::ptrdiff_t>(1, common_rate(source.leads(), all_of(source.leads())));
+  const Header& header = source.header();
+  std::ptrdiff_t n_samples = length_of(header);
+  if (n_samples > 0 && __builtin_mul_overflow(n_samples, per_frame, &n_samples)) n_samples = -1;
+  return {header.fs * static_cast<double>(per_frame), header.fs, n_samples};
 }
 
 // Of a header and the files that it names; -1 where one is missing.
@@ -179,6 +226,13 @@ std::ptrdiff_t bytes_of(const Header& header, const std::vector<std::string>& fi
     return -1;
   }
   return n_bytes;
+}
+
+// `n` columns from `from` on.
+Array<float> columns(const Array<float>& signal, std::ptrdiff_t from, std::ptrdiff_t n) {
+  Array<float> part(signal.rows, n);
+  for (std::ptrdiff_t row = 0; row < signal.rows; ++row) std::copy_n(signal.row(row) + from, n, part.row(row));
+  return part;
 }
 
 }  // namespace
@@ -199,13 +253,15 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
   const std::vector<std::size_t> wanted = find_leads(source, options.leads);
   const auto n_rows = static_cast<std::ptrdiff_t>(wanted.size());
 
+  std::vector<std::string> averaged;
+  const std::ptrdiff_t per_frame = rate_of_result(source, wanted, options.frames, averaged);
   // the length of a segment is part of the record's own
   const bool truncated = options.truncated && !options.strict && !header.multi_segment;
   std::map<const Header*, Segment> segments;
   const auto segment_of = [&](const Header& h) {
     auto found = segments.find(&h);
     if (found == segments.end()) {
-      found = segments.emplace(&h, match(source, h, wanted, truncated ? &record.warnings : nullptr)).first;
+      found = segments.emplace(&h, match(source, h, wanted, per_frame, truncated ? &record.warnings : nullptr)).first;
       if (options.strict) {
         if (&h != &header) refuse_link_out(header.path, h.path);
         for (const Group& group : found->second.layout.groups)
@@ -214,15 +270,18 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
     }
     return &found->second;
   };
-  std::ptrdiff_t n_samples = header.n_samples;
-  if (!header.multi_segment) n_samples = segment_of(header)->n_samples;
-  if (n_samples == 0) fail_format(header.path + ": has no samples");
+  const std::ptrdiff_t n_frames = header.multi_segment ? header.n_samples : segment_of(header)->n_samples;
+  if (n_frames == 0) fail_format(header.path + ": has no samples");
+  std::ptrdiff_t n_samples = 0;
+  if (__builtin_mul_overflow(n_frames, per_frame, &n_samples)) fail_format(header.path + ": is longer than any file");
 
   const std::ptrdiff_t start = options.start, stop = options.stop == -1 ? n_samples : options.stop;
   if (start < 0 || start >= n_samples || stop <= start || stop > n_samples)
     throw std::invalid_argument(to_utf8("start " + std::to_string(start) + ", stop " + std::to_string(stop) +
                                         ": expected 0 <= start < stop <= " + std::to_string(n_samples) +
                                         ", the length of " + header.path));
+
+  const std::ptrdiff_t first = start / per_frame, last = (stop + per_frame - 1) / per_frame;  // frames
 
   // What is to be read, and how much of it no file stores: both before anything is allocated.
   std::vector<Piece> pieces;
@@ -231,30 +290,31 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
   const auto add_piece = [&](Segment* segment, std::ptrdiff_t from, std::ptrdiff_t to, std::ptrdiff_t column) {
     std::ptrdiff_t stored = segment ? stored_signals(segment->layout, segment->rows, counted) : 0;
     std::ptrdiff_t values = 0;
-    if (__builtin_mul_overflow(n_rows - std::min(stored, n_rows), to - from, &values) ||
+    if (__builtin_mul_overflow(n_rows - std::min(stored, n_rows), (to - from) * per_frame, &values) ||
         __builtin_add_overflow(n_unstored, values, &n_unstored) || n_unstored > options.max_samples)
       fail_format(header.path + ": has more than " + std::to_string(options.max_samples) +
                   " values that no signal file stores (null signals, gaps); read fewer leads or a shorter range");
     pieces.push_back({segment, from, to, column});
   };
-  if (!header.multi_segment) add_piece(segment_of(header), start, stop, 0);
+  if (!header.multi_segment) add_piece(segment_of(header), first, last, 0);
   std::ptrdiff_t position = 0;
   for (const SegmentLine& line : header.segments) {
-    const std::ptrdiff_t from = std::max(start, position), to = std::min(stop, position + line.n_samples);
+    const std::ptrdiff_t from = std::max(first, position), to = std::min(last, position + line.n_samples);
     if (from < to) {
       Segment* segment = line.name == "~" ? nullptr : segment_of(source.segment_header(line.name));
       if (segment && segment->n_samples != line.n_samples)
         fail_format(header.path + ": segment " + line.name + " has " + std::to_string(line.n_samples) + " samples, " +
                     segment->header->path + " has " + std::to_string(segment->n_samples));
-      add_piece(segment, from - position, to - position, from - start);
+      add_piece(segment, from - position, to - position, from - first);
     }
     position += line.n_samples;
   }
   std::ptrdiff_t n_values = 0;
-  if (__builtin_mul_overflow(n_rows, stop - start, &n_values)) fail_format(header.path + ": is longer than any file");
+  if (__builtin_mul_overflow(n_rows, (last - first) * per_frame, &n_values))
+    fail_format(header.path + ": is longer than any file");
 
   record.name = to_utf8(path);
-  record.fs = header.fs;
+  record.fs = header.fs * static_cast<double>(per_frame);
   record.n_samples = n_samples;
   record.comments = header.comments;
   record.start_time = header.start_time;
@@ -264,7 +324,7 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
     record.calibrated.push_back(leads.calibrated[lead]);
   }
   record.signal = std::move(memory);
-  record.signal.resize(n_rows, stop - start);
+  record.signal.resize(n_rows, (last - first) * per_frame);
 
   const bool whole = start == 0 && stop == n_samples && record.warnings.empty();
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -280,14 +340,17 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
         calibrated = calibrated && (line.calibrated || line.format == 0);
       }
       const bool verify = whole && !segment.verified && has_checksums(*segment.header);
-      read_signals(*segment.header, segment.layout, segment.rows, segment.n_samples, piece.from, piece.to,
+      read_signals(*segment.header, segment.layout, segment.rows, segment.n_samples, piece.from, piece.to, per_frame,
                    record.signal.view(), piece.column, verify, record.warnings);
       segment.verified = true;
     }
     for (std::ptrdiff_t row = 0; row < n_rows; ++row)
       if (!filled[static_cast<std::size_t>(row)])
-        std::fill_n(record.signal.row(row) + piece.column, piece.to - piece.from, nan);
+        std::fill_n(record.signal.row(row) + piece.column * per_frame, (piece.to - piece.from) * per_frame, nan);
   }
+  if (record.signal.cols != stop - start)
+    record.signal = columns(record.signal, start - first * per_frame, stop - start);
+  record.warnings.insert(record.warnings.end(), averaged.begin(), averaged.end());
   if (options.strict && !record.warnings.empty()) fail_format(record.warnings.front());
 }
 
@@ -296,14 +359,17 @@ RecordInfo read_header(const std::string& path) {
   const Header& header = source.header();
   RecordInfo info;
   info.name = to_utf8(path);
-  info.fs = header.fs;
+  const RecordLength length = length_of(source);
+  info.fs = length.fs;
+  info.samps_per_frame = source.leads().samps_per_frame;
+  std::replace(info.samps_per_frame.begin(), info.samps_per_frame.end(), std::ptrdiff_t{0}, std::ptrdiff_t{1});
   info.leads = source.leads().names;
   info.units = source.leads().units;
   info.calibrated = source.leads().calibrated;
   info.gains = source.leads().gains;
   info.comments = header.comments;
   info.start_time = header.start_time;
-  info.n_samples = length_of(header);
+  info.n_samples = length.n_samples;
 
   std::set<int> formats;
   std::set<std::string> files;
@@ -329,8 +395,7 @@ RecordInfo read_header(const std::string& path) {
 }
 
 RecordLength read_length(Header header) {
-  const Source source(std::move(header));
-  return {source.header().fs, length_of(source.header())};
+  return length_of(Source(std::move(header)));
 }
 
 template <class T>

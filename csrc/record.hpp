@@ -13,7 +13,7 @@ namespace pqrst {
 struct Record {
   std::string name;     // path or name, for messages
   Array<float> signal;  // (leads, samples), mV for voltages; invalid samples NaN
-  double fs = 0;        // Hz, frames per second
+  double fs = 0;        // Hz, samples per second and lead
   std::vector<std::string> leads, units;
   std::vector<char> calibrated;  // per lead
   std::ptrdiff_t n_samples = 0;  // of the whole record, also when a part was read
@@ -22,8 +22,16 @@ struct Record {
   std::vector<std::string> warnings;  // wrong checksums, files that are cut off, values beyond float32
 };
 
+// What is read of leads with several samples per frame.
+enum class Frames {
+  full,  // all samples
+  mean,  // one per frame
+  fit,   // all samples if the leads to be read share one rate, else one per frame, with a warning
+};
+
 struct ReadOptions {
   std::vector<std::string> leads;  // empty: all; else these, in this order
+  Frames frames = Frames::fit;
   std::ptrdiff_t start = 0, stop = -1;
   bool strict = false;     // a wrong checksum is an error, not a warning; links lead to no other folder
   bool truncated = false;  // a signal file that is cut off is read as far as it goes, with a warning; not in segments
@@ -32,11 +40,12 @@ struct ReadOptions {
   std::ptrdiff_t max_samples = std::ptrdiff_t(1) << 28;
 };
 
-// Everything that the headers say.
+// Everything that the headers say; rate and length are those of all leads, read as Frames::fit has it.
 struct RecordInfo {
   std::string name;
   double fs = 0;
   std::ptrdiff_t n_samples = -1;  // -1: neither the header nor a signal file tells
+  std::vector<std::ptrdiff_t> samps_per_frame;
   std::vector<std::string> leads, units;
   std::vector<char> calibrated;
   std::vector<double> gains;       // ADC units per unit
@@ -55,7 +64,7 @@ RecordInfo read_header(const std::string& path);
 
 // What tells how many rows a record gives, without the rest of what its headers say.
 struct RecordLength {
-  double fs;
+  double fs, frame_fs;
   std::ptrdiff_t n_samples;  // -1: neither the header nor a signal file tells
 };
 RecordLength read_length(Header header);

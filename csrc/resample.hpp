@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -27,12 +28,25 @@ struct Ratio {
   std::int64_t up, down;  // both at least 1, no common factor
 };
 
-constexpr std::int64_t max_denominator = 10000;
+constexpr std::int64_t max_denominator = 10000, max_denominator_near = 1000;
 constexpr double max_rate = 1e12;             // Hz; times max_denominator it still fits an int64
 constexpr std::int64_t max_factor = 1 << 20;  // largest up or down: 21 million taps, 160 MiB
 
-// A rate as the fraction with the smallest denominator that rounds to this very double: 499.348 is 124837 / 250.
-inline Ratio exact_rate(const std::string& argument, double fs) {
+// The simplest fraction from which `n` samples at this rate drift by less than half of one; {0, 0} if there is none.
+inline Ratio near_fraction(double fs, std::ptrdiff_t n) {
+  for (std::int64_t denominator = 1; denominator <= max_denominator_near; ++denominator) {
+    const double numerator = std::round(fs * static_cast<double>(denominator));
+    if (numerator >= 1 &&
+        std::abs(numerator / static_cast<double>(denominator) / fs - 1) * static_cast<double>(n) < 0.5)
+      return {static_cast<std::int64_t>(numerator), denominator};
+  }
+  return {0, 0};
+}
+
+// A rate as the fraction with the smallest denominator that rounds to this very double: 499.348 is 124837 / 250. One
+// that has none, as 249.99999999999997 out of a division, is the fraction near enough for `n` samples.
+inline Ratio as_fraction(const std::string& argument, double fs,
+                         std::ptrdiff_t n = std::numeric_limits<std::ptrdiff_t>::max()) {
   check_rate(argument, fs);
   if (fs > max_rate) refuse(argument, fs, "must be at most " + number(max_rate) + " Hz");
   for (std::int64_t denominator = 1; denominator <= max_denominator; ++denominator) {
@@ -40,6 +54,7 @@ inline Ratio exact_rate(const std::string& argument, double fs) {
     if (numerator >= 1 && numerator / static_cast<double>(denominator) == fs)
       return {static_cast<std::int64_t>(numerator), denominator};
   }
+  if (const Ratio near = near_fraction(fs, n); near.up > 0) return near;
   refuse(argument, fs, "is no fraction with a denominator up to " + std::to_string(max_denominator) + "; round it");
 }
 
@@ -54,11 +69,15 @@ inline Ratio rate_ratio(Ratio in, Ratio out) {
   return {ratio.up / common, ratio.down / common};
 }
 
-inline Ratio rate_ratio(double fs_in, double fs_out) {
+// For `n` samples at fs_in. Where the exact ratio needs numbers too large for a filter, as from 250.0001 Hz, the
+// fraction near enough to fs_in is taken.
+inline Ratio rate_ratio(double fs_in, double fs_out, std::ptrdiff_t n) {
   check_rate("fs_in", fs_in);
   check_rate("fs_out", fs_out);
   if (fs_in == fs_out) return {1, 1};
-  return rate_ratio(exact_rate("fs_in", fs_in), exact_rate("fs_out", fs_out));
+  const Ratio out = as_fraction("fs_out", fs_out), ratio = rate_ratio(as_fraction("fs_in", fs_in, n), out);
+  const Ratio near = std::max(ratio.up, ratio.down) > max_factor ? near_fraction(fs_in, n) : Ratio{0, 0};
+  return near.up > 0 ? rate_ratio(near, out) : ratio;
 }
 
 inline std::int64_t floor_div(std::int64_t a, std::int64_t b) {

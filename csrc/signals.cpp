@@ -196,11 +196,15 @@ bool has_checksums(const Header& header) {
 }
 
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
-                  std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
-                  std::ptrdiff_t column, bool verify, std::vector<std::string>& warnings) {
+                  std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, std::ptrdiff_t per_frame,
+                  View<float> out, std::ptrdiff_t column, bool verify, std::vector<std::string>& warnings) {
   const Kernels& kernel = kernels();
   Buffer<std::uint8_t> bytes;
-  Buffer<std::int32_t> frames, samples;
+  Buffer<std::int32_t> frames, samples, in_time;
+  const auto at = [&](const Lead& lead, std::ptrdiff_t frame) {  // of the stretch that is read
+    return out.row(lead.row) + (column + frame) * per_frame;
+  };
+  const std::ptrdiff_t n_out = (to - from) * per_frame;
   std::vector<Lead> leads;
   for (std::size_t i = 0; i < rows.size();) {
     const std::size_t g = layout.group[rows[i].signal];
@@ -216,7 +220,7 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
                        !leads.empty() && leads.back().line == &line});
     }
     if (group.path.empty()) {  // a null signal: no samples are stored, all are invalid
-      for (const Lead& lead : leads) std::fill_n(out.row(lead.row) + column, to - from, kNaN);
+      for (const Lead& lead : leads) std::fill_n(at(lead, 0), n_out, kNaN);
       continue;
     }
 
@@ -252,21 +256,27 @@ void read_signals(const Header& header, const Layout& layout, const std::vector<
         if (!lead.repeated) {
           if (group.format == 8) integrate_differences(lead, codes, n);
           if (verify) lead.sum += kernel.sum_codes(codes, spf * n);
-          if (spf > 1) average_frames(lead, codes, n);
+          if (spf > 1 && per_frame == 1) average_frames(lead, codes, n);
+        }
+        if (per_frame > 1) {
+          in_time.resize(static_cast<std::size_t>(n * spf));
+          for (std::ptrdiff_t k = 0; k < spf; ++k)
+            for (std::ptrdiff_t i = 0; i < n; ++i) in_time[static_cast<std::size_t>(i * spf + k)] = codes[k * n + i];
+          codes = in_time.data();
         }
         // stored frame f is frame f - skew of the record
         const std::ptrdiff_t low = std::max<std::ptrdiff_t>(0, from + lead.skew - frame);
         const std::ptrdiff_t high = std::min(n, to + lead.skew - frame);
         if (low < high)
-          kernel.convert_codes(lead.calibration, codes + low, high - low,
-                               out.row(lead.row) + column + (frame + low - lead.skew - from));
+          kernel.convert_codes(lead.calibration, codes + low * per_frame, (high - low) * per_frame,
+                               at(lead, frame + low - lead.skew - from));
       }
     }
 
     for (const Lead& lead : leads) {  // samples that the skew moves in from behind the end
       const std::ptrdiff_t end = std::clamp(n_frames - lead.skew, from, to);
-      std::fill_n(out.row(lead.row) + column + (end - from), to - end, kNaN);
-      if (may_overflow(lead.calibration)) drop_infinite(header, lead, out.row(lead.row) + column, to - from, warnings);
+      std::fill_n(at(lead, end - from), (to - end) * per_frame, kNaN);
+      if (may_overflow(lead.calibration)) drop_infinite(header, lead, at(lead, 0), n_out, warnings);
       if (verify && lead.line->checksum && !lead.repeated) {
         const auto expected = static_cast<std::int16_t>(*lead.line->checksum & 0xFFFF);
         const auto actual = static_cast<std::int16_t>(lead.sum & 0xFFFF);

@@ -46,11 +46,12 @@ std::ptrdiff_t stored_signals(const Layout& layout, const std::vector<SignalRow>
 // False where the length is unknown, or all checksums are 0 (placeholders).
 bool has_checksums(const Header& header);
 
-// Frames [from, to) of `rows` into the columns from `column` on. A sentence is added to `warnings` for each lead with
-// values beyond float32, which become NaN; with `verify` also where a checksum is wrong: then [from, to) must be all.
+// Frames [from, to) of `rows` into those from `column` on of the result, which has `per_frame` samples of each: as many
+// as all leads have, or 1 for their mean. A sentence is added to `warnings` for each lead with values beyond float32,
+// which become NaN; with `verify` also where a checksum is wrong: then [from, to) must be all.
 void read_signals(const Header& header, const Layout& layout, const std::vector<SignalRow>& rows,
-                  std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, View<float> out,
-                  std::ptrdiff_t column, bool verify, std::vector<std::string>& warnings);
+                  std::ptrdiff_t n_frames, std::ptrdiff_t from, std::ptrdiff_t to, std::ptrdiff_t per_frame,
+                  View<float> out, std::ptrdiff_t column, bool verify, std::vector<std::string>& warnings);
 
 // What is said of `n` values of a lead that float32 cannot hold.
 std::string beyond_float(const std::string& name, const std::string& lead, std::ptrdiff_t n);

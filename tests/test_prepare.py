@@ -382,13 +382,62 @@ def test_records_live_as_long_as_they_are_needed(rng, tmp_path):
 
 def test_a_record_of_an_odd_rate_is_one_problem_among_good_ones(rng):
     good = pqrst.Record(rng.normal(size=(2, 5000)).astype(np.float32), 250.0, ["II", "V1"])
-    odd = pqrst.Record(good.signal, 250.0000001, ["II", "V1"])
+    odd = pqrst.Record(good.signal, 1e13, ["II", "V1"])
     how = recipe(window=window("window", 500))
     prepared = pqrst.prepare([good, odd, good], how, skip_errors=True)
     assert sorted(set(prepared.record.tolist())) == [0, 2]
     assert [number for number, _, _ in prepared.errors] == [1]
-    with pytest.raises(ValueError, match="250.0000001|250"):
+    with pytest.raises(ValueError, match="fs_in 10000000000000: must be at most"):
         pqrst.prepare([good, odd], how)
+
+
+@pytest.mark.parametrize("fs", [249.99999999999997, 250.00000001, 250.0001, 249.9999])
+def test_a_rate_a_hair_off_a_fraction_is_taken_as_it(rng, fs):
+    x = rng.normal(size=(2, 5000)).astype(np.float32)
+    how = recipe(window=window("window", 500))
+    odd, even = (pqrst.prepare(pqrst.Record(x, rate, ["II", "V1"]), how) for rate in (fs, 250.0))
+    np.testing.assert_allclose(odd.rows, even.rows, atol=1e-4)  # the band-pass is that of the rate itself
+    np.testing.assert_array_equal(odd.start, even.start)
+    assert pqrst.n_rows(how, 5000, fs) == len(odd.rows)
+    np.testing.assert_array_equal(pqrst.row_starts(how, 5000, fs), odd.start)
+
+
+def test_a_rate_is_no_more_rounded_than_half_a_sample_of_drift(rng):
+    # 499.3456789 Hz: after 600,000 samples, the nearest hundredth would be three samples off
+    fs, n = 499.3456789, 600_000
+    x = np.sin(2 * np.pi * 5 * np.arange(n) / fs)
+    slow = pqrst.resample(x, fs, 100)
+    t = np.arange(len(slow)) / 100
+    assert np.abs(slow - np.sin(2 * np.pi * 5 * t))[100:-100].max() < 2 * np.pi * 5 * 0.5 / fs + 1e-3
+
+
+def test_a_lead_with_its_sign_turned_is_turned_back(rng):
+    x = rng.normal(size=(3, 5000)).astype(np.float32)
+    how = recipe(leads=[["I"], ["aVR"], ["II"]], missing="error")
+    expected = pqrst.prepare(pqrst.Record(x, 250.0, ["I", "aVR", "II"]), how)
+    for name in ("-aVR", "Lead -AVR", "MDC_ECG_LEAD_-aVR"):
+        record = pqrst.Record(x * [[1], [-1], [1]], 250.0, ["I", name, "II"], name="r")
+        found = pqrst.prepare(record, how)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        plain = name.replace("-", "")
+        turned = (0, "read", f"r: lead {name} is {plain} with its sign turned back")
+        assert turned in found.warnings
+        assert record.leads[1] == name
+        np.testing.assert_array_equal(record.signal, (x * [[1], [-1], [1]]).astype(np.float32))
+    assert pqrst.match_leads([["aVR"]], ["-aVR", "aVR"]) == [1]
+    assert pqrst.match_leads([["aVR"]], ["-aVR"]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("Lead I (Einthoven)", "i"), ("MDC_ECG_LEAD_I", "i"), ("I (mV)", "i"), ("DI", "i"), ("DII", "ii"),
+        ("DIII", "iii"), ("D3", "iii"), ("AVR", "avr"), ("-aVR", "-avr"), ("ECG [uV]", "ecg"), ("ecg_ii", "ii"),
+        ("MDC_ECG_ELEC_POTL_V1", "v1"), ("EKG  lead V2 ", "v2"), ("(I)", "(i)"), ("", ""), ("I)", "i)"),
+    ],
+)  # fmt: skip
+def test_all_spellings_of_a_lead_are_one_name(name, plain):
+    assert pqrst.lead_name(name) == plain
 
 
 @pytest.mark.parametrize(

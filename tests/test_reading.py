@@ -97,7 +97,7 @@ def test_every_real_record_equals_wfdb_value_for_value(real_data, tmp_path, fold
         if key in WFDB_DIFFERS or key in MISSING_DATA:
             continue  # the tests below
         expected = read_with_wfdb(path, tmp_path)
-        record = pqrst.read(path)
+        record = pqrst.read(path, frames="mean")
         values = reference(expected)
         if key in DEPARTURES:
             differ = ~((values == record.signal) | (np.isnan(values) & np.isnan(record.signal)))
@@ -112,7 +112,7 @@ def test_every_real_record_equals_wfdb_value_for_value(real_data, tmp_path, fold
         assert record.warnings == [], key
         units = ["mV" if unit.lower() in TO_MV else unit for unit in expected.units]
         assert list(record.units) == units, key
-        header = pqrst.header(path)
+        header, record = pqrst.header(path), pqrst.read(path)
         assert (header.fs, header.leads, header.units) == (record.fs, record.leads, record.units), key
         assert (header.n_samples, header.comments, header.start_time) == (
             record.n_samples, record.comments, record.start_time,
@@ -369,8 +369,21 @@ def test_windows_equal_slices_with_skew_frames_and_offset(data):
     stop = data.draw(st.integers(start + 1, n_frames))
     with folder() as tmp_path:
         path = write(tmp_path, "r", "\n".join(lines), r_dat=bytes(offset) + encode(fmt, flat))
-        assert same(pqrst.read(path, strict=True).signal, np.stack(expected))
-        assert same(pqrst.read(path, start=start, stop=stop).signal, np.stack(expected)[:, start:stop])
+        assert same(pqrst.read(path, strict=True, frames="mean").signal, np.stack(expected))
+        part = pqrst.read(path, start=start, stop=stop, frames="mean")
+        assert same(part.signal, np.stack(expected)[:, start:stop])
+        one = data.draw(st.integers(0, len(frames) - 1))
+        spf = frames[one]
+        row = ((leads[one] - 2) / 100).astype(np.float32)
+        if fmt != 8:
+            row[leads[one] == INVALID[fmt]] = np.nan
+        row = np.concatenate([row[skews[one] :], np.full(min(skews[one], len(row)), np.nan, np.float32)])
+        full = pqrst.read(path, leads=[f"L{one}"], strict=True)
+        assert (full.fs, full.n_samples) == (100 * spf, n_frames * spf)
+        assert same(full.signal[0], row)
+        start = data.draw(st.integers(0, len(row) - 1))
+        stop = data.draw(st.integers(start + 1, len(row)))
+        assert same(pqrst.read(path, leads=[f"L{one}"], start=start, stop=stop).signal[0], row[start:stop])
 
 
 @contextmanager
@@ -386,16 +399,65 @@ def folder():
 def test_skew_counts_samples_of_the_signal_rounded_to_frames(tmp_path):
     # header(5) has samples, the WFDB library rounds them to frames, wfdb takes the number as frames
     path = write(tmp_path, "r", "r 1 100 4\nr.dat 16x2:4 1/mV 16 0 0 0 0 I\n", r_dat=encode(16, range(8)))
-    assert same(pqrst.read(path).signal, np.array([[4, 6, np.nan, np.nan]], np.float32))
+    assert same(pqrst.read(path, frames="mean").signal, np.array([[4, 6, np.nan, np.nan]], np.float32))
+    assert same(pqrst.read(path).signal, np.array([[4, 5, 6, 7, *[np.nan] * 4]], np.float32))
     path = write(tmp_path, "s", "s 1 100 4\nr.dat 16x2:3 1/mV 16 0 0 0 0 I\n")
-    assert same(pqrst.read(path).signal, np.array([[4, 6, np.nan, np.nan]], np.float32))
+    assert same(pqrst.read(path, frames="mean").signal, np.array([[4, 6, np.nan, np.nan]], np.float32))
 
 
 def test_frames_are_averaged_in_adc_units_towards_zero(tmp_path):
     path = write(tmp_path, "r", "r 1 100 2\nr.dat 16x2 1/mV 16 0 0 0 0 I\n", r_dat=encode(16, [1, 2, -1, -2]))
-    assert pqrst.read(path).signal.tolist() == [[1.0, -1.0]]
-    expected = wfdb.rdrecord(str(path))
-    assert same(pqrst.read(path).signal, reference(expected))
+    mean = pqrst.read(path, frames="mean")
+    assert (mean.signal.tolist(), mean.fs, mean.n_samples) == ([[1.0, -1.0]], 100.0, 2)
+    assert same(mean.signal, reference(wfdb.rdrecord(str(path))))
+
+
+def frames_of(tmp_path, *names_and_counts, codes=()):
+    """A record of two frames at 15.5 Hz, whose leads have so many samples in each."""
+    lines = [f"r.dat 16x{n} 1/mV 16 0 0 0 0 {name}\n" for name, n in names_and_counts]
+    return write(tmp_path, "r", f"r {len(lines)} 15.5 2\n" + "".join(lines), r_dat=encode(16, codes))
+
+
+def test_leads_that_share_a_rate_are_read_in_full(tmp_path):
+    path = frames_of(tmp_path, ("I", 3), ("II", 3), codes=[1, 2, 3, 11, 12, 13, 4, 5, 6, 14, 15, 16])
+    record, header = pqrst.read(path), pqrst.header(path)
+    assert record.signal.tolist() == [[1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]]
+    assert (record.fs, record.n_samples, record.warnings) == (46.5, 6, [])
+    assert (header.fs, header.n_samples, header.samps_per_frame) == (46.5, 6, [3, 3])
+    expected = wfdb.rdrecord(str(path), smooth_frames=False)
+    assert same(record.signal, np.stack(expected.e_p_signal).astype(np.float32))
+    with pytest.raises(ValueError, match="frames all: expected full, mean or None"):
+        pqrst.read(path, frames="all")
+
+
+def test_of_leads_with_several_rates_those_of_one_are_read_in_full_and_all_are_averaged(tmp_path):
+    path = frames_of(tmp_path, ("I", 3), ("RESP", 1), ("II", 3), codes=[1, 2, 3, 9, 4, 5, 6, 7, 8, 9, 9, 1, 2, 3])
+    record = pqrst.read(path, leads=["II", "I"])
+    assert (record.fs, record.signal.tolist(), record.warnings) == (46.5, [[4, 5, 6, 1, 2, 3], [1, 2, 3, 7, 8, 9]], [])
+    record = pqrst.read(path)
+    assert (record.fs, record.signal.tolist()) == (15.5, [[2, 8], [9, 9], [5, 2]])
+    assert record.warnings == [
+        f"{path}.hea: the leads differ in samples per frame: I (3), II (3) are averaged to the frame rate; "
+        "leads of one rate alone are read in full"
+    ]
+    assert (pqrst.header(path).fs, pqrst.header(path).samps_per_frame) == (15.5, [3, 1, 3])
+    assert pqrst.read(path, frames="mean").warnings == []
+    with pytest.raises(ValueError, match=r"differ in samples per frame: I \(3\), II \(3\); read those of one rate alone"):
+        pqrst.read(path, frames="full")
+
+
+def test_segments_are_read_in_full_where_all_have_the_rate_of_the_first(tmp_path):
+    for name, n, codes in (("a", 2, [1, 2, 3, 4]), ("b", 2, [5, 6, 7, 8]), ("c", 1, [9, 10])):
+        write(tmp_path, name, f"{name} 1 100 2\n{name}.dat 16x{n} 1/mV 16 0 0 0 0 I\n")
+        (tmp_path / f"{name}.dat").write_bytes(encode(16, codes))
+    path = write(tmp_path, "r", "r/3 1 100 6\na 2\n~ 2\nb 2\n")
+    assert same(pqrst.read(path).signal, np.array([[1, 2, 3, 4, *[np.nan] * 4, 5, 6, 7, 8]], np.float32))
+    assert same(pqrst.read(path, start=3, stop=9).signal, np.array([[4, *[np.nan] * 4, 5]], np.float32))
+    assert (pqrst.header(path).fs, pqrst.header(path).n_samples) == (200, 12)
+    path = write(tmp_path, "s", "s/2 1 100 4\na 2\nc 2\n")
+    with pytest.raises(pqrst.FormatError, match="c.hea: lead I has 1 samples per frame, expected 2 as in the first"):
+        pqrst.read(path)
+    assert pqrst.read(path, frames="mean").signal.tolist() == [[1, 3, 9, 10]]
 
 
 def test_several_files_hold_several_signals_each(rng, tmp_path):
@@ -985,6 +1047,32 @@ def test_the_end_mark_may_be_missing_and_ends_the_file_where_it_is(tmp_path):
     assert annotations(tmp_path, b"").sample.tolist() == []
     # wfdb goes on behind a null word; annot(5) has "A = I = 0: end of file"
     assert annotations(tmp_path, word(1, 5) + END + word(1, 6) + b"\0").sample.tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("header", "note", "fs", "expected"),
+    [
+        ("r 1 360", "720", None, [1, 2, 3, 4]),  # of 1, 3, 5, 7: half a sample is rounded up
+        ("r 1 360", "", None, [1, 3, 5, 7]),
+        ("r 1 360", "360", None, [1, 3, 5, 7]),
+        ("r 1 360", "720", 1440, [2, 6, 10, 14]),
+        ("r 1 180x4", "", None, [4, 12, 20, 28]),  # frames of four samples
+        ("r 1 180x4", "720", None, [1, 3, 5, 7]),
+        ("r 1 180x4", "", 180, [1, 3, 5, 7]),
+        ("", "720", None, [1, 3, 5, 7]),  # without a header nothing tells the record's rate
+        ("", "720", 360, [1, 2, 3, 4]),
+    ],
+)
+def test_positions_are_samples_of_the_record(tmp_path, header, note, fs, expected):
+    if header:
+        start, _, per_frame = header.partition("x")
+        text = f"{start} 100\nr.dat 16{'x' + per_frame if per_frame else ''} 200/mV 12 0 0 0 0 I\n"
+        (tmp_path / "r.hea").write_text(text)
+    content = (word(22) + aux(f"## time resolution: {note}") if note else b"") + word(1, 1) + word(1, 2) * 3 + END
+    (tmp_path / "r.atr").write_bytes(content)
+    found = pqrst.read_annotations(tmp_path / "r", "atr", fs)
+    assert found.sample.tolist() == expected
+    assert found.fs == (float(note) if note else None)
 
 
 def test_time_resolution_and_definitions_are_applied_and_left_out(tmp_path):
