@@ -73,6 +73,9 @@ class Item(NamedTuple):
     counts: NDArray[np.int64]  # (K + 1,) rows of each class, and of none; one array for all recordings alike
 
 
+Kind = tuple[str, float, tuple[str, ...], tuple[str, ...]]  # format, rate in Hz, leads, their units
+
+
 class Index(NamedTuple):
     """The recordings of a dataset, as tables, headers and annotations describe them."""
 
@@ -82,6 +85,7 @@ class Index(NamedTuple):
     problems: list[Problem]
     warnings: list[Problem]
     own_folds: bool  # they hold where others would be drawn by patient
+    kinds: Counter[Kind]  # of recordings
 
     @property
     def patients_known(self) -> bool:
@@ -111,6 +115,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
     promise_of = PROMISES[target.rows](target, recipe)
     items: list[Item] = []
     unknown: Counter[str] = Counter()
+    kinds: Counter[Kind] = Counter()
     for recording in tqdm(recordings, "index", unit=" records", disable=None, leave=False):
         path = path_of(raw, recording)
         try:
@@ -125,6 +130,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
                     raise LabelError(f"{path}: none of its {target.rows} has a class")
             size = (promise.n_rows, info.n_samples, info.fs, n_bytes)
             items.append(Item(recording, *size, info.native, promise.counts))
+            kinds[info.format, info.fs, info.leads, info.units] += 1
         except (OSError, ValueError) as error:
             stage = "labels" if isinstance(error, LabelError) else "index"
             reason = script.one_line(error) + (f" ({recording.table}, row {recording.row})" if recording.table else "")
@@ -134,7 +140,7 @@ def build_index(source: Source, data: Data, recipe: Recipe, raw: Path) -> Index:
     if target.unknown == "counted":  # otherwise each is a problem
         counted = unknown.most_common()
         warnings += [Problem("", "labels", f"{n:,} recordings say {label!r}: unknown") for label, n in counted]
-    return Index(raw, items, target, problems, warnings, source.own_folds)
+    return Index(raw, items, target, problems, warnings, source.own_folds, kinds)
 
 
 def first_reason(index: Index) -> str:
@@ -270,7 +276,7 @@ def _annotation_file(path: str, recording: Recording) -> Path:
 
 
 def _read_annotations(path: str, recording: Recording) -> pqrst.Annotations:
-    return pqrst.read_annotations(path, _annotation_file(path, recording).suffix[1:])
+    return readers.read_annotations(path, _annotation_file(path, recording).suffix[1:])
 
 
 def count_labels(labels: Labels) -> NDArray[np.int64]:

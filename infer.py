@@ -348,11 +348,10 @@ def recordings(named: Sequence[Path], recursive: bool) -> list[Path]:
                 deeper = "" if recursive else " (--recursive looks into the folders below)"
                 raise Stop(f"{path}: no recording in it, {', '.join(readers.SUFFIXES)}{deeper}")
             found += inside
-        elif path.suffix in readers.HDF5 and path.is_file():
+        elif path.suffix.lower() in readers.HDF5 and path.is_file():
             found += readers.rows_of(path)
         else:
-            complete = path.suffix in readers.SUFFIXES or "#" in path.name
-            found.append(path if complete else path.with_name(path.name + ".hea"))
+            found.append(readers.complete(path))
     return list(dict.fromkeys(found))
 
 

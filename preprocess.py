@@ -47,6 +47,7 @@ from script import Stop
 from sources import SOURCES, Problem
 
 FORMAT_VERSION = 2  # of the prepared dataset
+SHOWN = 20  # kinds of recordings and problems that --dry_run lists
 
 
 def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) -> Path:
@@ -63,8 +64,9 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     if rank == 0:
         announce(job, parts, folder)
         if dry_run:
+            print("\n".join(kinds_of(index)), file=sys.stderr)
             for kind, problems in (("failure", index.problems), ("warning", index.warnings)):
-                for problem in problems[:20]:
+                for problem in problems[:SHOWN]:
                     print(f"{kind}: {problem}", file=sys.stderr)
             print(f"{len(index.problems)} failures so far; nothing was written", file=sys.stderr)
     if dry_run:
@@ -76,6 +78,18 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
         elif rank == 0:
             print(f"{folder} is up to date: nothing to do", file=sys.stderr)
     return folder
+
+
+def kinds_of(index: Index) -> list[str]:
+    """Return a line for each kind of recording: how many there are, format, rate, leads and unit."""
+    lines = []
+    for (name, fs, leads, units), n in index.kinds.most_common(SHOWN):
+        of_leads = f"{len(leads)} leads {' '.join(leads)}" if leads else "leads told by the signal"
+        lines.append(f"{n:9,} {name}, {fs:g} Hz, {of_leads}, {', '.join(dict.fromkeys(units))}")
+    others = index.kinds.most_common()[SHOWN:]
+    if others:
+        lines.append(f"{sum(n for _, n in others):9,} of {len(others):,} other kinds")
+    return lines
 
 
 def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: dict[str, str], started: float) -> None:

@@ -10,23 +10,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+import pqrst
 from script import Stop, nearest
-
-if TYPE_CHECKING:
-    import pqrst
 
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
-# What recordings call an ECG lead: the twelve and those of Holters and monitors, with what only says that it is a lead.
+# What recordings call an ECG lead, by `pqrst.lead_name`: the twelve, and those of Holters and monitors.
 _ECG = re.compile(
-    r"((ecg|ekg)[ _-]*)?((lead|ch|channel)[ _-]*)?"
-    r"(-?avr|avl|avf|i|ii|iii|d[1-3]|di|dii|diii|ml(i|ii|iii|1|2|3)|c?mv[1-6]|mcl[1-6]|cm[1-6]|v[1-9]?r?|v[x-z]|[x-z]|\d+)|ecg|ekg",
-    re.IGNORECASE,
+    r"((ecg|ekg)[ -]*)?((lead|ch|channel)[ -]*)?"
+    r"(-?av[rlf]|i{1,3}|ml(i{1,3}|[123])|c?mv[1-6]|mcl[1-6]|cm[1-6]|v[1-9]?r?|v[x-z]|[x-z]|\d+)|ecg|ekg"
 )
 _NO_ECG = re.compile(
     r"(index|unnamed.*|n|no|nr|id|sample.*|frame.*|time.*|label.*|class.*|target.*|annotation.*|symbol|beats?|peaks?|"
@@ -41,9 +38,8 @@ def ecg_leads(names: Sequence[str]) -> list[bool]:
 
     Where no name is known for a lead, every signal counts that is not known for something else: `label`, `hr`, `RESP`.
     """
-    plain = [name.strip() for name in names]
-    known = [bool(_ECG.fullmatch(name)) for name in plain]
-    return known if any(known) else [not _NO_ECG.fullmatch(name) for name in plain]
+    known = [bool(_ECG.fullmatch(pqrst.lead_name(name))) for name in names]
+    return known if any(known) else [not _NO_ECG.fullmatch(name.strip()) for name in names]
 
 
 # Numbers about a beat that its own window does not show: the RR intervals before and after it, the mean of the ten

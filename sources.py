@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pqrst
+import readers
 from script import Stop
 
 if TYPE_CHECKING:
@@ -482,28 +483,26 @@ FOLDER_COLUMNS = {
 def folder(
     raw: Path, default_label: str = "", fs: float | None = None, units_per_mv: float | None = None
 ) -> Iterator[Recording | Problem]:
-    """Any tree of WFDB, MAT or CSV recordings with unified_label_mapping.csv: dataset, record, label.
+    """Any tree of recordings in any format with unified_label_mapping.csv: dataset, record, label.
 
     The table may name a record with either slash, without its suffix or its folder; `dataset` is a folder above it, or
     empty. Several rows for one record give it several labels; they must agree on its patient and fold, which the
     columns `patient` and `fold` give where they exist (also `patient_id`, `subject`, `strat_fold` and the like; a fold
     holds unless `data.split` is `random_rows`). Columns that are not used are named. Without the table every recording
-    gets `default_label`, if one is given. `fs`: rate of CSV files without times; `units_per_mv`: of the stored values,
-    1000 for uV, where no header says so.
+    gets `default_label`, if one is given. `fs`: rate, and `units_per_mv`: scale of the stored values, 1000 for uV,
+    of files that do not tell them, or tell wrong ones.
     """
     for name, value in (("fs", fs), ("units_per_mv", units_per_mv)):
         if value is not None and not 0 < value < float("inf"):
             raise Stop(f"data.arguments: {name} = {value}: must be positive and finite")
     path = raw / "unified_label_mapping.csv"
-    paths = [p.relative_to(raw).as_posix() for s in (".hea", ".csv", ".mat") for p in sorted(raw.rglob(f"*{s}"))]
-    headers = {p[:-4] for p in paths if p.endswith(".hea")}
-    paths = sorted(p for p in paths if p != path.name and (p.endswith(".hea") or p[:-4] not in headers))
+    paths = [p.relative_to(raw).as_posix() for p in readers.below(raw, recursive=True)]
     if not path.exists():
         if not default_label:
             one_label = """--data.arguments '{"default_label": "X"}'"""
             raise Stop(f"{path}: does not exist; write it, or give all one label: {one_label}")
         for p in paths:
-            yield Recording(p, p[:-4], (default_label,), fs=fs, units_per_mv=units_per_mv, patient_known=False)
+            yield Recording(p, _stem(p), (default_label,), fs=fs, units_per_mv=units_per_mv, patient_known=False)
         return
     found, unused = _folder_table(path)
     if unused:
@@ -513,7 +512,7 @@ def folder(
     for number, row in zip(found.index, found.to_dict("records"), strict=True):
         matches = _matches(row, tails)
         if len(matches) != 1:
-            why = f"could be {', '.join(matches[:3])}" if matches else "is no recording here (.hea, .csv, .mat)"
+            why = f"could be {', '.join(matches[:3])}" if matches else "is no recording here"
             name = row["record"] or "an empty name"
             yield Problem(row["record"], "index", f"{path}, row {number}: {name} {why}")
             continue
@@ -532,7 +531,7 @@ def folder(
         labels = tuple(dict.fromkeys(row["label"] for row in rows if row["label"]))
         patient, fold = rows[0].get("patient", ""), rows[0].get("fold") or None
         place, known = (str(path), rows[0]["row"]), bool(patient)
-        yield Recording(p, patient or p[:-4], labels, fold, None, units_per_mv, fs, *place, known)
+        yield Recording(p, patient or _stem(p), labels, fold, None, units_per_mv, fs, *place, known)
 
 
 def _folder_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -558,6 +557,12 @@ def _folder_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return used, [column for column in found.columns if column not in of.values()]
 
 
+def _stem(path: str) -> str:
+    """Return a path without its suffix; of a recording in a file of many, with its row."""
+    name, mark, row = path.partition("#")
+    return name[: -len(Path(name).suffix) or None] + mark + row
+
+
 def _tails(paths: list[str]) -> dict[str, list[str]]:
     """Return the paths by every end of theirs, with and without its suffix, in small letters."""
     tails: dict[str, list[str]] = {}
@@ -565,7 +570,7 @@ def _tails(paths: list[str]) -> dict[str, list[str]]:
         parts = p.lower().split("/")
         for start in range(len(parts)):
             tail = "/".join(parts[start:])
-            for name in {tail, tail[:-4]}:
+            for name in {tail, _stem(tail)}:
                 tails.setdefault(name, []).append(p)
     return tails
 

@@ -296,7 +296,7 @@ def test_recordings_of_other_formats_are_predicted_alike(demo_run, demo_folder, 
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["tracings"] = np.zeros((2, 4096, 12), np.float32)
         file["tracings"][1, 100:4000] = record.signal[:, :3900].T
-    with pytest.raises(ValueError, match="its rate must be given"):
+    with pytest.raises(ValueError, match="does not tell its sampling rate"):
         main(capsys, tmp_path / "a.csv", "--run", demo_run)
     expected = answer(header, run=demo_run)["findings"]
     words = [tmp_path / "a.csv", "--inference.fs", str(record.fs), "--format", "json"]

@@ -35,30 +35,6 @@ def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
     assert len(record.warnings) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("I,II\n1,2\n", r"no column time \(s\): its rate must be given"),
-        ("time,lead1,lead2\n0,1,2\n1,1,2\n", "columns lead1, lead2; expected lead1 to lead12"),
-        ("time,lead1,II\n0,1,2\n1,1,2\n", "expected lead1 to lead12, or lead names"),
-        ("time,I\n0,1\n0,2\n", "does not rise"),
-        ("time,I\n0,x\n1,y\n", "not a table of numbers"),
-        ("time\n0\n1\n", "no columns besides time"),
-        ("time,signal\n0,1\n1,--\n", "not a table of numbers: column signal: .*'--'"),
-        ("time,note\n0,good\n1,bad\n", "no column is an ECG lead: note"),
-        ("time;I;II\n0;1;2\n1;2;3\n", "its columns are separated by ';', expected commas"),
-        ("time\tI\n0\t1\n1\t2\n", r"its columns are separated by '\\t', expected commas"),
-        ("time,I ,I\n0,1,2\n1,2,3\n", "several columns are called I$"),
-        ("", "not a table"),
-    ],
-)
-def test_a_wrong_csv_is_refused_with_its_name(tmp_path, text, message):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(pqrst.FormatError, match=message) as caught:
-        readers.read(tmp_path / "a.csv")
-    assert "a.csv" in str(caught.value)
-
-
 def test_a_csv_and_a_record_of_the_same_signal_are_equal(tmp_path, rng):
     x = np.round(twelve(rng, 2500), 3)
     write_record(tmp_path, "a", x, 250, TWELVE)
@@ -85,47 +61,6 @@ def test_numbered_leads_of_a_csv_without_times_are_found_by_number(tmp_path, rng
     dataset = run("folder", tmp_path / "raw", tmp_path / "out", *words)
     assert dataset.valid.tolist() == [[0, 1000]]
     np.testing.assert_array_equal(dataset.signals(np.array([0]))[0, :, :1000], (x / 2).astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("columns", "leads"),
-    [
-        ("time,I,II,label,hr", ["I", "II"]),
-        ("time,MLII,V1,HR,Unnamed: 0", ["MLII", "V1"]),
-        ("time,ECG I,lead II,spo2,resp", ["ECG I", "lead II"]),
-        ("time,ECG,annotation", ["ECG"]),
-        ("time,ch1,ch2,quality", ["ch1", "ch2"]),
-        ("time,AVR,V4R,VX,D2,RESP", ["AVR", "V4R", "VX", "D2"]),
-        ("time,chest,hr", ["chest"]),  # no name is known: what is not known for something else
-        ("time,signal,patch", ["signal", "patch"]),
-        ("index,time,I", ["I"]),
-    ],
-)
-def test_columns_that_are_no_leads_are_left_out_and_listed(tmp_path, columns, leads):
-    names = columns.split(",")
-    rows = np.column_stack([np.arange(100) / 100] + [np.full(100, float(k)) for k in range(1, len(names))])
-    rows = rows[:, [0, *range(1, len(names))]] if names[0] == "time" else rows[:, [1, 0, *range(2, len(names))]]
-    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header=columns, comments="")
-    record = readers.read(tmp_path / "a.csv")
-    assert list(record.leads) == leads
-    left = [name for name in names if name not in (*leads, "time")]
-    expected = [f"{tmp_path}/a.csv: columns that are no ECG leads are left out: {', '.join(left)}"] if left else []
-    assert record.warnings == expected
-
-
-def test_text_beside_the_leads_does_not_matter(tmp_path):
-    (tmp_path / "a.csv").write_text("time,I,note\n0,1,good\n1,2,bad\n")
-    assert readers.read(tmp_path / "a.csv").signal.tolist() == [[1, 2]]
-    (tmp_path / "d.csv").write_text("time,chest,note\n0,1,good\n1,2,bad\n")  # no name is known
-    record = readers.read(tmp_path / "d.csv")
-    assert (list(record.leads), record.signal.tolist()) == (["chest"], [[1, 2]])
-    assert record.warnings == [f"{tmp_path}/d.csv: columns that are no ECG leads are left out: note"]
-    (tmp_path / "b.csv").write_text("time,label,hr\n0,1,2\n1,2,3\n")
-    with pytest.raises(pqrst.FormatError, match="b.csv: no column is an ECG lead: label, hr"):
-        readers.read(tmp_path / "b.csv")
-    (tmp_path / "c.csv").write_text("I,II\n1,2\n")
-    with pytest.raises(pqrst.FormatError, match=r"its rate must be given, --inference.fs 500, or --data.arguments"):
-        readers.read(tmp_path / "c.csv")
 
 
 def test_r_peaks_are_sought_in_ecg_leads_alone(demo_folder):

@@ -442,7 +442,9 @@ def test_of_leads_with_several_rates_those_of_one_are_read_in_full_and_all_are_a
     ]
     assert (pqrst.header(path).fs, pqrst.header(path).samps_per_frame) == (15.5, [3, 1, 3])
     assert pqrst.read(path, frames="mean").warnings == []
-    with pytest.raises(ValueError, match=r"differ in samples per frame: I \(3\), II \(3\); read those of one rate alone"):
+    with pytest.raises(
+        ValueError, match=r"differ in samples per frame: I \(3\), II \(3\); read those of one rate alone"
+    ):
         pqrst.read(path, frames="full")
 
 

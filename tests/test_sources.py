@@ -705,7 +705,7 @@ def test_a_row_without_a_record_is_listed(tree, tmp_path, cell):
         file.write(f"{cell},x\n")
     run("folder", tree, tmp_path / "out", *TWO)
     assert failures(tmp_path / "out")[""] == (
-        "index: unified_label_mapping.csv, row 10: an empty name is no recording here (.hea, .csv, .mat)"
+        "index: unified_label_mapping.csv, row 10: an empty name is no recording here"
     )
 
 
