@@ -31,7 +31,7 @@ class Signal(NamedTuple):
     name: str
     samples: NDArray[Any]  # (T,) in `unit`
     fs: float | None = None  # Hz; None where the file does not tell
-    unit: str = "mV"  # "" where the file does not tell
+    unit: str | None = "mV"  # "" where the format has none and mV are usual, None where one is missing
 
 
 class Tracing(NamedTuple):
@@ -79,6 +79,8 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
         raise pqrst.FormatError(f"{path}: {rate:g} Hz{where} is no rate of an ECG; {TELL_RATE}")
     if fs and tracing.rate_from and leads[0].fs and abs(fs / leads[0].fs - 1) > 0.005:
         warnings.append(f"{path}: {leads[0].fs:g} Hz {tracing.rate_from} is not used, but {fs:g} Hz as asked")
+    if (unknown := [lead.name for lead in leads if lead.unit is None]) and not units_per_mv:
+        raise pqrst.FormatError(f"{path}: lead {unknown[0]} has no unit; {TELL_UNIT}")
     units = ["mV"] * len(leads) if units_per_mv else [lead.unit or "mV" for lead in leads]
     signal = np.stack([lead.samples for lead in leads])
     if units_per_mv:
@@ -108,7 +110,7 @@ def _leads(tracing: Tracing, path: Path) -> tuple[list[Signal], list[str]]:
     warnings = list(tracing.warnings)
     others = [signal.name for signal, is_lead in zip(tracing.signals, chosen, strict=True) if not is_lead]
     if others:
-        warnings.append(f"{path}: columns that are no ECG leads are left out: {', '.join(others)}")
+        warnings.append(f"{path}: signals that are no ECG leads are left out: {', '.join(others)}")
     shapes = Counter((lead.fs, len(lead.samples)) for lead in leads)
     shape = max(shapes, key=lambda each: (shapes[each], each[0] or 0, each[1]))
     if left := [f"{lead.name} ({lead.fs:g} Hz)" for lead in leads if (lead.fs, len(lead.samples)) != shape]:

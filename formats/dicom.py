@@ -53,7 +53,7 @@ def parse(path: Path, fs: float | None) -> Tracing:
 
 def _signal(channel: Any, codes: NDArray[Any], group: Any, rate: float) -> Signal:
     """Return one channel in its own unit: code * sensitivity * correction + baseline."""
-    unit = ""
+    unit = None
     values = codes.astype(np.float64)
     if padding := group.get("WaveformPaddingValue"):
         values[codes == np.frombuffer(padding[: codes.itemsize], codes.dtype)[0]] = np.nan

@@ -50,8 +50,7 @@ def _signal(signal: Any, begin_s: NDArray[np.float64] | None) -> Signal:
         values = np.full(places[-1] + of_records.shape[1], np.nan)
         for place, of_record in zip(places, of_records, strict=True):
             values[place : place + len(of_record)] = of_record
-    # the unit beside an empty one stays as it is: prepare takes voltages alone
-    return Signal(signal.label, values, rate, signal.physical_dimension.strip())
+    return Signal(signal.label, values, rate, signal.physical_dimension.strip() or None)
 
 
 def _begin(path: Path, content: Any) -> NDArray[np.float64]:

@@ -50,6 +50,6 @@ def parse(path: Path, fs: float | None) -> Tracing:
     for k, (number, resolution) in enumerate(zip(numbers, nanovolts, strict=True)):
         name = LEADS.get(number, f"ECG{k + 1}")
         values = codes[:, k].astype(np.float64) * (resolution or 1)
-        signals.append(Signal(name, values, float(rate) if rate > 0 else None, "nV" if resolution > 0 else ""))
+        signals.append(Signal(name, values, float(rate) if rate > 0 else None, "nV" if resolution > 0 else None))
     start = f"{hour:02}:{minute:02}:{second:02} {day:02}/{month:02}/{year}" if year > 0 else ""
     return Tracing(signals, start_time=start)

@@ -42,7 +42,7 @@ def default_table() -> Table:
 def parse(path: Path, fs: float | None) -> Tracing:
     """Read the leads of a recording, and not who the patient is.
 
-    III, aVR, aVL and aVF are computed where eight leads are stored. A reference beat that was subtracted is added again.
+    III, aVR, aVL and aVF are computed where eight leads are stored. A reference beat that was subtracted is added.
 
     Raises
     ------

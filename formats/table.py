@@ -244,7 +244,9 @@ def _hint(lines: list[str], first: int) -> str:
 def _is_row(cells: list[str], kinds: list[str], decimal: str) -> bool:
     """Tell whether cells are of the same kinds as the last rows."""
     here = [_kind(cell, decimal) for cell in cells]
-    alike = all(kind in (wanted, "empty") or wanted in ("text", "empty") for kind, wanted in zip(here, kinds))
+    alike = all(
+        kind in (wanted, "empty") or wanted in ("text", "empty") for kind, wanted in zip(here, kinds, strict=False)
+    )
     return alike and "number" in here and len(cells) in (len(kinds), len(kinds) - 1)
 
 
@@ -467,7 +469,7 @@ def _grid(what: str, column: Column, layout: Layout, text: str, fs: float | None
     found = grid(seconds, resolution, what)
     if not 25 <= found.fs <= 50_000 and not column.unit and fs is None:
         raise pqrst.FormatError(
-            f"{what} would be {found.fs:g} Hz in seconds, which no ECG has: call it time_ms or time_us, or give the rate"
+            f"{what} would be {found.fs:g} Hz in seconds, no rate of an ECG: call it time_ms, or give the rate"
         )
     return found
 

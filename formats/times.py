@@ -72,8 +72,8 @@ def grid(t: NDArray[np.float64], resolution: float, what: str) -> Grid:
     Raises
     ------
     pqrst.FormatError
-        Stamps that do not rise, repeat, are further off an even grid than a quarter of a sample, or have gaps longer than all
-        that is recorded.
+        Stamps that do not rise, repeat, are more than a quarter of a sample off an even grid, or have gaps much longer
+        than all that is recorded.
     """
     steps = np.diff(t)
     if len(t) < 2 or not np.isfinite(t).all() or (steps < 0).any():
@@ -93,7 +93,7 @@ def grid(t: NDArray[np.float64], resolution: float, what: str) -> Grid:
     if off > 0.25 / rate + resolution or len(starts) - 2 > MOST_GAPS * len(t):
         worst = 1000 * float(np.abs(steps - step).max())
         raise pqrst.FormatError(
-            f"{what} is uneven: steps are up to {worst:.3g} ms off a steady {1000 * step:.3g} ms; the rate must be given"
+            f"{what} is uneven: steps are up to {worst:.3g} ms off {1000 * step:.3g} ms; the rate must be given"
         )
     place = np.empty(len(t), np.int64)
     for first, last in pairwise(starts.tolist()):

@@ -104,7 +104,7 @@ def _of_lead(name: str, value: Element) -> Signal:
     digits = np.array((_text(value, "digits")).split(), np.float64)
     if scale is None:
         raise ValueError(f"lead {name} has no scale")
-    unit = scale.get("unit", "")
+    unit = scale.get("unit") or None
     offset = float(origin.get("value", 0)) if origin is not None else 0.0
     if origin is not None and origin.get("unit", unit) != unit:
         raise ValueError(f"lead {name} has its origin in {origin.get('unit')} and its scale in {unit}")
@@ -131,7 +131,9 @@ def _muse(path: Path, root: Element) -> Tracing:
         if expected and int(expected) != len(codes):
             raise pqrst.FormatError(f"{path}: lead {name} has {len(codes)} samples, expected {expected}")
         values = codes * float(_text(lead, "LeadAmplitudeUnitsPerBit"))
-        signals.append(Signal(name, values, rate, {"MICROVOLTS": "uV", "MILLIVOLTS": "mV"}.get(unit.upper(), unit)))
+        signals.append(
+            Signal(name, values, rate, {"MICROVOLTS": "uV", "MILLIVOLTS": "mV"}.get(unit.upper(), unit) or None)
+        )
     start = f"{_text(root, 'AcquisitionTime')} {_text(root, 'AcquisitionDate').replace('-', '/')}".strip()
     return Tracing(with_derived(signals), start_time=start)
 
@@ -152,6 +154,9 @@ def _philips(path: Path, root: Element) -> Tracing:
     """Read a Philips (Sierra) ECG with the package sierraecg."""
     sierraecg = optional("sierraecg", path, "Philips XML")
     resolution = _text(root, "resolution") or _text(root, "signalresolution")
+    waveforms = next(root.iter("parsedwaveforms"), None)
+    if waveforms is None or "XLI" not in (waveforms.get("compressmethod"), waveforms.get("compression")):
+        raise pqrst.FormatError(f"{path}: has no waveform with XLI compression, which is what is read of Philips ECG")
     try:
         content: Any = sierraecg.read_file(str(path))
     except Exception as error:  # the package raises many types of errors

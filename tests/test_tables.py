@@ -36,6 +36,7 @@ def written(tmp_path, text, name="r.csv", encoding="utf-8"):
 
 
 SECONDS = [f"{i / FS:.3f}" for i in range(600)]
+CLOCK = [f"'0:{float(s):06.3f}'" for s in SECONDS]
 X = signal_of(600)
 
 
@@ -59,7 +60,7 @@ X = signal_of(600)
         ('"time","I","II"\n', rows_of(X, t=SECONDS)),
         ("'time','I','II'\n", rows_of(X, t=SECONDS)),
         ("'Elapsed time','I','II'\n'seconds','mV','mV'\n", rows_of(X, t=SECONDS)),
-        ("'Elapsed time','I','II'\n'hh:mm:ss.mmm','mV','mV'\n", rows_of(X, t=[f"'0:{float(s):06.3f}'" for s in SECONDS])),
+        ("'Elapsed time','I','II'\n'hh:mm:ss.mmm','mV','mV'\n", rows_of(X, t=CLOCK)),
         ("Name: nobody\nRate: 250 Hz\n\ntime,I,II\n", rows_of(X, t=SECONDS)),
         ("time_ms,I,II\n", rows_of(X, t=[str(4 * i) for i in range(600)])),
         ("Time [ms],I,II\n", rows_of(X, t=[str(4 * i) for i in range(600)])),
@@ -162,8 +163,8 @@ def test_a_gap_of_the_stamps_is_one_of_nan(tmp_path, fs, digits, lost):
     keep = (np.arange(n) < lost[0]) | (np.arange(n) >= lost[1])
     rows = "".join(f"{i / fs:.{digits}f},{x[i]}\n" for i in np.flatnonzero(keep))
     path = written(tmp_path, "time,I\n" + rows)
-    for given in (None, fs):
-        record = readers.read(path, fs=given)
+    for asked in (None, fs):
+        record = readers.read(path, fs=asked)
         assert (record.fs, record.n_samples) == (fs, n)
         expected = np.where(keep, x, np.nan).astype(np.float32)
         np.testing.assert_array_equal(record.signal[0], expected)
@@ -223,16 +224,16 @@ def test_cells_without_a_value_are_nan(tmp_path):
         ("time,I,II\n0,1,2\n.01,1\n.02,1,2\n.03,1,2\n", "line 3 has 2 values, expected 3 as in line 2"),
         ("time,I,II\n0,1,2\n.01,1,2\n.02,1,2,7\n.03,1,2\n", "line 4 has 4 values, expected 3 as in line 2"),
         ('time,I,II\n0,"1",2\n.01,1\n.02,1,2\n.03,1,2\n', "line 3 has 2 values, expected 3 as in line 2"),
-        ("time,I\n0,004,0,5\n0,008,0,6\n0,012,0,7\n", "has 2 names, line 2 has 4 values: decimal commas between commas"),
+        ("time,I\n0,004,0,5\n0,008,0,6\n0,012,0,7\n", "has 2 names, line 2 has 4 values: decimal commas"),
         ("time,note\n0,good\n.01,bad\n", "no column is an ECG lead: note"),
         ("time,label,hr\n0,1,2\n.01,2,3\n", "no column is an ECG lead: label, hr"),
         ("time,I ,I\n0,1,2\n.01,2,3\n", "several columns are called I$"),
         ("time,I,\n0,1,5\n.01,2,9\n.02,2,1\n", "column 3 has no name; its first value is 5"),
-        ("time,I\n" + "".join(f"{k / 100},1\n" for k in range(30)) + "99,1\n", "has gaps that are 319 times as long as"),
-        ("time,I\n0,1\n.01,1\n.0137,1\n.03,1\n.0341,1\n.0472,1\n", "is uneven: steps are up to 12.4 ms off a steady 3.9 ms"),
+        ("time,I\n" + "".join(f"{k / 100},1\n" for k in range(30)) + "99,1\n", "has gaps that are 319 times"),
+        ("time,I\n0,1\n.01,1\n.0137,1\n.03,1\n.0341,1\n.0472,1\n", "is uneven: steps are up to 12.4 ms off 3.9 ms"),
         ("time,I\n2024-01-01T00:00,1\nyesterday,1\n2024-01-01T00:02,1\n", "cannot be read as times"),
         ("time,I\n0,1\x00\n", "byte 10 is NUL, which no text has"),
-        (",".join(f"c{k}" for k in range(10_000)) + "\n" + ("1," * 9_999 + "1\n") * 3, "has 10000 columns, expected one"),
+        (",".join(f"c{k}" for k in range(10_000)) + "\n" + ("1," * 9_999 + "1\n") * 3, "has 10000 columns, expected"),
         ("", "the file is empty"),
         ("\n\n", "the file is empty"),
         ("hello world\n", "not a table of numbers"),
