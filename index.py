@@ -164,8 +164,9 @@ def path_of(raw: Path, recording: Recording) -> str:
 
 
 def problem_below(raw: Path, locator: str, stage: str, reason: str) -> Problem:
-    """Make a problem whose reason repeats neither the recording's name nor the raw folder, which may be moved."""
-    return Problem(locator, stage, reason.replace(f"{raw}/", "").removeprefix(f"{locator}: "))
+    """Make a problem, in one line, whose reason repeats neither the recording's name nor the raw folder."""
+    reason = reason.replace(f"{raw}/", "").removeprefix(f"{locator}: ")
+    return Problem(" ".join(locator.split()), stage, " ".join(reason.split()))
 
 
 def _target(source: Source, data: Data, kind: str) -> Target:

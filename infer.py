@@ -39,6 +39,7 @@ from beats import beat_context, detect
 from bundle import Bundle
 from data import Batch, scoring_batches
 from decide import decide
+from formats import said
 from prediction import Prediction, columns_of
 from recipe import Recipe, paddings
 from script import Stop
@@ -314,13 +315,13 @@ def to_output(prediction: Prediction, output: Output, number: int) -> str:
     return ("\n" if number else "") + prediction.to_text() + "\n"
 
 
-def annotate(target: Path, prediction: Prediction) -> None:
-    """Write the beats as a WFDB annotation file, whole."""
+def annotate(target: Path, prediction: Prediction, fs: float) -> None:
+    """Write the beats as a WFDB annotation file, whole; `fs`: the rate that its header gives their samples, Hz."""
     import wfdb  # slow to import, and only this needs it
 
     samples, symbols = prediction.annotation()
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # beside the target: renaming is then atomic
-        wfdb.wrann(target.stem, target.suffix[1:], samples, symbols, fs=prediction.fs, write_dir=folder)
+        wfdb.wrann(target.stem, target.suffix[1:], samples, symbols, fs=fs, write_dir=folder)
         (Path(folder) / target.name).replace(target)
 
 
@@ -346,7 +347,7 @@ def recordings(named: Sequence[Path], recursive: bool) -> list[Path]:
             inside = readers.below(path, recursive)
             if not inside:
                 deeper = "" if recursive else " (--recursive looks into the folders below)"
-                raise Stop(f"{path}: no recording in it, {', '.join(readers.SUFFIXES)}{deeper}")
+                raise Stop(f"{path}: no recording in it: {', '.join(readers.SUFFIXES)}{deeper}")
             found += inside
         elif path.suffix.lower() in readers.HDF5 and path.is_file():
             found += readers.rows_of(path)
@@ -365,7 +366,9 @@ def first_readable(paths: Sequence[Path], read: Callable[[Path], pqrst.Record]) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="infer.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("records", nargs="+", type=Path, help="WFDB headers, .mat, .csv, .hdf5 or .hdf5#row, folders")
+    parser.add_argument(
+        "records", nargs="+", type=Path, help="recordings in any format, rows of HDF5 files (.hdf5#row), folders"
+    )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of standard output")
     parser.add_argument("--recursive", action="store_true", help="also the recordings in folders of a folder")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
@@ -387,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             record = read(path)
             prediction = predict_record(record, trained, run, inference.leads, inference.batch_size)
             if path in output.annotations:
-                annotate(output.annotations[path], prediction)
+                annotate(output.annotations[path], prediction, readers.native_rate(path) or prediction.fs)
                 print(f"wrote {output.annotations[path]}", file=sys.stderr)
             if path in output.pictures:
                 draw(output.pictures[path], record, prediction)
@@ -397,6 +400,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             failed += 1
             print("error: " + script.one_line(error), file=sys.stderr)
             continue
+        if how := said(record):
+            print(f"{path}: {how}", file=sys.stderr)
         for warning in prediction.warnings:
             named = output.one or warning.startswith(prediction.record)
             print(f"warning: {warning}" if named else f"warning: {path}: {warning}", file=sys.stderr)

@@ -21,6 +21,7 @@ __all__: list[str] = [
     "augment",
     "bandpass",
     "header",
+    "is_voltage",
     "lead_name",
     "match_leads",
     "minmax",
@@ -413,6 +414,11 @@ def header(path: os.PathLike | str | bytes) -> Header:
         The header, or the one that describes the segments, is not there.
     FormatError
         A damaged header. Formats that `read` refuses are listed in `formats`, not refused.
+    """
+
+def is_voltage(unit: str) -> bool:
+    """
+    Tell whether a unit is one that `Record` converts to mV: V, mV, uV or nV, in any case.
     """
 
 def lead_name(name: str) -> str:

@@ -153,6 +153,12 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     return record_of(tracing, file, fs, units_per_mv)
 
 
+def native_rate(path: Path) -> float | None:
+    """Return the rate of a WFDB record by its header, Hz; None of other formats."""
+    header = None if "#" in path.name else _header_of(path)
+    return _rate_of(pqrst.header(header)) if header else None
+
+
 def read_annotations(path: str | Path, extension: str) -> pqrst.Annotations:
     """Read the annotations of a WFDB record; their positions are samples of what `read` gives without `fs`."""
     return pqrst.read_annotations(path, extension, _rate_of(pqrst.header(path)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -507,6 +507,8 @@ def folder(
     found, unused = _folder_table(path)
     if unused:
         yield Problem("", "table", f"{path}: columns that are not used: {', '.join(unused)}")
+    for alike in _near_duplicates(found["label"]):
+        yield Problem("", "table", f"{path}: labels that differ in case or blanks alone: {', '.join(alike)}")
     named: dict[str, list[dict[Any, Any]]] = {}
     tails = _tails(paths)
     for number, row in zip(found.index, found.to_dict("records"), strict=True):
@@ -584,6 +586,14 @@ def _matches(row: Mapping[Any, str], tails: dict[str, list[str]]) -> list[str]:
         if matches := matches or tails.get(f"{below}/{each}", []):
             return matches
     return []
+
+
+def _near_duplicates(labels: Iterable[str]) -> list[list[str]]:
+    """List the labels that are the same but for case and blanks, as AF and af."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        alike.setdefault("".join(label.split()).casefold(), []).append(label)
+    return [each for each in alike.values() if len(each) > 1]
 
 
 def _contradiction(rows: list[dict[Any, Any]]) -> str:

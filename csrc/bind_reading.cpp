@@ -250,6 +250,10 @@ ValueError
 )");
 
   m.def(
+      "is_voltage", [](const std::string& unit) { return factor_to_mv(unit) != 0; }, "unit"_a,
+      "Tell whether a unit is one that `Record` converts to mV: V, mV, uV or nV, in any case.");
+
+  m.def(
       "header", [](const std::filesystem::path& path) { return read_header(path.string()); },
       py::call_guard<py::gil_scoped_release>(), "path"_a, R"(Read the header of a WFDB record, and no signal.
 

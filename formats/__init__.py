@@ -71,6 +71,7 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
         No ECG lead, or a rate that neither the file nor the user tells, or that no ECG has.
     """
     leads, warnings = _leads(tracing, path)
+    leads = leads if units_per_mv else _in_volts(leads, path, warnings)
     rate = fs or leads[0].fs
     if rate is None:
         raise pqrst.FormatError(f"{path}: does not tell its sampling rate; {TELL_RATE}")
@@ -79,8 +80,6 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
         raise pqrst.FormatError(f"{path}: {rate:g} Hz{where} is no rate of an ECG; {TELL_RATE}")
     if fs and tracing.rate_from and leads[0].fs and abs(fs / leads[0].fs - 1) > 0.005:
         warnings.append(f"{path}: {leads[0].fs:g} Hz {tracing.rate_from} is not used, but {fs:g} Hz as asked")
-    if (unknown := [lead.name for lead in leads if lead.unit is None]) and not units_per_mv:
-        raise pqrst.FormatError(f"{path}: lead {unknown[0]} has no unit; {TELL_UNIT}")
     units = ["mV"] * len(leads) if units_per_mv else [lead.unit or "mV" for lead in leads]
     signal = np.stack([lead.samples for lead in leads])
     if units_per_mv:
@@ -93,6 +92,21 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
     how = f"{len(names)} {'lead' if len(names) == 1 else 'leads'}, {rate:.10g} Hz{asked}, {told}{tracing.unit_from}"
     signal = np.ascontiguousarray(signal, np.float64 if signal.dtype != np.float32 else np.float32)
     return pqrst.Record(signal, rate, names, units, str(path), warnings, [f"read as {how}"], tracing.start_time)
+
+
+def _in_volts(leads: list[Signal], path: Path, warnings: list[str]) -> list[Signal]:
+    """Keep the leads in units of voltage; there must be one."""
+    volts, others = [], []
+    for lead in leads:
+        if lead.unit == "" or (lead.unit and pqrst.is_voltage(lead.unit)):
+            volts.append(lead)
+        else:
+            others.append(f"{lead.name} in {lead.unit or 'no unit'}")
+    if not volts:
+        raise pqrst.FormatError(f"{path}: no lead is in a unit of voltage: {', '.join(others)}; {TELL_UNIT}")
+    if others:
+        warnings.append(f"{path}: leads in no unit of voltage are left out: {', '.join(others)}")
+    return volts
 
 
 def said(record: pqrst.Record) -> str:

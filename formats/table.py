@@ -1,7 +1,7 @@
 """Tables of numbers as text: CSV and its relatives, as notebooks, loggers, watches and `rdsamp -c` write them.
 
-The layout is told from the rows themselves: which character separates the columns, whether decimals have a comma, where
-the rows begin, what stands above them. pandas reads the numbers. What cannot be told is an error that names the line.
+layout.py tells the layout from the rows themselves, pandas reads the numbers. What cannot be told is an error that
+names the line.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,49 +17,37 @@ from numpy.typing import NDArray
 
 import pqrst
 from formats import Signal, Tracing
-from formats.times import Grid, grid, resolution_of
+from formats.layout import (
+    CLOCK,
+    CLOCKS,
+    EMPTY,
+    HEAD,
+    NUMBER,
+    RATE,
+    SAMPLE,
+    SECONDS,
+    STAMP,
+    VOLTS,
+    Layout,
+    cells_of,
+    layout_of,
+    text_of,
+    unit_of,
+)  # fmt: skip
+from formats.times import LONGEST, MOST_GAPS, Grid, grid, resolution_of
 from recipe import TWELVE_LEADS, ecg_leads
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SEPARATORS = (",", ";", "\t", "|", " ")
-HEAD = 2**18  # bytes in which the rows begin
-SAMPLE = 40  # rows that tell the layout
 MOST_COLUMNS = 256
-EMPTY = {"", "-", "nan", "na", "n/a", "null", "none", "inf", "-inf", "#n/a"}  # in small letters; `rdsamp` writes -
-VOLTS = {"v": "V", "mv": "mV", "uv": "uV", "µv": "uV", "μv": "uV", "nv": "nV", "volt": "V", "volts": "V",
-         "millivolt": "mV", "millivolts": "mV", "microvolt": "uV", "microvolts": "uV"}  # fmt: skip
-SECONDS = {"s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3,
-           "millisecond": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microseconds": 1e-6,
-           "ns": 1e-9, "nanoseconds": 1e-9, "min": 60.0, "minutes": 60.0}  # fmt: skip
-OTHERS = {"#", "sample #", "adu", "bpm", "%", "mmhg"}  # what else stands in a row of units
-CLOCKS = {"hh:mm:ss", "hh:mm:ss.mmm", "mm:ss.mmm", "hh:mm:ss.sss", "mm:ss"}
+COUNTER = re.compile(r"(sample|frame|index|seq|unnamed: 0)( ?#| ?number| ?no\.?| ?index)?")
 TIME = re.compile(
     r"(elapsed|relative|absolute|unix|epoch|sample)?[ _]*(time|timestamp|date ?time|t|epoch|unix)( ?stamp)?"
 )
-RATE = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:hz|hertz)\b", re.IGNORECASE)
 RATE_KEY = re.compile(r"(sampl(e|ing)[ _]*)?(rate|freq(uency)?|fs|hz)([ _]*\(?hz\)?)?", re.IGNORECASE)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-NUMBER_WITH_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?")
-CLOCK = re.compile(r"[\[ ]*(\d+:)?\d{1,2}:\d{1,2}([.,]\d+)?[\] ]*")
-STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[T ]+\d{1,2}:\d{2}.*")
 # The unit of a count of seconds since 1970 tells itself for all times from 1973 to 5138.
 EPOCHS = ((1e8, 1.0), (1e11, 1e-3), (1e14, 1e-6), (1e17, 1e-9))
-
-
-@dataclass
-class Layout:
-    """How a text is laid out."""
-
-    separator: str
-    decimal: str
-    first: int  # line of the first row, from 0
-    names: list[str]
-    units: list[str]  # as written, "" where none is
-    preamble: list[list[str]]  # the lines above the heading
-    index: bool = False  # a first column that the heading does not count
-    trailing: bool = False  # rows end with a separator
 
 
 def parse(path: Path, fs: float | None) -> Tracing:
@@ -78,12 +63,16 @@ def parse(path: Path, fs: float | None) -> Tracing:
     pqrst.FormatError
         A layout that cannot be told, rows of several lengths, cells that are no numbers, times that tell no rate.
     """
-    text = _text(path)
-    layout = _layout(path, text)
-    table = _table(path, text, layout)
+    text = text_of(path)
+    try:
+        layout = layout_of(path, text)
+        table = _table(path, text, layout)
+    except csv.Error as error:
+        raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
     columns = _named(path, layout, table)
     rate, unit, lead = _preamble(layout.preamble)
     times = [name for name, column in columns.items() if _is_time(name, column.unit)]
+    times = times or [name for name, column in columns.items() if _has_stamps(column)]
     steady, rate_from, warnings = None, "", []
     if times:
         what = f"{path}: column {times[0]}"
@@ -96,6 +85,10 @@ def parse(path: Path, fs: float | None) -> Tracing:
             warnings.append(f"{error}; it is not used")
     elif rate:
         rate_from = "from the lines above the table"
+    counters = [name for name, column in columns.items() if COUNTER.fullmatch(name.lower()) and name not in times]
+    place = None if times or not counters else _counted(columns[counters[0]].values)
+    if place is not None and (fs or rate):
+        times, steady = [counters[0]], Grid(fs or rate or 0, place)
     names = _leads(path, {name: column for name, column in columns.items() if name not in times})
     chosen: list[Signal] = []
     gaps = steady if steady and (fs is None or abs(fs / steady.fs - 1) <= 0.005) else None
@@ -110,181 +103,6 @@ def parse(path: Path, fs: float | None) -> Tracing:
     if left:
         warnings.append(f"{path}: columns that are no ECG leads are left out: {', '.join(left)}")
     return Tracing(chosen, rate_from, warnings=tuple(warnings))
-
-
-# ------------------------------------------------------------------------------------------------ the layout
-
-
-def _text(path: Path) -> str:
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    else:
-        at = raw.find(b"\0")
-        if at >= 0:
-            raise pqrst.FormatError(f"{path}: not a table: byte {at} is NUL, which no text has")
-        encoding = "utf-8-sig"
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _layout(path: Path, text: str) -> Layout:
-    """Find the layout under which the rows are numbers, and the heading has as many names as they have columns."""
-    lines = text[:HEAD].split("\n")
-    if len(text) > HEAD:
-        lines = lines[:-1]
-    if not any(line.strip() for line in lines):
-        raise pqrst.FormatError(f"{path}: not a table: the file is empty")
-    found: list[tuple[float, int, Layout]] = []
-    reasons: list[tuple[float, str]] = []
-    for separator in SEPARATORS:
-        for decimal in ".," if separator != "," else ".":
-            result = _try(lines, separator, decimal)
-            if isinstance(result, Layout):
-                found.append((_misfits(lines, result), -len(result.names), result))
-            elif result:
-                reasons.append(result)
-    alone = _try(lines, ";", ",") if not found else None  # a column of numbers with a decimal comma
-    if isinstance(alone, Layout) and alone.preamble:
-        return alone
-    if found:
-        return min(found, key=lambda each: each[:2])[2]
-    raise pqrst.FormatError(f"{path}: {max(reasons)[1] if reasons else 'not a table of numbers'}")
-
-
-def _cells(line: str, separator: str) -> list[str]:
-    """Split a line; cells may be quoted with either quote."""
-    line = line.strip() if separator == " " else line
-    if separator == " ":
-        return line.split()
-    cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
-    return [cell.strip().strip("'").strip() for cell in cells]
-
-
-def _kind(cell: str, decimal: str) -> str:
-    """Tell what a cell is: number, clock, stamp, empty or text."""
-    if cell.lower() in EMPTY:
-        return "empty"
-    if (NUMBER if decimal == "." else NUMBER_WITH_COMMA).fullmatch(cell):
-        return "number"
-    if CLOCK.fullmatch(cell):
-        return "clock"
-    return "stamp" if STAMP.fullmatch(cell.strip("[] ")) else "text"
-
-
-def _rows_below(lines: Sequence[str], separator: str, decimal: str) -> tuple[int, list[str]] | None:
-    """Return the number of cells and the kind of each column in the last lines, if most of these agree."""
-    last = [_cells(line, separator) for line in lines[-SAMPLE:] if line.strip()]
-    last = last[len(last) // 2 :] if len(last) < SAMPLE else last
-    counts = [len(row) for row in last]
-    n = max(set(counts), key=counts.count)
-    kinds: list[str] = []
-    for column in range(n):
-        here = [_kind(row[column], decimal) for row in last if len(row) == n]
-        here = [kind for kind in here if kind != "empty"]
-        kinds.append(max(set(here), key=here.count) if here else "empty")
-    return (n, kinds) if "number" in kinds else None
-
-
-def _try(lines: list[str], separator: str, decimal: str) -> Layout | tuple[float, str] | None:
-    """Lay the lines out with this separator; or say why they cannot be, and how near it came."""
-    below = _rows_below(lines, separator, decimal)
-    if below is None:
-        return None
-    n, kinds = below
-    first = next(
-        (
-            number
-            for number, line in enumerate(lines)
-            if line.strip() and not line.startswith("#") and _is_row(_cells(line, separator), kinds, decimal)
-        ),
-        None,
-    )
-    if first is None:
-        return None
-    above = [(number, _cells(line.lstrip("# "), separator)) for number, line in enumerate(lines[:first])]
-    above = [(number, cells) for number, cells in above if any(cells)]
-    share = kinds.count("number") / n
-    trailing = kinds[-1] == "empty" and n > 1
-    units: list[str] = []
-    if above and len(above[-1][1]) > 1 and _are_units(above[-1][1]):
-        units = above.pop()[1]
-    heading = above[-1] if above else None
-    width = n - trailing
-    if heading and _is_heading(heading[1], width):
-        names = heading[1][:width]
-        units = (units or [""] * len(names))[: len(names)]
-        preamble = [cells for _, cells in above[:-1]]
-        unnamed = len(names) == width - 1
-        return Layout(separator, decimal, first, names, units, preamble, unnamed, trailing)
-    if width == 1 and (above or separator == ","):
-        preamble = [_cells(lines[number].lstrip("# "), ",") for number, _ in above]
-        return Layout(separator, decimal, first, ["ECG"], units or [""], preamble, False, trailing)
-    if heading:
-        line, cells = heading
-        return (
-            share,
-            f"line {line + 1} has {_n(cells, 'name')}, line {first + 1} has {width} values{_hint(lines, first)}",
-        )
-    return share, f"line {first + 1} holds {width} values, expected a row of names, such as time,I,II"
-
-
-def _n(cells: list[str], noun: str) -> str:
-    return f"{len(cells)} {noun}{'' if len(cells) == 1 else 's'}"
-
-
-def _hint(lines: list[str], first: int) -> str:
-    """Say what may be wrong where names and values differ in number."""
-    return ": decimal commas between commas cannot be told apart" if lines[first].count(",") > 1 else ""
-
-
-def _is_row(cells: list[str], kinds: list[str], decimal: str) -> bool:
-    """Tell whether cells are of the same kinds as the last rows."""
-    here = [_kind(cell, decimal) for cell in cells]
-    alike = all(
-        kind in (wanted, "empty") or wanted in ("text", "empty") for kind, wanted in zip(here, kinds, strict=False)
-    )
-    return alike and "number" in here and len(cells) in (len(kinds), len(kinds) - 1)
-
-
-def _is_heading(cells: list[str], width: int) -> bool:
-    """Tell whether a line names the columns: no key with its value, as watches write above their numbers."""
-    names = [cell for cell in cells if cell]
-    fits = len(cells) in (width, width - 1) or (len(cells) > width and not any(cells[width:]))
-    if not fits or not names or (width == 1 and set(",;:\t") & set(names[0])):
-        return False
-    return not any(_is_value(name) for name in names)
-
-
-def _is_value(cell: str) -> bool:
-    """Tell whether a cell is a number, a rate or a unit of voltage, and so no name; V is both."""
-    unit = cell.strip("[]() ").lower()
-    return bool(RATE.search(cell) or NUMBER.fullmatch(cell) or (unit in VOLTS and unit != "v"))
-
-
-def _are_units(cells: list[str]) -> bool:
-    """Tell whether a line has the units of the columns."""
-    units = [cell for cell in cells if cell]
-    each = [_unit(cell) is not None or cell.strip("[]() ").lower() in OTHERS for cell in units]
-    return all(each) and any(_unit(cell) in VOLTS.values() for cell in units)
-
-
-def _misfits(lines: list[str], layout: Layout) -> float:
-    """Return the share of cells in the first rows that are text."""
-    rows = [
-        _cells(line, layout.separator) for line in islice(lines, layout.first, layout.first + SAMPLE) if line.strip()
-    ]
-    kinds = [_kind(cell, layout.decimal) for row in rows for cell in row]
-    return kinds.count("text") / max(1, len(kinds))
-
-
-def _unit(text: str) -> str | None:
-    """Return the unit that a word is: of volts, or of time as written; None if it is no unit."""
-    word = text.strip("[]() ").lower()
-    return VOLTS.get(word) or (word if word in SECONDS or word in CLOCKS else None)
 
 
 def _preamble(lines: list[list[str]]) -> tuple[float | None, str, str]:
@@ -319,12 +137,14 @@ def _table(path: Path, text: str, layout: Layout) -> pd.DataFrame:
     n = len(layout.names) + layout.index + layout.trailing
     if n > MOST_COLUMNS:
         raise pqrst.FormatError(f"{path}: has {n} columns, expected one for each lead, and a sample in each row")
-    body = _body(text, layout)
+    body, blank = _body(text, layout), not layout.separator.strip(" ")
+    body = "\n".join(line.strip() for line in body.split("\n")) if blank else body
     _check_lengths(path, body, layout, n)
     try:
         return pd.read_csv(
             io.StringIO(body),
-            sep=r"\s+" if layout.separator == " " else layout.separator,
+            sep={" ": r"\s+", "  ": r"\s{2,}"}.get(layout.separator, layout.separator),
+            engine="python" if layout.separator == "  " else "c",
             decimal=layout.decimal,
             header=None,
             names=list(range(n)),
@@ -332,7 +152,6 @@ def _table(path: Path, text: str, layout: Layout) -> pd.DataFrame:
             na_values=sorted(EMPTY | {word.upper() for word in EMPTY}),
             comment="#",
             index_col=False,
-            low_memory=False,
         )
     except (ValueError, OverflowError) as error:  # errors of pandas are subclasses of ValueError
         raise pqrst.FormatError(f"{path}: not a table of numbers: {error}") from error
@@ -347,7 +166,7 @@ def _body(text: str, layout: Layout) -> str:
 
 def _check_lengths(path: Path, body: str, layout: Layout, n: int) -> None:
     """Refuse rows with more or fewer cells than the first, which pandas fills up."""
-    if layout.separator == " " or '"' in body:
+    if not layout.separator.strip(" ") or '"' in body:
         lines = body.split("\n")
         wrong = next((k for k, line in enumerate(lines) if line.strip() and _length(line, layout) != n), None)
     else:
@@ -366,7 +185,7 @@ def _check_lengths(path: Path, body: str, layout: Layout, n: int) -> None:
 
 
 def _length(line: str, layout: Layout) -> int:
-    return len(line.split()) if layout.separator == " " else len(next(csv.reader([line], delimiter=layout.separator)))
+    return len(cells_of(line, layout.separator))
 
 
 def _named(path: Path, layout: Layout, table: pd.DataFrame) -> dict[str, Column]:
@@ -385,16 +204,16 @@ def _named(path: Path, layout: Layout, table: pd.DataFrame) -> dict[str, Column]
             raise pqrst.FormatError(f"{path}: column {number + 1} has no name; its first value is {values.iloc[0]}")
         if plain in columns:
             raise pqrst.FormatError(f"{path}: several columns are called {plain}")
-        columns[plain] = Column(number, values, own or _unit(unit) or "")
+        columns[plain] = Column(number, values, own or unit_of(unit) or "")
     return columns
 
 
 def _name_and_unit(heading: str) -> tuple[str, str]:
     """Split `I (mV)`, `Time[ms]`, `ecg_uv`, `time_ms` into name and unit."""
-    if (match := re.fullmatch(r"(.*?)[\s_]*[\[(]([^\])]*)[\])]", heading)) and (unit := _unit(match[2])):
+    if (match := re.fullmatch(r"(.*?)[\s_]*[\[(]([^\])]*)[\])]", heading)) and (unit := unit_of(match[2])):
         return match[1].strip() or heading, unit
     if (match := re.fullmatch(r"(.+?)[ _](mv|uv|µv|μv|mV|uV|µV|μV|s|sec|ms|us|ns)", heading)) and (
-        unit := _unit(match[2])
+        unit := unit_of(match[2])
     ):
         return (match[1] if unit in VOLTS.values() else heading), unit
     return heading, ""
@@ -449,15 +268,19 @@ def _numbers(path: Path, text: str, layout: Layout, column: Column) -> NDArray[n
         return np.asarray(column.values, np.float64)
     cells = column.values.astype("string").str.strip()
     numbers = pd.to_numeric(cells.str.replace(layout.decimal, "."), errors="coerce")
-    wrong = np.flatnonzero(numbers.isna() & cells.notna() & ~cells.str.lower().isin(EMPTY))
-    if len(wrong):
+    if (numbers.isna() & cells.notna() & ~cells.str.lower().isin(EMPTY)).any():
         name = layout.names[column.number - layout.index]
-        rows = [
-            k for k, line in enumerate(_body(text, layout).split("\n")) if line.strip() and not line.startswith("#")
-        ]
-        line = layout.first + rows[wrong[0]] + 1
-        raise pqrst.FormatError(f"{path}: line {line}: column {name}: {cells.iloc[wrong[0]]!r} is no number")
+        raise pqrst.FormatError(f"{path}: {_first_wrong(text, layout, column, name)}")
     return np.asarray(numbers.to_numpy(np.float64, na_value=np.nan))
+
+
+def _first_wrong(text: str, layout: Layout, column: Column, name: str) -> str:
+    """Say which cell of a column is the first that is no number."""
+    cells = [str(cell).strip() for cell in column.values]
+    lines = [k for k, line in enumerate(_body(text, layout).split("\n")) if line.strip() and not line.startswith("#")]
+    number = re.compile(NUMBER.pattern.replace(r"\.", re.escape(layout.decimal)))
+    wrong = next(k for k, cell in enumerate(cells) if cell.lower() not in EMPTY and not number.fullmatch(cell))
+    return f"line {layout.first + lines[wrong] + 1}: column {name}: {cells[wrong]!r} is no number"
 
 
 # ------------------------------------------------------------------------------------------------ times
@@ -474,12 +297,28 @@ def _grid(what: str, column: Column, layout: Layout, text: str, fs: float | None
     return found
 
 
+def _has_stamps(column: Column) -> bool:
+    """Tell whether a column holds dates and times of day, whatever it is called."""
+    first = str(column.values.iloc[0]).strip("[] '")
+    return bool(column.values.dtype.kind not in "iuf" and (STAMP.fullmatch(first) or CLOCK.fullmatch(first)))
+
+
+def _counted(values: Any) -> NDArray[np.int64] | None:
+    """Return the place of each sample by a column that counts them, if it leaves some out; else None."""
+    if values.dtype.kind not in "iu":
+        return None
+    place = values.to_numpy(np.int64) - int(values.iloc[0])
+    steps = np.diff(place)
+    counts = len(steps) and (steps >= 1).all() and np.mean(steps > 1) <= MOST_GAPS
+    return place if counts and len(values) <= place[-1] < LONGEST * len(values) else None
+
+
 def _seconds(what: str, column: Column, layout: Layout, text: str) -> tuple[NDArray[np.float64], float]:
     """Return times in seconds from the first, and what they are rounded to."""
     import pandas as pd
 
     values = column.values
-    last = [_cells(line, layout.separator) for line in text[-HEAD:].split("\n")[1:] if line.strip()][-SAMPLE * 5 :]
+    last = [cells_of(line, layout.separator) for line in text[-HEAD:].split("\n")[1:] if line.strip()][-SAMPLE * 5 :]
     written = [cells[column.number].replace(layout.decimal, ".") for cells in last if len(cells) > column.number]
     if values.dtype.kind in "iuf":
         unit = SECONDS.get(column.unit)
@@ -488,6 +327,9 @@ def _seconds(what: str, column: Column, layout: Layout, text: str) -> tuple[NDAr
             unit = next((scale for least, scale in reversed(EPOCHS) if abs(first) >= least), 1.0)
         numbers = np.asarray(values)
         return (numbers - numbers[0]).astype(np.float64) * unit, resolution_of(written) * unit
+    if NUMBER.fullmatch(str(values.iloc[0]).strip()):
+        name = layout.names[column.number - layout.index]
+        raise pqrst.FormatError(f"{what}: {_first_wrong(text, layout, column, name)}")
     cells = values.astype("string").str.strip("[] '")
     resolution = resolution_of(
         [re.sub(r"^.*:", "", re.sub(r"(Z|[+-]\d\d:?\d\d)$", "", c.strip("[] "))) for c in written]

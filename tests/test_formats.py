@@ -156,7 +156,7 @@ def test_the_ecg_leads_of_edf_are_read_at_their_rate(tmp_path, x):
 def test_an_edf_without_a_unit_needs_the_users_word(tmp_path, x):
     path = edf(tmp_path / "r.edf", [("I", x[0], 500, "")])
     with pytest.raises(
-        pqrst.FormatError, match=r"lead I has no unit; tell it with --inference.units_per_mv 1000, or --data"
+        pqrst.FormatError, match=r"voltage: I in no unit; tell it with --inference.units_per_mv 1000, or --data"
     ):
         readers.read(path)
     np.testing.assert_allclose(readers.read(path, units_per_mv=1000).signal, x[:1] / 1000, atol=1.01e-4)

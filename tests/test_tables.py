@@ -52,6 +52,9 @@ X = signal_of(600)
         ("time\tI\tII\n", rows_of(X, "\t", ",", t=[s.replace(".", ",") for s in SECONDS])),
         ("time I II\n", rows_of(X, "   ", t=SECONDS)),
         ("time|I|II\n", rows_of(X, "|", t=SECONDS)),
+        ("      Elapsed time      I      II\n   (seconds)    (mV)    (mV)\n", rows_of(X, "    ", t=SECONDS)),
+        ("Zeit;I;II\n", rows_of(X, ";", ",", t=[f"24.12.2024 10:00:{i / FS:06.3f}" for i in range(600)])),
+        ('"time","I","II"\n', re.sub(r"[^,\n]+", lambda cell: f'"{cell[0]}"', rows_of(X, t=SECONDS)).replace(".", ",")),
         ("time,I,II\n", rows_of(X, t=SECONDS, tail=",")),
         ("time,I,II,\n", rows_of(X, t=SECONDS, tail=",")),
         ("time,I,II,\n", rows_of(X, t=SECONDS)),
@@ -185,6 +188,17 @@ def test_stamps_by_packet_need_a_rate_and_are_then_no_matter(tmp_path):
     assert len(record.warnings) == 1 and record.warnings[0].endswith("the rate must be given; it is not used")
 
 
+def test_samples_that_a_counter_leaves_out_are_nan(tmp_path):
+    numbers = [*range(250), *range(300, 650)]
+    rows = rows_of(X, t=[str(n) for n in numbers])
+    path = written(tmp_path, "sample,I,II\n" + rows)
+    record = readers.read(path, fs=FS)
+    assert record.n_samples == 650
+    np.testing.assert_array_equal(record.signal[:, numbers], X.astype(np.float32))
+    assert np.isnan(record.signal[:, 250:300]).all()
+    assert record.warnings == [f"{path}: column sample has gaps of 0.2 s in all; they are NaN"]
+
+
 def test_a_rate_that_the_user_gives_wins_over_the_stamps(tmp_path):
     path = written(tmp_path, "time,I,II\n" + rows_of(X, t=SECONDS))
     record = readers.read(path, fs=500)
@@ -225,6 +239,8 @@ def test_cells_without_a_value_are_nan(tmp_path):
         ("time,I,II\n0,1,2\n.01,1,2\n.02,1,2,7\n.03,1,2\n", "line 4 has 4 values, expected 3 as in line 2"),
         ('time,I,II\n0,"1",2\n.01,1\n.02,1,2\n.03,1,2\n', "line 3 has 2 values, expected 3 as in line 2"),
         ("time,I\n0,004,0,5\n0,008,0,6\n0,012,0,7\n", "has 2 names, line 2 has 4 values: decimal commas"),
+        ("time,I\ns,adu\n" + "".join(f"{k / 100},{k}\n" for k in range(30)), "voltage: I in adu; tell it with"),
+        ("time,I\n0,1\n.01,1\n.02,1\n.03,1\ntime,I\n.04,1\n.05,1\n", "line 6: column time: 'time' is no number"),
         ("time,note\n0,good\n.01,bad\n", "no column is an ECG lead: note"),
         ("time,label,hr\n0,1,2\n.01,2,3\n", "no column is an ECG lead: label, hr"),
         ("time,I ,I\n0,1,2\n.01,2,3\n", "several columns are called I$"),
