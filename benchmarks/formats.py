@@ -67,7 +67,7 @@ def kardia(path: Path) -> Signals:
     while at < len(raw):
         name, size = raw[at : at + 4].decode(), struct.unpack_from("<I", raw, at + 4)[0]
         if name in names:
-            signals[names[name]] = np.frombuffer(raw, "<i2", size // 2, at + 8) * 500 * MV["nV"]
+            signals[names[name]] = np.frombuffer(raw, "<i2", size // 2, at + 8) * (500 * MV["nV"])
         at += size + 12
     return signals
 

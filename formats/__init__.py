@@ -91,7 +91,10 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
         told += ", as no unit is given"
     how = f"{len(names)} {'lead' if len(names) == 1 else 'leads'}, {rate:.10g} Hz{asked}, {told}{tracing.unit_from}"
     signal = np.ascontiguousarray(signal, np.float64 if signal.dtype != np.float32 else np.float32)
-    return pqrst.Record(signal, rate, names, units, str(path), warnings, [f"read as {how}"], tracing.start_time)
+    try:
+        return pqrst.Record(signal, rate, names, units, str(path), warnings, [f"read as {how}"], tracing.start_time)
+    except ValueError as error:  # no samples, or a rate that is no number above 0
+        raise pqrst.FormatError(f"{path}: {error}") from error
 
 
 def _in_volts(leads: list[Signal], path: Path, warnings: list[str]) -> list[Signal]:

@@ -162,6 +162,16 @@ def test_an_edf_without_a_unit_needs_the_users_word(tmp_path, x):
     np.testing.assert_allclose(readers.read(path, units_per_mv=1000).signal, x[:1] / 1000, atol=1.01e-4)
 
 
+def test_an_edf_whose_samples_are_cut_off_is_refused(tmp_path, x):
+    path = edf(tmp_path / "r.edf", [("I", x[0], 500, "uV")])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 256 * 2 + 7])
+    with pytest.raises(
+        pqrst.FormatError, match=r"r.edf: (has no samples|not EDF or BDF that can be read|signal: has no)"
+    ):
+        readers.read(path)
+
+
 def test_gaps_of_edf_are_nan(tmp_path, x):
     pytest.importorskip("edfio")
     path = edf(tmp_path / "r.edf", [("I", x[0], 500, "uV")], data_record_duration=0.5)
