@@ -154,7 +154,7 @@ class Inference(Section):
     leads: str = ""
     """the lead to use for each slot, e.g. MLII=ECG1,V1=zeros"""
     fs: float | None = Field(None, gt=0)
-    """rate of a CSV file without a column time, Hz"""
+    """rate of a file that does not tell it, or tells a wrong one, Hz"""
     units_per_mv: float | None = Field(None, gt=0)
     """of the stored values, where a header is wrong or missing: 1000 for uV"""
     batch_size: int = Field(512, ge=1)

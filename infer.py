@@ -134,7 +134,7 @@ def predict(
     run : run folder, checkpoint file or `latest`; None takes the newest run in runs/ that fits
     leads : of an array the names of its L leads; of a recording the lead to use for each slot, e.g.
         `MLII=ECG1,V1=zeros`
-    fs : rate of an array, or of a CSV file without times, Hz
+    fs : rate of an array, or of a file that does not tell it or tells a wrong one, Hz
     units : of an array, one for all leads or one for each: mV, uV, V
 
     Raises

@@ -746,3 +746,53 @@ def test_an_empty_cell_names_no_patient(ptbxl, tmp_path):
     dataset = run("ptbxl", ptbxl, tmp_path / "out")
     assert not dataset.summary.patients_known
     assert len(set(dataset.patient)) == len(set(dataset.record)) > 1
+
+
+def test_a_label_table_may_come_from_any_spreadsheet(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("a", "b", "c", "d", "e"):
+        (raw / f"{name}.csv").write_text("time,I\n0,1\n0.004,2\n0.008,3\n")
+    (raw / "loop").symlink_to(raw)  # a link that leads back
+    rows = ["a,AF,p1", "a,AF,p1", "b,af,p2", " c , A F ,p3", "d,,p4", '"e\nf",N,p5']
+    (raw / "unified_label_mapping.csv").write_bytes(
+        "\ufeff record , Label ,Patient\r\n".encode() + "\r\n".join(rows).encode()
+    )
+    found = list(sources.folder(raw))
+    recordings = [entry for entry in found if isinstance(entry, sources.Recording)]
+    assert [(r.locator, r.patient, r.labels) for r in recordings] == [
+        ("a.csv", "p1", ("AF",)), ("b.csv", "p2", ("af",)), ("c.csv", "p3", ("A F",)), ("d.csv", "p4", ()),
+    ]  # fmt: skip
+    problems = [entry for entry in found if isinstance(entry, sources.Problem)]
+    assert [p.reason.removeprefix(f"{raw}/unified_label_mapping.csv") for p in problems] == [
+        ": labels that differ in case or blanks alone: A F, AF, af",
+        ", row 7: e\nf is no recording here",
+        ": has no row for e.csv",
+    ]
+
+
+def test_a_problem_is_one_line_whatever_a_record_is_called(tmp_path):
+    from index import problem_below
+
+    problem = problem_below(tmp_path, "e\r\nf", "index", f"{tmp_path}/t.csv, row 7: e\nf is no recording here")
+    assert problem == ("e f", "index", "t.csv, row 7: e f is no recording here")
+
+
+def test_the_folder_takes_every_format_and_its_rate_wins(tmp_path, rng):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    x = rng.normal(0, 0.3, (2, 2500)).astype(np.float32)
+    write_record(raw, "a", x, 250, ["I", "II"])
+    np.savetxt(
+        raw / "b.CSV", np.c_[np.arange(2500) / 250, x.T], delimiter=",", header="time,I,II", comments="", fmt="%.4f"
+    )
+    from scipy.io import savemat
+
+    savemat(raw / "c.mat", {"data": x, "fs": 250, "leads": np.array(["I", "II"], dtype=object)})
+    words = ["--recipe.leads", '[["I"],["II"]]', "--data.split", "random_rows", "--data.folds", "3"]
+    words += ["--data.train", '["0"]', "--data.validation", '["1"]', "--data.test", '["2"]']
+    for arguments, rate in (({}, 250), ({"fs": 500}, 500)):
+        tree = json.dumps({"default_label": "X", **arguments})
+        dataset = run("folder", raw, tmp_path / f"out{rate}", *words, "--data.arguments", tree)
+        assert len(dataset.summary.parts) == 1 and dataset.summary.rows == 3
+        assert (dataset.valid[:, 1] == 2500 * 100 // rate).all()
