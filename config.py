@@ -146,6 +146,8 @@ class Evaluation(Section):
     """which checkpoint of the run"""
     split: Literal["train", "validation", "test"] = "test"
     """which rows"""
+    r_peaks: Literal["annotated", "detected"] = "annotated"
+    """of beats in other recordings (--data.raw): where they are, as annotated or as infer.py finds them"""
     batch_size: int = Field(512, ge=1)
     """rows at a time"""
 

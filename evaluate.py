@@ -3,10 +3,14 @@
     python evaluate.py                       # the demo's run, runs/demo
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
+    python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
 per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every row of the
 split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
+
+With --data.raw other recordings are scored, all of them, as infer.py predicts them (external.py); the report is then in
+runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
 """
 
 from __future__ import annotations
@@ -134,7 +138,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"), help="a run of train.py")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folder / runs.CONFIG)
-    evaluate_run(arguments.folder, settings)
+    if settings.data.raw:
+        import external
+
+        external.evaluate(arguments.folder, settings)
+    else:
+        evaluate_run(arguments.folder, settings)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,19 +184,15 @@ def predict_record(
     if absent and recipe.missing == "zeros":
         warnings.append(f"leads {', '.join(absent)} are missing: {len(absent)} of {len(recipe.leads)} are zeros")
     r_peaks = detect(record) if recipe.of_beats else None
-    prepared = pqrst.prepare([record], recipe.chain(), None if r_peaks is None else [r_peaks])
+    context = None if r_peaks is None else beat_context(r_peaks, record.fs, recipe.context)
+    prepared, logits = logits_of(record, replace(trained, recipe=recipe), r_peaks, context, batch_size)
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
     warnings += [f"{record.name}: {text}" for _, text in paddings(prepared, recipe)]
     n_rows = len(prepared.rows)
-    if r_peaks is None:
-        if not n_rows:
-            raise Stop(warnings[-1])
-        context, units = np.zeros((n_rows, 0), np.float32), np.zeros(n_rows, np.int64)  # the windows of one record
-    else:
-        context, units = beat_context(r_peaks, record.fs, recipe.context)[prepared.index], np.arange(n_rows)
-    _, logits = bundle.score(trained.network, _batches(prepared, context, len(trained.classes), batch_size))
-    logits = logits.reshape(-1, len(trained.classes))
+    if r_peaks is None and not n_rows:
+        raise Stop(warnings[-1])
+    units = np.zeros(n_rows, np.int64) if r_peaks is None else np.arange(n_rows)  # the windows of one record are one
     inside = prepared.valid[:, 1] - prepared.valid[:, 0]
     _, scores = bundle.pool(logits, units, inside, trained.task)
     decided = decide(scores, trained.task, trained.thresholds)
@@ -217,6 +214,28 @@ def predict_record(
         samples=None if r_peaks is None else prepared.start,
         mean_hr_bpm=None if r_peaks is None else _mean_rate(r_peaks, record.fs),
     )
+
+
+def logits_of(
+    record: pqrst.Record,
+    trained: Bundle,
+    centers: NDArray[np.int64] | None,
+    context: NDArray[np.float32] | None,
+    batch_size: int,
+) -> tuple[pqrst.Prepared, NDArray[np.float32]]:
+    """Send a record through the recipe and the network: its rows, and (N, K) logits.
+
+    Parameters
+    ----------
+    record : what is read
+    trained : network, recipe and classes
+    centers, context : for beats, (M,) samples and (M, F) numbers about each; rows may be fewer
+    batch_size : rows at a time
+    """
+    prepared = pqrst.prepare([record], trained.recipe.chain(), None if centers is None else [centers])
+    of_rows = np.zeros((len(prepared.rows), 0), np.float32) if context is None else context[prepared.index]
+    _, logits = bundle.score(trained.network, _batches(prepared, of_rows, len(trained.classes), batch_size))
+    return prepared, logits.reshape(-1, len(trained.classes))
 
 
 def _said_of_windows(

@@ -1,0 +1,295 @@
+"""External validation: a trained network on recordings that it has nothing to do with, as infer.py predicts them.
+
+    external.evaluate(Path("runs/mitdb"), settings)      # python evaluate.py runs/mitdb --data.raw FOLDER
+
+The recordings are those of a dataset of sources.py, with its labels; there are no folds, and no training rows. Beats
+are counted as ANSI/AAMI EC57 has it: a beat that is not found counts against its class, and a detection where no beat
+is against the class that it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import bundle
+import metrics
+import readers
+import script
+from beats import WINDOW_S, beat_context, detect, match_beats
+from bundle import Bundle
+from config import Settings
+from decide import decide
+from index import Index, Item, build_index, path_of, problem_below, read_labels
+from infer import logits_of
+from runs import REPORT
+from script import Stop
+from sources import SOURCES, Problem
+
+BOOTSTRAPS = 2000
+LEFT_OUT = ("paced",)  # folds that no split takes, as AAMI practice has it
+Counts = NDArray[np.int64]
+
+
+class Scored(NamedTuple):
+    """What a network said of one recording."""
+
+    item: Item
+    targets: NDArray[np.uint8]  # (N, K) of rows that have both a truth and a score
+    scores: NDArray[np.float32]  # (N, K)
+    missed: Counts  # (K,) annotated beats that were not found, by class
+    false: Counts  # (K,) detections without a beat, by the class that they were given
+
+
+def evaluate(run: Path, settings: Settings) -> None:
+    """Score all recordings of a dataset by a run, write the report and print it.
+
+    Raises
+    ------
+    Stop
+        No recording that can be scored, or classes that the run does not know.
+    """
+    trained = bundle.load(run / f"{settings.evaluation.checkpoint}.pt")
+    data = settings.data
+    if data.raw is None or not data.raw.is_dir():
+        raise Stop(f"{data.raw}: no such folder")
+    if data.name not in SOURCES:
+        raise Stop(f"data.name = {data.name!r}: no such dataset ({', '.join(SOURCES)})")
+    annotated = trained.recipe.model_copy(update={"centers": "annotations"})
+    index = build_index(SOURCES[data.name], data, annotated, data.raw)
+    if index.target.classes != trained.classes:
+        known, here = ", ".join(trained.classes), ", ".join(index.target.classes)
+        raise Stop(f"{run} knows classes {known}, {data.raw} has {here}; choose another --data.target")
+    detected = trained.recipe.of_beats and settings.evaluation.r_peaks == "detected"
+    scored, problems = _score_all(index, trained, detected, settings.evaluation.batch_size)
+    if not sum(len(each.targets) for each in scored):
+        raise Stop(f"{data.raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
+    text, tree, patients = _report(run, index, trained, scored, problems, detected, settings)
+    place = run / f"{REPORT}-{data.name}{'-detected' if detected else ''}"
+    with script.folder_aside(place) as folder:
+        (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
+        (folder / "report.md").write_text(text)
+        patients.to_csv(folder / "patients.csv", index=False, float_format="%.6g")
+        cells = [[script.cell(cell) for cell in problem] for problem in problems]
+        pd.DataFrame(cells, columns=list(Problem._fields)).to_csv(folder / "failures.csv", index=False)
+    print(text)
+    print(f"report in {place}", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------ the scores
+
+
+def _score_all(index: Index, trained: Bundle, detected: bool, batch_size: int) -> tuple[list[Scored], list[Problem]]:
+    scored: list[Scored] = []
+    problems = list(index.problems)
+    for item in tqdm(index.items, "records", unit=" records", disable=None, leave=False):
+        if item.recording.fold in LEFT_OUT:
+            continue
+        try:
+            each, warnings = _score(item, index, trained, detected, batch_size)
+            scored.append(each)
+            problems += [problem_below(index.raw, item.recording.locator, stage, text) for stage, text in warnings]
+        except (OSError, ValueError) as error:
+            reason = script.one_line(error)
+            problems.append(problem_below(index.raw, item.recording.locator, "read", reason))
+    return scored, problems
+
+
+def _score(
+    item: Item, index: Index, trained: Bundle, detected: bool, batch_size: int
+) -> tuple[Scored, list[tuple[str, str]]]:
+    """Score one recording; also say what was left out of it."""
+    recording, recipe = item.recording, trained.recipe
+    record = readers.read(path_of(index.raw, recording), recording.units_per_mv, recording.fs)
+    truth = read_labels(item, index, recipe.model_copy(update={"centers": "annotations"}))
+    targets, classes = truth.labels, trained.classes
+    none = np.zeros(len(classes), np.int64)
+    if truth.beats is None:
+        prepared, logits = logits_of(record, trained, None, None, batch_size)
+        left = [(stage, text) for _, stage, text in prepared.errors]
+        if index.target.rows == "rhythms":  # each window has its own
+            units, targets = np.arange(len(logits)), targets[prepared.index]
+        else:
+            units, targets = np.zeros(len(logits), np.int64), targets[: min(1, len(logits))]
+        inside = prepared.valid[:, 1] - prepared.valid[:, 0]
+        _, scores = bundle.pool(logits, units, inside, trained.task)
+        known = targets.any(axis=1) if index.target.without != "kept" else np.ones(len(targets), bool)
+        return Scored(item, targets[known], scores[known], none, none), left
+    centers, context = truth.beats.sample, truth.beats.context
+    if detected:
+        centers = detect(record)
+        context = beat_context(centers, record.fs, recipe.context)
+    prepared, logits = logits_of(record, trained, centers, context, batch_size)
+    left = [(stage, text) for _, stage, text in prepared.errors]
+    _, scores = bundle.pool(logits, np.arange(len(logits)), np.ones(len(logits), np.int64), trained.task)
+    if not detected:
+        return Scored(item, targets[prepared.index], scores, none, none), left
+    pairs = match_beats(truth.beats.sample, prepared.start, WINDOW_S * record.fs)
+    missed = np.ones(len(targets), bool)
+    missed[pairs[:, 0]] = False
+    alone = np.ones(len(scores), bool)
+    alone[pairs[:, 1]] = False
+    false = decide(scores[alone], trained.task, trained.thresholds).sum(axis=0, dtype=np.int64)
+    return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false), left
+
+
+# ------------------------------------------------------------------------------------------------ the report
+
+
+def confusion_of(scored: Scored, trained: Bundle) -> Counts:
+    """Return (K + 1, K + 1) counts of one recording: [class][decided], the last row false, the last column missed."""
+    k = len(trained.classes)
+    counts = np.zeros((k + 1, k + 1), np.int64)
+    decided = decide(scored.scores, trained.task, trained.thresholds)
+    np.add.at(counts, (scored.targets.argmax(axis=1), decided.argmax(axis=1)), 1)
+    counts[:k, k], counts[k, :k] = scored.missed, scored.false
+    return counts
+
+
+def beat_scores(counts: Counts) -> dict[str, NDArray[np.float64]]:
+    """Return accuracy, kappa, and of each class Se, +P and F1, of counts (..., K + 1, K + 1); NaN without a beat.
+
+    Accuracy and Cohen's kappa are over all beats and false detections.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        right = np.diagonal(counts, axis1=-2, axis2=-1)[..., :-1].astype(np.float64)  # (..., K)
+        of_class, of_decision = counts[..., :-1, :].sum(axis=-1), counts[..., :, :-1].sum(axis=-2)
+        total = counts.sum(axis=(-2, -1)).astype(np.float64)
+        se, precision = right / of_class, right / of_decision
+        agreed = right.sum(axis=-1) / total
+        by_chance = (counts.sum(axis=-1) / total[..., None] * (counts.sum(axis=-2) / total[..., None])).sum(axis=-1)
+        return {
+            "accuracy": agreed,
+            "kappa": (agreed - by_chance) / (1 - by_chance),
+            "se": se,
+            "precision": precision,
+            "f1": 2 * right / (of_class + of_decision),
+        }
+
+
+def j_kappa(scores: dict[str, NDArray[np.float64]], classes: tuple[str, ...]) -> NDArray[np.float64] | None:
+    """Return kappa / 2 + j / 8, j the sum of Se and +P of S and V (Mar et al. 2011); None where a class is missing."""
+    if not {"S", "V"} <= set(classes):
+        return None
+    places = [classes.index("S"), classes.index("V")]
+    j = np.asarray(scores["se"][..., places] + scores["precision"][..., places]).sum(axis=-1)
+    return np.asarray(scores["kappa"] / 2 + j / 8)
+
+
+def _report(
+    run: Path,
+    index: Index,
+    trained: Bundle,
+    scored: list[Scored],
+    problems: list[Problem],
+    detected: bool,
+    settings: Settings,
+) -> tuple[str, dict[str, Any], pd.DataFrame]:
+    targets = np.concatenate([each.targets for each in scored])
+    scores = np.concatenate([each.scores for each in scored])
+    report = metrics.scores_of(
+        targets, scores, trained.classes, trained.task, trained.thresholds, settings.data.scored_classes
+    )
+    patients = sorted({each.item.recording.patient for each in scored})
+    of_beats = trained.recipe.of_beats
+    known = f"{len(patients):,} patients" if index.patients_known else "unknown patients"
+    where = ", where infer.py finds them" if detected else ", where they are annotated" if of_beats else ""
+    head = (
+        f"# {run}: {settings.data.name} at {settings.data.raw}\n\n"
+        f"{trained.name}, {settings.evaluation.checkpoint} checkpoint of epoch {trained.origin.epoch}, on "
+        f"{len(scored):,} recordings of {known}: {len(targets):,} {index.target.rows}{where}; "
+        f"{len(problems):,} problems in failures.csv.\n\n"
+    )
+    origin = {
+        "run": str(run), "data": settings.data.name, "raw": str(settings.data.raw), "recordings": len(scored),
+        "patients": len(patients), "r_peaks": settings.evaluation.r_peaks if of_beats else None,
+        "problems": len(problems), "commit": trained.origin.commit,
+    }  # fmt: skip
+    if trained.task != "multiclass":
+        table = pd.DataFrame({"patient": [], "rows": []})
+        return head + metrics.report_markdown(report), {**origin, **report.tree()}, table
+    k = len(trained.classes)
+    of_patient = {patient: np.zeros((k + 1, k + 1), np.int64) for patient in patients}
+    for each in scored:
+        of_patient[each.item.recording.patient] += confusion_of(each, trained)
+    counts = np.stack(list(of_patient.values()))  # (P, K + 1, K + 1)
+    pooled, intervals = _with_intervals(counts, trained.classes)
+    alone = beat_scores(counts)
+    rows = {"patient": [script.cell(patient) for patient in of_patient], "rows": counts.sum(axis=(1, 2))}
+    pairs = [(name, c) for name in ("se", "precision") for c in range(k)]
+    by_class = {f"{name}_{trained.classes[c]}": alone[name][:, c] for name, c in pairs}
+    text = head + _tables(pooled, intervals, counts.sum(axis=0), alone, trained.classes, of_beats and detected)
+    tree = {**origin, "pooled": pooled, "intervals": intervals, "counts": counts.sum(axis=0).tolist(), **report.tree()}
+    return text, tree, pd.DataFrame({**rows, "accuracy": alone["accuracy"], **by_class})
+
+
+def _flat(counts: Counts, classes: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
+    """Return all scores of counts (..., K + 1, K + 1) by name."""
+    scores = beat_scores(counts)
+    flat = {"accuracy": scores["accuracy"], "kappa": scores["kappa"]}
+    if (joint := j_kappa(scores, classes)) is not None:
+        flat["j_kappa"] = joint
+    for name in ("se", "precision", "f1"):
+        flat |= {f"{name}_{cls}": scores[name][..., c] for c, cls in enumerate(classes)}
+    return flat
+
+
+def _with_intervals(
+    counts: Counts, classes: tuple[str, ...]
+) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
+    """Return scores of all patients together, and 95 % intervals by drawing patients with replacement."""
+    pooled = {name: _number(value) for name, value in _flat(counts.sum(axis=0), classes).items()}
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), BOOTSTRAPS)  # (B, P) times each
+    together = np.tensordot(drawn, counts, axes=1)  # (B, K + 1, K + 1)
+    intervals: dict[str, list[float] | None] = {}
+    for name, values in _flat(together, classes).items():
+        finite = values[np.isfinite(values)]
+        intervals[name] = np.quantile(finite, [0.025, 0.975]).tolist() if len(finite) and len(counts) > 1 else None
+    return pooled, intervals
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _tables(
+    pooled: dict[str, float | None],
+    intervals: dict[str, list[float] | None],
+    counts: Counts,
+    alone: dict[str, NDArray[np.float64]],
+    classes: tuple[str, ...],
+    detected: bool,
+) -> str:
+    def cell(name: str) -> str:
+        value, between = pooled[name], intervals[name]
+        if value is None:
+            return "-"
+        return f"{value:.4f}" + (f" ({between[0]:.3f} to {between[1]:.3f})" if between else "")
+
+    names = [name for name in ("accuracy", "kappa", "j_kappa") if name in pooled]
+    lines = ["| | all patients together (95 % interval over patients) |", "|---|---|"]
+    lines += [f"| {name.replace('_', '-')} | {cell(name)} |" for name in names]
+    lines += ["", "| class | rows | Se | +P | F1 | Se by patient, mean / median | +P by patient, mean / median |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for c, cls in enumerate(classes):
+        spread = [_mean_and_median(alone[name][:, c]) for name in ("se", "precision")]
+        cells = [f"{counts[c].sum():,}", *(cell(f"{name}_{cls}") for name in ("se", "precision", "f1")), *spread]
+        lines.append(f"| {cls} | {' | '.join(cells)} |")
+    decided = [*classes, "missed"] if detected else list(classes)
+    lines += ["", f"| class \\ decided | {' | '.join(decided)} |", "|---|" + "---|" * len(decided)]
+    for c, cls in enumerate([*classes, "no beat"] if detected else classes):
+        lines.append(f"| {cls} | {' | '.join(f'{value:,}' for value in counts[c, : len(decided)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean_and_median(values: NDArray[np.float64]) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.3f} / {np.median(finite):.3f}" if len(finite) else "-"
