@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 import pqrst
-from formats import Signal, Tracing
+from formats import Signal, Tracing, mat5
 from recipe import TWELVE_LEADS
 
 CPSC_FS = 500.0
@@ -42,7 +42,7 @@ def parse(path: Path, fs: float | None) -> Tracing:
         raise pqrst.FormatError(f"{path}: has no variable that is known for a signal, such as ecg or data: {there}")
     signal = np.atleast_2d(np.asarray(by_name[found[0]], np.float64))
     signal = signal.T if signal.shape[0] > signal.shape[1] else signal
-    rate_name = next((name for name in RATES if np.size(by_name.get(name, ())) == 1), "")
+    rate_name = next((name for name in RATES if _is_number(by_name.get(name))), "")
     rate = float(np.ravel(by_name[rate_name])[0]) if rate_name else None
     if rate is None and (cpsc or re.fullmatch(r"data_\d+", path.stem)):  # the files of 2019 are called so
         rate = CPSC_FS
@@ -64,29 +64,18 @@ def _usual_names(n: int, cpsc: bool) -> list[str]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the variables of a file; structs are dicts."""
+    """Return the variables of a file; structs are dicts, cells lists."""
     with path.open("rb") as file:
         start = file.read(128)
+    if not start.startswith((b"MATLAB 7.3 MAT-file", b"\x89HDF")):
+        return mat5.variables(path)
     try:
-        if start.startswith(b"MATLAB 7.3 MAT-file") or start.startswith(b"\x89HDF"):
-            with h5py.File(path, "r") as file:
-                return {name: _from_hdf5(path, file, value) for name, value in file.items() if not name.startswith("#")}
-        from scipy.io import loadmat, whosmat  # slow to import, and only these files need it
-
-        for name, shape, _ in whosmat(path):
-            if int(np.prod(shape, dtype=np.float64)) > MOST_VALUES:
-                raise pqrst.FormatError(f"{path}: {name} has the shape {shape}, too large for a recording")
-        found = loadmat(path, squeeze_me=True, struct_as_record=True)
+        with h5py.File(path, "r") as file:
+            return {name: _from_hdf5(path, file, value) for name, value in file.items() if not name.startswith("#")}
     except (pqrst.FormatError, FileNotFoundError):
         raise
-    except Exception as error:  # SciPy and h5py raise many types of errors
+    except Exception as error:  # h5py raises many types of errors
         raise pqrst.FormatError(f"{path}: not a MATLAB file that can be read: {error}") from error
-    return {name: _as_dict(value) for name, value in found.items() if not name.startswith("__")}
-
-
-def _as_dict(value: Any) -> Any:
-    names = getattr(getattr(value, "dtype", None), "names", None)
-    return {name: value[name].item() for name in names} if names and value.shape == () else value
 
 
 def _from_hdf5(path: Path, file: h5py.File, value: Any) -> Any:
@@ -106,6 +95,10 @@ def _from_hdf5(path: Path, file: h5py.File, value: Any) -> Any:
 def _is_signal(value: Any) -> bool:
     array = np.asarray(value) if isinstance(value, np.ndarray) else np.empty(0)
     return bool(array.dtype.kind in "iuf" and array.size > 1 and array.ndim in (1, 2))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "iuf"
 
 
 def _words(value: Any) -> list[str]:

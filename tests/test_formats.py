@@ -13,7 +13,7 @@ from layouts import TWELVE
 
 import pqrst
 import readers
-from formats import scp
+from formats import mat5, scp
 
 FS = 500.0
 
@@ -567,6 +567,51 @@ def test_a_mat_file_without_one_signal_is_refused(tmp_path, variables, message):
         readers.read(tmp_path / "r.mat", fs=500)
 
 
+def test_variables_of_mat_files_equal_those_of_scipy(tmp_path, rng):
+    from scipy.io import loadmat, savemat
+
+    path = tmp_path / "r.mat"
+    kinds = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
+    content = {f"v_{kind}": rng.integers(0, 100, (3, 5)).astype(kind) for kind in kinds}
+    content |= {
+        "one": 7.5,
+        "text": "mV",
+        "rows": np.array(["I", "aVR"]),
+        "empty": np.zeros((0, 3)),
+        "cube": np.zeros((2, 3, 4)),
+    }
+    content |= {
+        "cells": np.array(["I", "II", 5.0], dtype=object),
+        "inner": {"data": np.eye(4), "sex": "Male", "deep": {"a": 1}},
+    }
+    for compressed in (False, True):
+        savemat(path, content, do_compression=compressed)
+        found, expected = mat5.variables(path), loadmat(path, squeeze_me=True)
+        assert list(found) == [name for name in expected if not name.startswith("__")]
+        for name in [f"v_{kind}" for kind in kinds] + ["one", "cube"]:
+            np.testing.assert_array_equal(found[name], expected[name])
+        assert found["empty"].size == 0
+        assert (found["text"], found["rows"]) == ("mV", ["I", "aVR"])
+        assert [str(cell) for cell in found["cells"]] == ["I", "II", "5.0"]
+        np.testing.assert_array_equal(found["inner"]["data"], np.eye(4))
+        assert (found["inner"]["sex"], found["inner"]["deep"]["a"]) == ("Male", 1)
+    for kind in ("f8", "f4", "i4", "i2", "u2", "u1"):
+        savemat(path, {"ecg": content[f"v_{kind}"], "name": "II"}, format="4")
+        found = mat5.variables(path)
+        np.testing.assert_array_equal(found["ecg"], content[f"v_{kind}"])
+        assert found["name"] == "II"
+
+
+def test_a_small_mat_file_does_not_fill_the_memory(tmp_path, monkeypatch):
+    from scipy.io import savemat
+
+    monkeypatch.setattr(mat5, "MOST_BYTES", 1_000_000)
+    savemat(tmp_path / "r.mat", {"ecg": np.zeros((1, 500_000))}, do_compression=True)
+    assert (tmp_path / "r.mat").stat().st_size < 10_000
+    with pytest.raises(pqrst.FormatError, match="a variable has more than 1000000 bytes"):
+        readers.read(tmp_path / "r.mat", fs=500)
+
+
 def test_a_mat_file_that_claims_to_be_huge_is_refused(tmp_path):
     from scipy.io import savemat
 
@@ -576,7 +621,7 @@ def test_a_mat_file_that_claims_to_be_huge_is_refused(tmp_path):
     shape = struct.pack("<ii", 1, 7)
     assert raw.count(shape) == 1
     path.write_bytes(raw.replace(shape, struct.pack("<ii", 2**15, 2**30)))
-    with pytest.raises(pqrst.FormatError, match=r"ecg has the shape .*, too large for a recording"):
+    with pytest.raises(pqrst.FormatError, match=r"a variable has the shape .*, too large for a recording"):
         readers.read(path, fs=500)
     path.write_bytes(raw[:150])
     with pytest.raises(pqrst.FormatError, match="not a MATLAB file that can be read"):
