@@ -46,6 +46,7 @@ from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
 
+LEAST_GAP_S = 0.5  # without a signal, so that no RR interval is told across it
 PICTURES = ("png", "svg", "pdf")
 
 # ------------------------------------------------------------------------------------------------ which network
@@ -212,7 +213,7 @@ def predict_record(
         decided=decided,
         thresholds=trained.thresholds,
         samples=None if r_peaks is None else prepared.start,
-        mean_hr_bpm=None if r_peaks is None else _mean_rate(r_peaks, record.fs),
+        gaps=() if r_peaks is None else gaps_of(record),
     )
 
 
@@ -262,11 +263,12 @@ def _batches(
         yield Batch(prepared.rows[rows], labels, context[rows], prepared.valid[rows], rows)
 
 
-def _mean_rate(r_peaks: NDArray[np.int64], fs: float) -> float | None:
-    """Return beats per minute, None where there are fewer than two."""
-    if len(r_peaks) < 2:
-        return None
-    return round(60 * (len(r_peaks) - 1) / float((r_peaks[-1] - r_peaks[0]) / fs), 1)
+def gaps_of(record: pqrst.Record) -> tuple[tuple[int, int], ...]:
+    """List the stretches [first, last) of LEAST_GAP_S or longer in which no lead has a valid sample."""
+    invalid = np.isnan(record.signal).all(axis=0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], invalid, [False]]).astype(np.int8)))
+    pairs = ((int(first), int(last)) for first, last in edges.reshape(-1, 2))
+    return tuple((first, last) for first, last in pairs if last - first >= LEAST_GAP_S * record.fs)
 
 
 # ------------------------------------------------------------------------------------------------ output
@@ -276,6 +278,7 @@ class Output(NamedTuple):
     """What to write for each record, and where; made before any record is read."""
 
     format: str  # of standard output: text | json | csv
+    beats: bool  # as text, a line for each beat
     one: bool  # only one record was asked for
     annotations: dict[Path, Path]  # recording -> file, empty where none are wanted
     pictures: dict[Path, Path]
@@ -315,7 +318,7 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
-    return Output(arguments.format, len(paths) == 1, annotations, pictures)
+    return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures)
 
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:
@@ -331,7 +334,7 @@ def to_output(prediction: Prediction, output: Output, number: int) -> str:
         return prediction.to_json(1 if output.one else None) + "\n"
     if output.format == "csv":
         return prediction.to_csv(header=False)
-    return ("\n" if number else "") + prediction.to_text() + "\n"
+    return ("\n" if number else "") + prediction.to_text(output.beats) + "\n"
 
 
 def annotate(target: Path, prediction: Prediction, fs: float) -> None:
@@ -389,6 +392,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "records", nargs="+", type=Path, help="recordings in any format, rows of HDF5 files (.hdf5#row), folders"
     )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="of standard output")
+    parser.add_argument("--beats", action="store_true", help="as text, also print a line for each beat")
     parser.add_argument("--recursive", action="store_true", help="also the recordings in folders of a folder")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw the record; png, svg or pdf: one for each")

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import script
+from rhythm import Rhythm, clock, summarise
 
 if TYPE_CHECKING:
     from bundle import Origin
 
 BEAT_COLUMNS = ("sample", "time_s", "class", "probability")
+DOUBTFUL = 10  # beats that are named as the least certain
 FINDING_COLUMNS = ("class", "probability", "threshold", "present")
 
 
@@ -41,7 +43,7 @@ class Prediction:
     decided: NDArray[np.uint8]  # (N, K)
     thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
     samples: NDArray[np.int64] | None = None  # (N,) R peaks of the beats, at the record's rate; None: findings
-    mean_hr_bpm: float | None = None  # over all detected beats
+    gaps: tuple[tuple[int, int], ...] = ()  # stretches of samples without a signal
 
     @property
     def beat_classes(self) -> NDArray[np.int64]:
@@ -93,7 +95,7 @@ class Prediction:
             tree["findings"] = self.rows()
         else:
             tree["beats"] = self.rows()
-            tree["summary"] = {"beats": len(self.samples), "counts": self.counts, "mean_hr_bpm": self.mean_hr_bpm}
+            tree["summary"] = self.rhythm().tree() | {"counts": self.counts}
         return json.dumps(tree, indent=indent)
 
     def to_csv(self, header: bool = True) -> str:
@@ -106,19 +108,29 @@ class Prediction:
         writer.writerows({**cells, **row, "class": script.cell(row["class"])} for row in self.rows())
         return text.getvalue()
 
-    def to_text(self) -> str:
-        """Return the prediction for people."""
+    def rhythm(self) -> Rhythm:
+        """Return what the beats add up to; ValueError where there are none."""
+        if self.samples is None:
+            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
+        return summarise(self.samples, [self.classes[k] for k in self.beat_classes], self.fs, self.gaps)
+
+    def to_text(self, beats: bool = False) -> str:
+        """Return the prediction for people: of beats a summary, and on request a line for each."""
         lines = [f"{self.record}: {self.duration_s:.1f} s at {self.fs:g} Hz, leads {', '.join(self.leads)}"]
         if self.samples is None:
             for row in self.rows():
                 present = "present" if row["present"] else "-"
                 lines.append(f"  {row['class']:<12} {row['probability']:6.3f}  {present}")
             return "\n".join(lines)
-        lines.append(f"{'time (s)':>10}  class  probability")
-        lines += [f"{row['time_s']:10.3f}  {row['class']:<5}  {row['probability']:11.3f}" for row in self.rows()]
-        counts = ", ".join(f"{name} {n:,}" for name, n in self.counts.items())
-        rate = f"{self.mean_hr_bpm:.0f} beats per minute" if self.mean_hr_bpm else "rate unknown"
-        lines.append(f"{len(self.samples):,} beats: {counts}; mean {rate}")
+        rows = self.rows()
+        if beats:
+            lines.append(f"{'time (s)':>10}  class  probability")
+            lines += [f"{row['time_s']:10.3f}  {row['class']:<5}  {row['probability']:11.3f}" for row in rows]
+        lines += self.rhythm().to_text()
+        doubtful = sorted(rows, key=lambda row: float(row["probability"]))[:DOUBTFUL]
+        if doubtful:
+            shown = ", ".join(f"{clock(row['time_s'])} {row['class']} {row['probability']:.2f}" for row in doubtful)
+            lines.append(f"least certain: {shown}")
         return "\n".join(lines)
 
     def title(self) -> str:
