@@ -61,8 +61,8 @@ class Data(Section):
     """arguments of the function, e.g. '{"rate": 500}'"""
     raw: Path | None = Field(None, json_schema_extra=MACHINE)
     """folder that holds what was downloaded; raw/<name> where null, demo for the demo"""
-    dir: Path | None = None
-    """folder of the prepared dataset; prepared/<name> where null"""
+    dir: Annotated[Path | None, BeforeValidator(lambda v: ",".join(v) if isinstance(v, list) else v)] = None
+    """folder of the prepared dataset, of several with a comma between; prepared/<name> where null"""
     split: Literal["patients", "official", "dechazal", "random_rows"] = "patients"
     """how rows get their fold: by patient, as the owner says, de Chazal's DS1/DS2, or at random (leaks patients)"""
     folds: int = Field(10, ge=2, le=100)
@@ -183,8 +183,10 @@ class Settings(Section, BaseSettings):
         return (init_settings,)
 
     @property
-    def data_dir(self) -> Path:
-        return self.data.dir or Path("prepared") / self.data.name
+    def data_dirs(self) -> list[Path]:
+        """The prepared datasets, which train.py and evaluate.py take as one."""
+        named = str(self.data.dir or Path("prepared") / self.data.name)
+        return [Path(name.strip()) for name in named.split(",") if name.strip()]
 
     @property
     def run_folder(self) -> Path:

@@ -141,12 +141,41 @@ class Summary(Section):
 # ------------------------------------------------------------------------------------------------ the dataset
 
 
+def joined(summaries: Sequence[Summary], folders: Sequence[Path]) -> Summary:
+    """Return the summary of several datasets as one: what they share, and what any of them has to be warned of.
+
+    Raises
+    ------
+    Stop
+        They differ in recipe, classes or what carries the labels.
+    """
+    first = summaries[0]
+    for summary, folder in zip(summaries[1:], folders[1:], strict=True):
+        if changes := first.recipe.differences(summary.recipe):
+            raise Stop(f"{folders[0]} and {folder} cannot be joined: {'; '.join(changes)}")
+        for what in ("classes", "task", "labelled"):
+            one, other = getattr(first, what), getattr(summary, what)
+            if one != other:
+                raise Stop(f"{folders[0]} and {folder} cannot be joined: {what} {one} and {other}")
+    leaks = [summary.leak for summary in summaries if summary.leak]
+    splits = [summary.data["split"] for summary in summaries]
+    update = {
+        "name": "+".join(summary.name for summary in summaries),
+        "leak": "; ".join(leaks) or None,
+        "data": {**first.data, "split": next((split for split in splits if split in LEAKS), splits[0])},
+        "patients_known": all(summary.patients_known for summary in summaries),
+    }
+    return first.model_copy(update=update) if len(summaries) > 1 else first
+
+
 class Dataset:
-    """A prepared dataset. Labels and the like are in memory; signals stay on disk and are mapped.
+    """A prepared dataset, or several as one. Labels and the like are in memory; signals stay on disk and are mapped.
+
+    Records and patients of several are called by their folder too, `mitdb/100`: no two of them are the same.
 
     Attributes
     ----------
-    summary : what dataset.json holds
+    summary : what dataset.json holds; of several `joined` says what
     labels : (N, K) uint8
     record, patient : (N,) bytes
     fold : (N,) bytes, name of the fold
@@ -169,17 +198,25 @@ class Dataset:
     symbol: NDArray[np.bytes_]
     beat_index: NDArray[np.int64]
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.summary = Summary.load(folder)
+    def __init__(self, *folders: Path) -> None:
+        self.folder = ", ".join(map(str, folders))
+        summaries = [Summary.load(folder) for folder in folders]
+        self.summary = joined(summaries, folders)
         columns: dict[str, list[NDArray[Any]]] = {}
         self._signals: list[NDArray[Any]] = []
-        for part in self.summary.parts:
-            with open_part(folder, self.summary, part) as file:
-                for name in file:
-                    if name != "signals":
-                        columns.setdefault(name, []).append(file[name][()])
-                self._signals.append(_map(folder / part.file, file["signals"]))
+        names = [folder.name for folder in folders]
+        for folder, summary in zip(folders, summaries, strict=True):
+            prefix = "" if len(folders) == 1 else f"{folder.name if names.count(folder.name) == 1 else folder}/"
+            for part in summary.parts:
+                with open_part(folder, summary, part) as file:
+                    for name in file:
+                        if name != "signals":
+                            values = file[name][()]
+                            named = prefix and name in ("record", "patient")
+                            columns.setdefault(name, []).append(
+                                np.char.add(prefix.encode(), values) if named else values
+                            )
+                    self._signals.append(_map(folder / part.file, file["signals"]))
         self._first = np.cumsum([0] + [len(s) for s in self._signals])
         for name, arrays in columns.items():
             setattr(self, name, np.concatenate(arrays))

@@ -45,7 +45,7 @@ from script import Stop
 def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
     """Open the trained network, its dataset and the rows of the split; Stop where they do not belong together."""
     trained = bundle.load(run / f"{settings.evaluation.checkpoint}.pt")
-    dataset = Dataset(settings.data_dir)
+    dataset = Dataset(*settings.data_dirs)
     if changes := trained.recipe.differences(dataset.recipe):
         raise Stop(f"{dataset.folder} was prepared with another recipe than {run} ({'; '.join(changes)})")
     if trained.classes != dataset.classes:

@@ -54,7 +54,10 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     """Make the prepared dataset of these settings, or find that it exists; returns its folder."""
     started, began = time.perf_counter(), {"index": _now()}
     rank, _ = script.rank()
-    data, folder = settings.data, settings.data_dir
+    data = settings.data
+    folder, *others = settings.data_dirs
+    if others:
+        raise Stop(f"data.dir: {folder} and {others[0]}: one dataset is prepared at a time")
     raw = open_raw(settings)
     index = build_index(SOURCES[data.name], data, settings.recipe, raw)
     if not index.items:

@@ -101,7 +101,7 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 
 def open_dataset(settings: Settings) -> Dataset:
     """Open the prepared dataset; a recipe or scored classes in the settings that it does not have stop the program."""
-    dataset = Dataset(settings.data_dir)
+    dataset = Dataset(*settings.data_dirs)
     wanted = flatten(settings.recipe.model_dump(mode="json", exclude_unset=True))
     have = flatten(dataset.recipe.tree())
     differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]

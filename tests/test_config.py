@@ -21,7 +21,8 @@ def write(path, text):
 
 def test_without_arguments_the_defaults_hold():
     assert load() == config.Settings()
-    assert load().data_dir == Path("prepared/demo")
+    assert load().data_dirs == [Path("prepared/demo")]
+    assert load("--data.dir", "a, b").data_dirs == [Path("a"), Path("b")]
     assert load().run_folder == Path("runs/demo")
 
 

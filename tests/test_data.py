@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -122,3 +124,61 @@ def replace(name, values):
 def test_a_part_that_is_not_what_the_summary_says_stops_the_load(tmp_path, damage, words):
     with pytest.raises(Stop, match=rf"part-00000.h5: .*{words}"):
         small_dataset(tmp_path, damage)
+
+
+@pytest.fixture
+def two(prepared_beats, mitdb_like, tmp_path):
+    """Two prepared datasets of the same records, with other folds."""
+    import preprocess
+
+    first = Path(prepared_beats[prepared_beats.index("--data.dir") + 1])
+    second = tmp_path / "second"
+    words = [second if word == str(first) else word for word in prepared_beats]
+    preprocess.main([*map(str, words), "--data.seed", "5"])
+    return first, second
+
+
+def test_several_datasets_are_one_with_patients_apart(two):
+    alone = [data.Dataset(folder) for folder in two]
+    both = data.Dataset(*two)
+    assert len(both) == len(alone[0]) + len(alone[1])
+    assert both.summary.name == "mitdb+mitdb"
+    n = len(alone[0])
+    rows = np.array([0, n - 1, n, len(both) - 1])
+    expected = np.concatenate([alone[0].signals(rows[:2]), alone[1].signals(rows[2:] - n)])
+    np.testing.assert_array_equal(both.signals(rows), expected)
+    np.testing.assert_array_equal(both.labels, np.concatenate([each.labels for each in alone]))
+    assert both.patient[0] == f"{two[0].name}/".encode() + alone[0].patient[0]
+    assert both.n_patients(np.arange(len(both))) == 2 * alone[0].n_patients(np.arange(n))
+    parts = both.splits(["0"], ["1"], ["2"])
+    for name, fold in (("train", b"0"), ("validation", b"1"), ("test", b"2")):
+        assert (both.fold[parts[name]] == fold).all()
+        assert len(parts[name]) == sum((each.fold == fold).sum() for each in alone)
+
+
+def test_datasets_that_differ_are_not_joined(two, demo_folder, tmp_path):
+    import preprocess
+
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "demo")]
+    preprocess.main(words)
+    with pytest.raises(Stop, match="cannot be joined: .*recipe.fs: 360.0 -> 100.0"):
+        data.Dataset(two[0], tmp_path / "demo")
+    path = two[1] / "dataset.json"
+    path.write_text(path.read_text().replace('"multiclass"', '"multilabel"'))
+    with pytest.raises(Stop, match="cannot be joined: task multiclass and multilabel"):
+        data.Dataset(*two)
+    with pytest.raises(Stop, match="one dataset is prepared at a time"):
+        preprocess.main(["--data.raw", str(demo_folder), "--data.dir", "a,b"])
+
+
+def test_a_network_learns_from_several_datasets(two, prepared_beats, tmp_path, capsys):
+    import evaluate
+    import train
+
+    words = [f"{two[0]},{two[1]}" if word == str(two[0]) else word for word in prepared_beats]
+    run = tmp_path / "run"
+    train.main([*words, "--run", str(run), "--training.epochs", "1", "--training.batch_size", "64"])
+    n = sum((data.Dataset(folder).fold == b"0").sum() for folder in two)
+    assert f"on {n:,} rows" in capsys.readouterr().out
+    evaluate.main([str(run)])
+    assert f"of {two[0]}, {two[1]}" in (run / "report/report.md").read_text()
