@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 import pqrst
-from formats import FASTEST, SLOWEST, TELL_RATE, Tracing, record_of
+from formats import FASTEST, SLOWEST, TELL_RATE, Signal, Tracing, record_of
 from recipe import ecg_leads
 
 FLAC_FORMATS = {508, 516, 524}
-TO_MV = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
 HDF5 = (".hdf5", ".h5")
 TABLES = {"unified_label_mapping.csv", "records.csv", "reference.csv", "reference-v3.csv", "exams.csv"}  # no recordings
 
@@ -281,11 +280,10 @@ def _read_flac(path: Path, header: pqrst.Header) -> pqrst.Record:
     import wfdb  # slow to import, and only FLAC needs it
 
     try:
-        record = wfdb.rdrecord(str(path.with_suffix("")))
+        record = wfdb.rdrecord(str(path.with_suffix("")), smooth_frames=False)
     except Exception as error:  # wfdb and its decoder raise many types of errors
         raise pqrst.FormatError(f"{path}: cannot decode its FLAC data: {error}") from error
-    units = [unit.lower() for unit in record.units]
-    factors = np.array([TO_MV.get(unit, 1.0) for unit in units])
-    names = ["mV" if unit in TO_MV else original for unit, original in zip(units, record.units, strict=True)]
-    signal = (record.p_signal * factors).T.astype(np.float32)
-    return pqrst.Record(signal, header.fs, record.sig_name, units=names, name=str(path))
+    rates = [record.fs * n for n in header.samps_per_frame]
+    read = zip(record.sig_name, record.e_p_signal, rates, record.units, strict=True)
+    tracing = Tracing([Signal(*signal) for signal in read], start_time=header.start_time)
+    return record_of(tracing, path, None, None)
