@@ -166,7 +166,7 @@ def read_annotations(path: str | Path, extension: str) -> pqrst.Annotations:
 def below(folder: Path, recursive: bool = False) -> list[Path]:
     """List the recordings in a folder, in order: each by its header where it has one, those of an HDF5 file by row."""
     files = sorted(folder.rglob("*") if recursive else folder.glob("*"))
-    headers = {path.with_suffix("") for path in files if path.suffix == ".hea"}
+    headers = {path.with_suffix("") for path in files if path.suffix.lower() == ".hea"}
     found: list[Path] = []
     for path in files:
         kind = path.suffix.lower()
@@ -204,7 +204,7 @@ def _split(path: str | Path) -> tuple[Path, int | None]:
 
 def _header_of(path: Path) -> Path | None:
     """Return the WFDB header of a recording; None if the path names one of another format."""
-    if path.suffix == ".hea":
+    if path.suffix.lower() == ".hea":
         return path
     if not path.is_file() and (path.suffix.lower() not in FORMATS or path.with_name(path.name + ".hea").is_file()):
         return path.with_name(path.name + ".hea")

@@ -133,10 +133,7 @@ bool looks_like_aha(const std::vector<std::uint8_t>& bytes) {
 }  // namespace
 
 Annotations read_annotations(const std::string& path, const std::string& extension, double fs) {
-  const std::string suffix = ".hea";
-  const bool is_header =
-      path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
-  const std::string file = (is_header ? path.substr(0, path.size() - suffix.size()) : path) + "." + extension;
+  const std::string file = (is_header_path(path) ? path.substr(0, path.size() - 4) : path) + "." + extension;
   std::vector<std::uint8_t> bytes = read_file(file, file + ": no such annotation file");
   if (looks_like_aha(bytes)) fail_format(file + ": is in AHA format, expected MIT format");
 

@@ -216,11 +216,16 @@ double factor_to_mv(const std::string& units) {
   return 0;
 }
 
+bool is_header_path(const std::string& path) {
+  constexpr std::string_view suffix = ".hea";
+  if (path.size() <= suffix.size()) return false;
+  return std::equal(
+      suffix.begin(), suffix.end(), path.end() - static_cast<std::ptrdiff_t>(suffix.size()),
+      [](char wanted, char c) { return c == wanted || (c >= 'A' && c <= 'Z' && c - 'A' + 'a' == wanted); });
+}
+
 std::string header_path(const std::string& path) {
-  constexpr std::string_view kSuffix = ".hea";
-  const bool has_suffix =
-      path.size() > kSuffix.size() && path.compare(path.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
-  return has_suffix ? path : path + std::string(kSuffix);
+  return is_header_path(path) ? path : path + ".hea";
 }
 
 Header parse_header(const std::string& path, const std::string& missing) {

@@ -47,6 +47,9 @@ struct Header {
   std::vector<std::string> comments;
 };
 
+// Whether a path ends in `.hea`, in any case.
+bool is_header_path(const std::string& path);
+
 // `path` with or without `.hea`.
 std::string header_path(const std::string& path);
 

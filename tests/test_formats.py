@@ -679,6 +679,13 @@ def test_a_signal_file_beside_its_header_is_the_record(tmp_path):
     assert readers.read(tmp_path / "a1", fs=500).fs == 500
 
 
+def test_a_header_may_have_its_suffix_in_capitals(tmp_path):
+    (tmp_path / "r.dat").write_bytes(np.arange(500, dtype="<i2").tobytes())
+    (tmp_path / "R.HEA").write_text("R 1 250 500\nr.dat 16 1000/mV 16 0 0 0 0 I\n")
+    assert readers.below(tmp_path) == [tmp_path / "R.HEA"]
+    assert readers.read(tmp_path / "R.HEA").n_samples == readers.info(tmp_path / "R.HEA").n_samples == 500
+
+
 def test_the_ecg_leads_of_a_record_are_read_at_their_own_rate(tmp_path):
     codes = np.arange(24, dtype="<i2")
     (tmp_path / "r.dat").write_bytes(codes.tobytes())
