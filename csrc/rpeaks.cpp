@@ -31,9 +31,16 @@ constexpr double kHalfLevel = 5;        // blocks to either side: short enough t
 constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
+constexpr std::int64_t kLastingBlocks =
+    15;  // a level is remembered once it lasted so long: a loose contact is over by then ...
+constexpr double kLeastClear = 0.3;  // ... and showed beats: a contact that comes and goes stays below, an ECG above
+constexpr double kRail = 30;         // times the remembered level: no ECG, if other leads show one
 constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
 constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about 3 times its median
 constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
+
+// ---- Gaps
+constexpr double kStillS = 0.25;  // one value for longer is a saturated or an open lead; no clipped wave lasts so long
 
 // ---- Candidates
 constexpr double kLeastHeight = 0.06;  // of a typical QRS
@@ -161,6 +168,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   block_ = samples(kBlockS);
   around_ = samples(kAroundS);
   near_ = samples(kNearS);
+  still_ = std::llround(kStillS * fs);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
 
@@ -182,6 +190,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   for (Lead& lead : leads_) {
     lead.signal = detail::Track(half_low_);
     lead.low = detail::Track(reach_);
+    lead.clear_level = detail::Track(kLastingBlocks);
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b] = detail::Track(bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace = detail::Track(around_ + near_);
   }
@@ -192,7 +201,7 @@ double RPeakDetector::look_ahead_s() const {
   // a beat may just miss one settling, and is settled with the next block, when that block's levels are known
   const std::int64_t blocks = 3 + static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t n = blocks * block_ + look_ahead_ + around_ + near_ + reach_;
-  return static_cast<double>(n * step_ + half_low_ + std::llround(kReachS * fs_)) / fs_;
+  return static_cast<double>(n * step_ + half_low_ + still_ + std::llround(kReachS * fs_)) / fs_;
 }
 
 template <class T>
@@ -210,12 +219,19 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
       double* signal = lead.signal.grow(end - begin);
       for (std::int64_t i = 0; i < end - begin; ++i) {
         const double value = static_cast<double>(x[i]);
-        if (std::abs(value) < kLargest) {
+        lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
+        lead.last = value;
+        if (lead.n_still == 1) lead.before_still = lead.held;
+        if (std::abs(value) < kLargest && lead.n_still < still_) {
           // After a gap the signal goes on from where it stopped: no step, so no false beat.
           if (lead.in_gap) lead.shift = value - lead.held;
           lead.held = value - lead.shift;
           lead.in_gap = false;
         } else {
+          if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
+            lead.held = lead.before_still;
+            for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
+          }
           lead.in_gap = true;
         }
         signal[i] = lead.held;
@@ -246,7 +262,7 @@ void RPeakDetector::advance(bool last) {
     const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
     const std::int64_t last_needed = (begin + block_ - 1 + reach_) * step_ + half_low_;
     const bool closing = last && begin + block_ >= n_analysis;
-    if (!last && last_needed >= n_samples_) return;
+    if (!last && last_needed + still_ > n_samples_) return;
     for (Lead& lead : leads_) {
       filter(lead, end, last ? n_analysis : std::numeric_limits<std::int64_t>::max());
       summarise(lead, begin, end);
@@ -334,12 +350,20 @@ void RPeakDetector::set_gains(std::int64_t block) {
     }
     double level = quantile(maxima, kLevelQuantile);
     if (level < kLeastPart * quantile(ranges, kLevelQuantile)) level = 0;
-    lead.long_level = std::max(level, lead.long_level * (1 - kBlockS / kLevelMemoryS));
+    const auto clearness = [&] {
+      return level > 0 ? std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level) : 0;
+    };
+    lead.clear_level.push(clearness() > kLeastClear ? level : 0);
+    const double* clear_levels = lead.clear_level.at(block + 1);
+    const double lasting = *std::min_element(clear_levels - kLastingBlocks, clear_levels);
+    lead.long_level = std::max(lasting, lead.long_level * (1 - kBlockS / kLevelMemoryS));
     level = std::max(level, kLevelDrop * lead.long_level);
     double weight = 0;
     if (level > 0) {
-      const double clear = std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level);
-      weight = kLeastWeight + clear * clear * clear;  // the clearer lead is preferred sharply
+      weight = kLeastWeight;
+      const double clear = clearness();
+      const bool on_rail = lead.long_level > 0 && level > kRail * lead.long_level;
+      if (!on_rail) weight += clear * clear * clear;  // the clearer lead is preferred sharply
       sum += weight;
     }
     lead.gain.push(level > 0 ? 1 / level : 0);
@@ -567,6 +591,7 @@ void RPeakDetector::forget() {
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
     lead.block_range.forget_before(n_gains_ - half);
+    lead.clear_level.forget_before(n_gains_ - kLastingBlocks);
   }
   for (detail::Track& trace : fused_) trace.forget_before(next_ - around_);
   const double begin_s = static_cast<double>(first) / analysis_fs_ - kMarginBeforeS;

@@ -106,8 +106,11 @@ private:
     detail::Track block_max, block_median;     // of the first envelope, one number a block
     detail::Track block_range;                 // of the signal: its highest less its lowest value
     detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
+    detail::Track clear_level;  // one over the gain where the lead shows beats, else 0; one number a block
     double held = 0, shift = 0;
     bool in_gap = true;
+    double last = 0, before_still = 0;  // the latest sample; what was held ahead of its first repetition ...
+    std::int64_t n_still = 0;           // ... how often it came in a row
     double long_level = 0;
     double polarity = 0;  // -1..1, of the beats so far
   };
@@ -139,7 +142,7 @@ private:
 
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
-  std::int64_t block_, half_low_, reach_, around_, near_, separation_, look_ahead_;
+  std::int64_t block_, half_low_, still_, reach_, around_, near_, separation_, look_ahead_;
   std::vector<double> low_taps_, refine_taps_;
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
