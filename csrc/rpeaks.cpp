@@ -34,7 +34,8 @@ constexpr double kLevelMemoryS = 30;    // ... for about this long
 constexpr std::int64_t kLastingBlocks =
     15;  // a level is remembered once it lasted so long: a loose contact is over by then ...
 constexpr double kLeastClear = 0.3;  // ... and showed beats: a contact that comes and goes stays below, an ECG above
-constexpr double kRail = 30;         // times the remembered level: no ECG, if other leads show one
+constexpr double kRail = 30;         // times a level: no ECG, if other leads show one ...
+constexpr double kLeastLeft = 0.01;  // ... that is not almost nothing but noise
 constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
 constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about 3 times its median
 constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
@@ -193,6 +194,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
     lead.clear_level = detail::Track(kLastingBlocks);
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b] = detail::Track(bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace = detail::Track(around_ + near_);
+    lead.on_rail = detail::Track(around_);
   }
   for (detail::Track& trace : fused_) trace = detail::Track(around_);
 }
@@ -274,8 +276,10 @@ void RPeakDetector::advance(bool last) {
     if (closing) {  // nothing follows
       const std::int64_t n = around_ + near_;
       for (detail::Track& trace : fused_) std::fill_n(trace.grow(n), n, 0.0);
-      for (Lead& lead : leads_)
+      for (Lead& lead : leads_) {
         for (detail::Track& trace : lead.traces) std::fill_n(trace.grow(n), n, 0.0);
+        std::fill_n(lead.on_rail.grow(n), n, 0.0);
+      }
     }
     find_candidates(fused_[0].end() - around_ - near_);
     weigh();
@@ -343,7 +347,7 @@ void RPeakDetector::set_gains(std::int64_t block) {
     ranges.clear();
     for (std::int64_t b = first; b < end; ++b) {
       const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
-      if (most <= 0) continue;  // flat, or a gap
+      if (most <= 0 || lead.block_range[b] <= 0) continue;  // flat, or a gap
       maxima.push_back(most);
       medians.push_back(lead.block_median[b]);
       ranges.push_back(lead.block_range[b]);
@@ -385,9 +389,28 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
       values[static_cast<std::size_t>(i)] = track[block] + std::abs(x) * (track[x < 0 ? before : after] - track[block]);
     }
   };
+  lost_.assign(static_cast<std::size_t>(n), 0);
   for (Lead& lead : leads_) {
     along(lead.gain, gains_);
     along(lead.share, shares_);
+    const detail::Track& envelope = lead.traces[0];
+    for (std::int64_t i = 0; i < n; ++i) {
+      // a step shows in the envelope as far away as the filter reaches
+      const std::int64_t ahead = std::min(begin + i + reach_, envelope.end() - 1);
+      if (envelope[ahead] * gains_[static_cast<std::size_t>(i)] > kRail) lead.rail_end = begin + i + 2 * reach_;
+      const bool on_rail = begin + i < lead.rail_end;
+      lead.on_rail.push(on_rail);
+      if (on_rail) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
+    }
+  }
+  for (Lead& lead : leads_) {
+    along(lead.gain, gains_);
+    along(lead.share, shares_);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double left = 1 - lost_[static_cast<std::size_t>(i)];  // with the leads that are not on a rail
+      double& share = shares_[static_cast<std::size_t>(i)];
+      if (left > kLeastLeft) share = lead.on_rail[begin + i] > 0 ? 0 : share / left;
+    }
     for (std::size_t t = 0; t <= n_bands; ++t) {
       double* trace = lead.traces[t].at(begin);
       double* sum = fused_[t].at(begin);
@@ -475,6 +498,8 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
     const std::int64_t peak = k + (std::max_element(x - near_, x + near_ + 1) - x);
     looks.push_back(features(leads_[l].traces, peak));
     c.of_leads.push_back(std::clamp(log_odds_of(looks.back(), weights), -kMostLogOdds, kMostLogOdds));
+    const double* on_rail = leads_[l].on_rail.at(k);
+    c.on_rail.push_back(*std::max_element(on_rail - around_, on_rail + around_) > 0);
     const double part = leads_[l].share[k / block_] * x[0];
     if (part > most) most = part, c.lead = l;
   }
@@ -494,11 +519,12 @@ void RPeakDetector::weigh() {
       for (const Candidate& other : candidates_) {
         const double dt = other.time_s - c.time_s;
         if (dt < -kMarginBeforeS || dt > kMarginAfterS) continue;
+        if (other.on_rail[l]) continue;
         said[other.log_odds > 0] += other.of_leads[l];
         n[other.log_odds > 0] += 1;
       }
       const double margin = std::max(0.0, said[1] / n[1] - said[0] / n[0]);
-      const double weight = kLeastWeight + margin * margin;
+      const double weight = c.on_rail[l] ? 0 : kLeastWeight + margin * margin;
       sum += weight * c.of_leads[l];
       sum_weights += weight;
     }
@@ -587,6 +613,7 @@ void RPeakDetector::forget() {
     lead.low.forget_before(lead.traces[0].end() - 2 * reach_ - 2);  // for the mirror image
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b].forget_before(lead.traces[b].end() - bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_ - around_ - near_, n_fused_ * block_));
+    lead.on_rail.forget_before(next_ - around_);
     for (detail::Track* track : {&lead.gain, &lead.share}) track->forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);

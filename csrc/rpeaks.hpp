@@ -107,6 +107,8 @@ private:
     detail::Track block_range;                 // of the signal: its highest less its lowest value
     detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
     detail::Track clear_level;  // one over the gain where the lead shows beats, else 0; one number a block
+    detail::Track on_rail;      // 1 where the lead is far above what an ECG can be, else 0
+    std::int64_t rail_end = 0;
     double held = 0, shift = 0;
     bool in_gap = true;
     double last = 0, before_still = 0;  // the latest sample; what was held ahead of its first repetition ...
@@ -121,6 +123,7 @@ private:
     double time_s = 0;
     double log_odds = 0;           // of being a beat, by its look in the sum
     std::vector<double> of_leads;  // by its look in each of several leads
+    std::vector<char> on_rail;     // whether each of them is, or just was or soon will be
     double reward = 0;             // what the sequence gains by it
     std::size_t lead = 0;          // that shows it best
   };
@@ -147,7 +150,7 @@ private:
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
   Traces fused_;
-  std::vector<double> fine_, gains_, shares_;  // room to work in
+  std::vector<double> fine_, gains_, shares_, lost_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
   std::vector<Candidate> candidates_;  // the latest
   std::size_t first_open_ = 0;         // of them, from here on: not settled yet

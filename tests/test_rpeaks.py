@@ -334,6 +334,56 @@ def test_a_step_costs_at_most_one_false_beat(rng):
     assert len(peaks) <= len(times) + 1
 
 
+def loose_contact(rng, kind, level, fs):
+    """Return ten seconds of a lead that now and then is on the rail."""
+    t = np.arange(10 * fs) / fs
+    if kind == "now and then":
+        return level * np.repeat(rng.integers(0, 2, 101), fs // 10)[: t.size]
+    if kind == "slow":
+        return level * np.repeat(rng.integers(0, 2, 21), fs // 2)[: t.size]
+    if kind == "drifts back":
+        return level * np.where(t < 3, 1, np.exp(3 - t))
+    return np.full(t.size, level)
+
+
+@pytest.mark.parametrize("kind", ["now and then", "slow", "drifts back", "all the time"])
+@pytest.mark.parametrize("level", [50.0, -2400.0, 30000.0])
+@pytest.mark.parametrize(("fs", "start_s"), [(250, 0), (360, 30), (250, 60)])
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_a_loose_contact_hides_no_beat_before_or_after_it(rng, kind, level, fs, start_s, noise):
+    times = rhythm(rng, 72, 70)
+    x = 0.5 * synthetic(times, 70, fs)
+    x[start_s * fs : (start_s + 10) * fs] = loose_contact(rng, kind, level, fs)
+    peaks = pqrst.rpeaks(x + noise * rng.standard_normal(x.size), fs)
+    outside = times[(times < start_s - 0.4) | (times > start_s + 10.4)]
+    assert len(match_beats(outside * fs, peaks, 0.05 * fs)) >= len(outside) - 1
+    counted = peaks[(peaks < (start_s - 0.4) * fs) | (peaks > (start_s + 10.4) * fs)]
+    assert len(counted) <= len(outside) + 1
+
+
+@pytest.mark.parametrize("kind", ["now and then", "slow", "all the time"])
+@pytest.mark.parametrize("level", [50.0, -2400.0])
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_a_lead_on_the_rail_takes_no_beat_from_another(rng, kind, level, noise):
+    fs = 250
+    times = rhythm(rng, 72, 60)
+    x = np.vstack([0.5 * synthetic(times, 60, fs), -0.3 * synthetic(times, 60, fs)])
+    x[0, 25 * fs : 35 * fs] = loose_contact(rng, kind, level, fs)
+    assert_found(pqrst.rpeaks(x + noise * rng.standard_normal(x.shape), fs), times, fs, 0.05)
+
+
+@pytest.mark.parametrize("length_s", [0.3, 1, 3, 8])
+def test_a_saturated_stretch_is_a_gap(rng, length_s):
+    fs = 250
+    x, times = noisy(rng, fs)
+    saturated, missing = x.copy(), x.copy()
+    for start in (5 * fs, 18 * fs, 31 * fs):
+        saturated[0, start : start + round(length_s * fs)] = 3.0
+        missing[0, start : start + round(length_s * fs)] = np.nan
+    np.testing.assert_array_equal(pqrst.rpeaks(saturated, fs), pqrst.rpeaks(missing, fs))
+    assert_found(pqrst.rpeaks(saturated, fs), times, fs, 0.02)
+
+
 def test_memory_and_time_are_linear_in_length(rng):
     fs = 250
     noise = rng.standard_normal(600 * fs)
