@@ -57,6 +57,17 @@ constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats
 constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
 constexpr double kMostLogOdds = 6.0;    // surer than one in 400 is sure
 
+// ---- A very fast rhythm: each beat has neighbours where others have none, so its look alone speaks against it. Waves
+// that are not beats are not as high as a QRS, not all alike, or not so regular.
+constexpr double kFastestS = 0.18;  // 330 bpm, with the rounding of the analysis rate
+constexpr double kSlowestS = 0.27;  // from here on the network knows beats
+constexpr double kSteadyS =
+    0.035;                       // largest difference of successive intervals: beats and P or T waves alternate by more
+constexpr double kAlike = 0.25;  // largest mean difference of features, so of logarithms
+constexpr double kLeastSteady = 0.5;  // of a typical QRS
+constexpr int kTrain = 8;             // so many peaks in a row are a rhythm
+constexpr double kSteadyReward = 2;   // log-odds, at least
+
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
 constexpr double kEarlyS = 0.7;       // a beat sooner after the last is rarer ...
@@ -491,6 +502,7 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   c.k = k;
   c.time_s = static_cast<double>(k) / analysis_fs_;
   std::vector<Features> looks{features(fused_, k)};
+  c.look = looks[0];
   c.log_odds = log_odds_of(looks[0], weights);
   double most = 0;
   for (std::size_t l = 0; l < leads_.size() && leads_.size() > 1; ++l) {
@@ -529,7 +541,27 @@ void RPeakDetector::weigh() {
       sum_weights += weight;
     }
     if (sum_weights > 0) c.reward = kBeforehand + sum / sum_weights;
+    c.steady = in_train(i);
+    if (c.steady) c.reward = std::max(c.reward, kSteadyReward);
   }
+}
+
+// Whether enough candidates around this one follow each other like the beats of a very fast rhythm.
+bool RPeakDetector::in_train(std::size_t i) const {
+  const auto interval = [&](std::size_t j) { return candidates_[j + 1].time_s - candidates_[j].time_s; };
+  const auto follows = [&](std::size_t j) {  // j + 1 after j
+    const Candidate &a = candidates_[j], &b = candidates_[j + 1];
+    const double dt = interval(j);
+    if (dt < kFastestS || dt > kSlowestS || std::min(a.look[0], b.look[0]) < natural_log(kLeastSteady)) return false;
+    double difference = 0;
+    for (std::size_t f = 0; f < a.look.size(); ++f) difference += std::abs(a.look[f] - b.look[f]);
+    return difference <= kAlike * static_cast<double>(a.look.size());
+  };
+  const auto steady = [&](std::size_t j) { return std::abs(interval(j + 1) - interval(j)) <= kSteadyS; };
+  std::size_t first = i, last = i;
+  while (first > 0 && follows(first - 1) && (first == i || steady(first - 1))) --first;
+  while (last + 1 < candidates_.size() && follows(last) && (last == first || steady(last - 1))) ++last;
+  return last - first + 1 >= kTrain;
 }
 
 // Finds the best sequence of open candidates after the last beat; what it says before `before` is final.
@@ -540,6 +572,9 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   std::vector<double> score(n);
   std::vector<std::size_t> previous(n, kNone);
+  const auto too_soon = [](const Candidate& a, const Candidate& b) {
+    return b.time_s - a.time_s < (a.steady && b.steady ? kFastestS : kRefractoryS);
+  };
   const auto step_cost = [](const Candidate& a, const Candidate& b) {
     const double dt = b.time_s - a.time_s;
     double cost = gap_cost(dt);
@@ -549,7 +584,7 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   const double never = -std::numeric_limits<double>::infinity();
   const auto first_score = [&](const Candidate& c) {
     if (!any_beat_) return c.reward - gap_cost(c.time_s);
-    return c.time_s - last_beat_.time_s < kRefractoryS ? never : c.reward - step_cost(last_beat_, c);
+    return too_soon(last_beat_, c) ? never : c.reward - step_cost(last_beat_, c);
   };
   const double now_s = static_cast<double>(now) / analysis_fs_;
   double best = -gap_cost(now_s - (any_beat_ ? last_beat_.time_s : 0));
@@ -557,7 +592,7 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   for (std::size_t j = 0; j < n; ++j) {
     score[j] = first_score(open[j]);
     for (std::size_t i = 0; i < j; ++i) {
-      if (open[j].time_s - open[i].time_s < kRefractoryS) break;
+      if (too_soon(open[i], open[j])) continue;
       const double s = score[i] + open[j].reward - step_cost(open[i], open[j]);
       if (s > score[j]) score[j] = s, previous[j] = i;
     }

@@ -124,6 +124,8 @@ private:
     double log_odds = 0;           // of being a beat, by its look in the sum
     std::vector<double> of_leads;  // by its look in each of several leads
     std::vector<char> on_rail;     // whether each of them is, or just was or soon will be
+    Features look{};               // in the sum
+    bool steady = false;           // one of a very fast rhythm
     double reward = 0;             // what the sequence gains by it
     std::size_t lead = 0;          // that shows it best
   };
@@ -139,6 +141,7 @@ private:
   Candidate describe(std::int64_t k) const;
   Features features(const Traces& traces, std::int64_t k) const;
   void weigh();
+  bool in_train(std::size_t i) const;
   void settle(std::int64_t now, std::int64_t before);
   std::int64_t refine(const Candidate& candidate);
   void forget();

@@ -238,6 +238,29 @@ def test_any_heart_rate_is_followed(rng, bpm):
     assert_found(pqrst.rpeaks(x, fs), times, fs, 0.02)
 
 
+@pytest.mark.parametrize("bpm", [260, 270, 280, 300, 310])
+@pytest.mark.parametrize("fs", [128, 250, 360, 500])
+@pytest.mark.parametrize("n_leads", [1, 2])
+def test_a_steady_rhythm_is_followed_to_310_bpm(rng, bpm, fs, n_leads):
+    times = 0.5 + np.arange(29 * bpm // 60) * 60 / bpm + 0.002 * rng.standard_normal(29 * bpm // 60)
+    t = np.arange(30 * fs) / fs
+    x = sum(
+        np.exp(-0.5 * ((t - beat) / 0.008) ** 2) - 0.2 * np.exp(-0.5 * ((t - beat - 0.02) / 0.007) ** 2)
+        for beat in times
+    )
+    peaks = pqrst.rpeaks(np.outer([1, -0.6][:n_leads], x) + 0.02 * rng.standard_normal((n_leads, t.size)), fs)
+    assert len(match_beats(times * fs, peaks, 0.05 * fs)) >= 0.95 * len(times)
+    assert len(peaks) <= len(times)
+
+
+@pytest.mark.parametrize("bpm", [100, 120, 140])
+def test_a_sharp_t_wave_half_way_is_no_beat_of_a_fast_rhythm(rng, bpm):
+    fs = 250
+    times = rhythm(rng, bpm, 60, jitter=0.002)
+    x = synthetic(times, 60, fs, t_wave=0) + 0.7 * synthetic(times[:-1] + 30 / bpm, 60, fs, qrs_s=0.025, t_wave=0)
+    assert_found(pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.size), fs), times, fs, 0.02)
+
+
 @pytest.mark.parametrize("hum_hz", [50, 60])
 def test_hum_and_wander_do_not_matter(rng, hum_hz):
     fs = 500
