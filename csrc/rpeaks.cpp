@@ -55,7 +55,15 @@ constexpr double kBeforehand = 0.7;    // log-odds: makes missed and false beats
 constexpr double kNearS = 0.09;         // a wide QRS may peak this far apart in two leads
 constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats from others this long before ...
 constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
-constexpr double kMostLogOdds = 6.0;    // surer than one in 400 is sure
+// P waves that no beat follows, tall in one lead:
+constexpr double kClearLogOdds = 2;  // of the beats, and against the P wave, in the lead that tells them best
+constexpr double kLeastQrs = 0.25;   // of a typical QRS: lower in that lead
+constexpr double kAnotherP = 0.5;    // of its height: what stands ahead of the next beat
+constexpr double kShortestPrS = 0.1, kLongestPrS = 0.4;
+constexpr double kNextS = 2;          // that beat comes within this time
+constexpr int kLeastPs = 3;           // with others as long before as a lead is judged by ...
+constexpr double kPsAfterS = 4;       // ... and so long after, which settling waits for
+constexpr double kMostLogOdds = 6.0;  // surer than one in 400 is sure
 
 // ---- A very fast rhythm: each beat has neighbours where others have none, so its look alone speaks against it. Waves
 // that are not beats are not as high as a QRS, not all alike, or not so regular.
@@ -161,6 +169,14 @@ double log_odds_of(const RPeakDetector::Features& features, const RPeakWeights& 
   for (std::size_t unit = 0; unit < units.size(); ++unit) sum += w.output[unit] * std::max(0.0, units[unit]);
   return sum;
 }
+
+// The distance between the means of what a lead said of beats and of others; with one more of each of which it cannot
+// say.
+struct Margin {
+  double said[2] = {}, n[2] = {1, 1};  // of others, of beats
+  void add(double log_odds, bool is_beat) { said[is_beat] += log_odds, n[is_beat] += 1; }
+  double value() const { return std::max(0.0, said[1] / n[1] - said[0] / n[0]); }
+};
 
 // What it costs to go `gap_s` without a beat.
 double gap_cost(double gap_s) {
@@ -505,11 +521,15 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   c.look = looks[0];
   c.log_odds = log_odds_of(looks[0], weights);
   double most = 0;
+  const auto samples = [&](double seconds) { return std::llround(seconds * analysis_fs_); };
   for (std::size_t l = 0; l < leads_.size() && leads_.size() > 1; ++l) {
     const double* x = leads_[l].traces[0].at(k);
     const std::int64_t peak = k + (std::max_element(x - near_, x + near_ + 1) - x);
     looks.push_back(features(leads_[l].traces, peak));
     c.of_leads.push_back(std::clamp(log_odds_of(looks.back(), weights), -kMostLogOdds, kMostLogOdds));
+    const double* x_peak = leads_[l].traces[0].at(peak);
+    c.height.push_back(*x_peak);
+    c.ahead.push_back(*std::max_element(x_peak - samples(kLongestPrS), x_peak - samples(kShortestPrS)));
     const double* on_rail = leads_[l].on_rail.at(k);
     c.on_rail.push_back(*std::max_element(on_rail - around_, on_rail + around_) > 0);
     const double part = leads_[l].share[k / block_] * x[0];
@@ -525,18 +545,18 @@ void RPeakDetector::weigh() {
   for (std::size_t i = first_open_; i < candidates_.size(); ++i) {
     Candidate& c = candidates_[i];
     c.reward = kBeforehand + c.log_odds;
-    double sum = 0, sum_weights = 0;
+    double sum = 0, sum_weights = 0, largest_margin = 0;
     for (std::size_t l = 0; l < c.of_leads.size(); ++l) {
-      double said[2] = {}, n[2] = {1, 1};  // of others, of beats; with one more of each of which it cannot say
+      Margin in_sum, in_lead;
       for (const Candidate& other : candidates_) {
         const double dt = other.time_s - c.time_s;
-        if (dt < -kMarginBeforeS || dt > kMarginAfterS) continue;
-        if (other.on_rail[l]) continue;
-        said[other.log_odds > 0] += other.of_leads[l];
-        n[other.log_odds > 0] += 1;
+        if (dt < -kMarginBeforeS || dt > kMarginAfterS || other.on_rail[l]) continue;
+        in_sum.add(other.of_leads[l], other.log_odds > 0);
+        in_lead.add(other.of_leads[l], other.of_leads[l] > 0);
       }
-      const double margin = std::max(0.0, said[1] / n[1] - said[0] / n[0]);
-      const double weight = c.on_rail[l] ? 0 : kLeastWeight + margin * margin;
+      if (c.on_rail[l]) continue;
+      if (in_lead.value() > largest_margin) largest_margin = in_lead.value(), c.best = l;
+      const double weight = kLeastWeight + in_sum.value() * in_sum.value();
       sum += weight * c.of_leads[l];
       sum_weights += weight;
     }
@@ -544,6 +564,30 @@ void RPeakDetector::weigh() {
     c.steady = in_train(i);
     if (c.steady) c.reward = std::max(c.reward, kSteadyReward);
   }
+  for (std::size_t i = first_open_; i < candidates_.size(); ++i) {
+    Candidate& c = candidates_[i];
+    if (!like_blocked_p(i, c.best)) continue;
+    int n = 0;
+    for (std::size_t j = 0; j < candidates_.size(); ++j) {
+      const double dt = candidates_[j].time_s - c.time_s;
+      n += dt >= -kMarginBeforeS && dt <= kPsAfterS && like_blocked_p(j, c.best);
+    }
+    if (n >= kLeastPs) c.reward = std::min(c.reward, c.of_leads[c.best]);
+  }
+}
+
+// Whether the best lead hardly shows the candidate, another takes it for a beat, and there a wave about as high stands
+// ahead of the next beat: a P wave that the ventricles did not answer. A ventricular beat is higher than P waves are.
+bool RPeakDetector::like_blocked_p(std::size_t i, std::size_t best) const {
+  const Candidate& c = candidates_[i];
+  if (c.of_leads.empty() || c.of_leads[best] > -kClearLogOdds || c.height[best] > kLeastQrs) return false;
+  const auto tallest = std::max_element(c.of_leads.begin(), c.of_leads.end());
+  if (*tallest <= 0) return false;
+  const auto other = static_cast<std::size_t>(tallest - c.of_leads.begin());
+  for (std::size_t j = i + 1; j < candidates_.size() && candidates_[j].time_s - c.time_s < kNextS; ++j)
+    if (candidates_[j].of_leads[best] >= kClearLogOdds)
+      return candidates_[j].ahead[other] >= kAnotherP * c.height[other];
+  return false;
 }
 
 // Whether enough candidates around this one follow each other like the beats of a very fast rhythm.

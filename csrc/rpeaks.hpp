@@ -121,13 +121,15 @@ private:
   struct Candidate {
     std::int64_t k = 0;  // place, at the analysis rate
     double time_s = 0;
-    double log_odds = 0;           // of being a beat, by its look in the sum
-    std::vector<double> of_leads;  // by its look in each of several leads
-    std::vector<char> on_rail;     // whether each of them is, or just was or soon will be
-    Features look{};               // in the sum
-    bool steady = false;           // one of a very fast rhythm
-    double reward = 0;             // what the sequence gains by it
-    std::size_t lead = 0;          // that shows it best
+    double log_odds = 0;                // of being a beat, by its look in the sum
+    std::vector<double> of_leads;       // by its look in each of several leads
+    std::vector<char> on_rail;          // whether each of them is, or just was or soon will be
+    std::vector<double> height, ahead;  // in each of several leads: the envelope, and its highest ahead of the QRS
+    std::size_t best = 0;               // the lead that tells beats from others best
+    Features look{};                    // in the sum
+    bool steady = false;                // one of a very fast rhythm
+    double reward = 0;                  // what the sequence gains by it
+    std::size_t lead = 0;               // that shows it best
   };
 
   template <class T>
@@ -142,6 +144,7 @@ private:
   Features features(const Traces& traces, std::int64_t k) const;
   void weigh();
   bool in_train(std::size_t i) const;
+  bool like_blocked_p(std::size_t i, std::size_t best) const;
   void settle(std::int64_t now, std::int64_t before);
   std::int64_t refine(const Candidate& candidate);
   void forget();

@@ -7,8 +7,10 @@ import pytest
 import wfdb
 
 import pqrst
+import simulate
 from beats import match_beats
 from ec57 import flutter, pooled, score_beats
+from recipe import TWELVE_LEADS
 from sources import BEAT_SYMBOLS
 
 RATES = [100, 125, 128, 200, 250, 257, 360, 400, 500, 1000]
@@ -298,6 +300,29 @@ def test_a_lead_with_other_waves_does_not_add_beats(rng):
     unclear = synthetic(times, 60, fs, qrs_s=0.02, t_wave=1.0) + synthetic(times - 0.16, 60, fs, qrs_s=0.025, t_wave=0)
     x = np.vstack([clear, unclear]) + 0.01 * rng.standard_normal((2, 60 * fs))
     assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
+
+
+@pytest.mark.parametrize("av_block", simulate.AV_BLOCKS)
+@pytest.mark.parametrize("seed", range(6))
+def test_tall_p_waves_without_a_beat_in_one_lead_are_no_beats(av_block, seed):
+    rng = np.random.default_rng(seed)
+    patient = simulate.with_tall_p(simulate.simulate_patient(rng), 0.6)
+    signal, r_peaks, _ = simulate.simulate_record(rng, patient, (), 120.0, 500.0, 0.2, av_block)
+    x = signal[[TWELVE_LEADS.index("II"), TWELVE_LEADS.index("V1")]]
+    errors = []
+    for leads in (x[:1], x[1:], x, x[::-1]):
+        score = score_beats(r_peaks, pqrst.rpeaks(np.ascontiguousarray(leads), 500.0), 500.0)
+        errors.append(score.missed + score.false)
+    assert max(errors[2:]) <= min(errors[:2]) + 3, errors
+
+
+def test_ventricular_beats_that_one_lead_hardly_shows_are_beats(rng):
+    fs = 250
+    normal = 0.7 + 1.6 * np.arange(37)
+    early = normal + 0.6
+    x = np.stack([synthetic(normal, 60, fs) + part * synthetic(early, 60, fs, 0.03, -0.2) for part in (0.1, 1.5)])
+    peaks = pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.shape), fs)
+    assert_found(peaks, np.sort(np.concatenate([normal, early])), fs, 0.05)
 
 
 @pytest.mark.parametrize("t_wave", [0.8, 1.2, -1.2])
