@@ -31,9 +31,10 @@ constexpr double kHalfLevel = 5;        // blocks to either side: short enough t
 constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
-constexpr std::int64_t kLastingBlocks =
-    15;  // a level is remembered once it lasted so long: a loose contact is over by then ...
-constexpr double kLeastClear = 0.3;  // ... and showed beats: a contact that comes and goes stays below, an ECG above
+// A level is remembered once it lasted, as a loose contact does not, and showed beats: a contact that comes and goes
+// stays below this clearness, an ECG above.
+constexpr std::int64_t kLastingBlocks = 15;
+constexpr double kLeastClear = 0.3;
 constexpr double kRail = 30;         // times a level: no ECG, if other leads show one ...
 constexpr double kLeastLeft = 0.01;  // ... that is not almost nothing but noise
 constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
@@ -55,8 +56,8 @@ constexpr double kBeforehand = 0.7;    // log-odds: makes missed and false beats
 constexpr double kNearS = 0.09;         // a wide QRS may peak this far apart in two leads
 constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats from others this long before ...
 constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
-// P waves that no beat follows, tall in one lead:
-constexpr double kClearLogOdds = 2;  // of the beats, and against the P wave, in the lead that tells them best
+// P waves that no beat follows, tall in one lead
+constexpr double kClearLogOdds = 2;  // of the beats in the lead that tells them best; and then against the P wave
 constexpr double kLeastQrs = 0.25;   // of a typical QRS: lower in that lead
 constexpr double kAnotherP = 0.5;    // of its height: what stands ahead of the next beat
 constexpr double kShortestPrS = 0.1, kLongestPrS = 0.4;
@@ -67,11 +68,10 @@ constexpr double kMostLogOdds = 6.0;  // surer than one in 400 is sure
 
 // ---- A very fast rhythm: each beat has neighbours where others have none, so its look alone speaks against it. Waves
 // that are not beats are not as high as a QRS, not all alike, or not so regular.
-constexpr double kFastestS = 0.18;  // 330 bpm, with the rounding of the analysis rate
-constexpr double kSlowestS = 0.27;  // from here on the network knows beats
-constexpr double kSteadyS =
-    0.035;                       // largest difference of successive intervals: beats and P or T waves alternate by more
-constexpr double kAlike = 0.25;  // largest mean difference of features, so of logarithms
+constexpr double kFastestS = 0.18;    // 330 bpm, with the rounding of the analysis rate
+constexpr double kSlowestS = 0.27;    // from here on the network knows beats
+constexpr double kSteadyS = 0.035;    // largest difference of successive intervals
+constexpr double kAlike = 0.25;       // largest mean difference of features, so of logarithms
 constexpr double kLeastSteady = 0.5;  // of a typical QRS
 constexpr int kTrain = 8;             // so many peaks in a row are a rhythm
 constexpr double kSteadyReward = 2;   // log-odds, at least
@@ -572,7 +572,7 @@ void RPeakDetector::weigh() {
       const double dt = candidates_[j].time_s - c.time_s;
       n += dt >= -kMarginBeforeS && dt <= kPsAfterS && like_blocked_p(j, c.best);
     }
-    if (n >= kLeastPs) c.reward = std::min(c.reward, c.of_leads[c.best]);
+    if (n >= kLeastPs) c.reward = std::min(c.reward, -kClearLogOdds);
   }
 }
 
@@ -580,7 +580,7 @@ void RPeakDetector::weigh() {
 // ahead of the next beat: a P wave that the ventricles did not answer. A ventricular beat is higher than P waves are.
 bool RPeakDetector::like_blocked_p(std::size_t i, std::size_t best) const {
   const Candidate& c = candidates_[i];
-  if (c.of_leads.empty() || c.of_leads[best] > -kClearLogOdds || c.height[best] > kLeastQrs) return false;
+  if (c.of_leads.empty() || c.of_leads[best] > 0 || c.height[best] > kLeastQrs) return false;
   const auto tallest = std::max_element(c.of_leads.begin(), c.of_leads.end());
   if (*tallest <= 0) return false;
   const auto other = static_cast<std::size_t>(tallest - c.of_leads.begin());

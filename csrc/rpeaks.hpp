@@ -106,9 +106,9 @@ private:
     detail::Track block_max, block_median;     // of the first envelope, one number a block
     detail::Track block_range;                 // of the signal: its highest less its lowest value
     detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
-    detail::Track clear_level;  // one over the gain where the lead shows beats, else 0; one number a block
-    detail::Track on_rail;      // 1 where the lead is far above what an ECG can be, else 0
-    std::int64_t rail_end = 0;
+    detail::Track clear_level;                 // the level where the lead shows beats, else 0; one number a block
+    detail::Track on_rail;                     // 1 where the lead is far above what an ECG can be, else 0
+    std::int64_t rail_end = 0;                 // at the analysis rate
     double held = 0, shift = 0;
     bool in_gap = true;
     double last = 0, before_still = 0;  // the latest sample; what was held ahead of its first repetition ...
