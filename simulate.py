@@ -24,7 +24,7 @@ import csv
 import math
 import multiprocessing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +45,8 @@ CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST: sinus tachycardia
 IMPOSSIBLE = ({"RBBB", "LBBB"}, {"SB", "ST"}, {"SB", "AF"}, {"ST", "AF"}, {"1dAVb", "AF"}, {"1dAVb", "ST"})
 FS = 500.0  # Hz, of the demo records
 DURATION_S = 10.0
+# Atrial beats in a cycle, the last of which the ventricles do not answer; growth of PR from beat to beat, in s.
+AV_BLOCKS = {"2:1": (2, 0.0), "Mobitz I": (4, 0.06), "Mobitz II": (3, 0.0)}
 MARK = "Simulated by simulate.py"
 ADC_GAIN = 1000  # per mV
 RATE_BPM = {"sinus": (60, 95), "SB": (38, 55), "ST": (105, 150), "AF": (60, 140)}  # mean over a record
@@ -203,6 +205,13 @@ def rotate(frontal_deg: float, horizontal_deg: float) -> Floats:
     return np.asarray(horizontal @ frontal)
 
 
+def with_tall_p(patient: Patient, height_mv: float) -> Patient:
+    """Return the patient with P waves higher by `height_mv` in V1, and unchanged in II."""
+    lead_ii, lead_v1 = patient.projection[1], patient.projection[2]
+    across = lead_v1 - (lead_v1 @ lead_ii) / (lead_ii @ lead_ii) * lead_ii  # (3,) seen by V1 and not by II
+    return replace(patient, p_vectors=patient.p_vectors + height_mv / (lead_v1 @ across) * across)
+
+
 def _vary(rng: np.random.Generator, vectors: Floats, spread: float) -> Floats:
     """Add noise to vectors (N, 3); its standard deviation is `spread` times the length of each vector."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -258,6 +267,7 @@ def simulate_record(
     duration_s: float,
     fs: float,
     noise: float = 1.0,
+    av_block: str = "",
 ) -> tuple[Floats, npt.NDArray[np.int64], list[str]]:
     """Simulate one recording of a patient.
 
@@ -269,6 +279,7 @@ def simulate_record(
     duration_s : float
     fs : float, Hz, at least 125
     noise : float, factor on baseline wander, mains hum, muscle and amplifier noise; 0 for a clean signal
+    av_block : a key of AV_BLOCKS, or empty; the demo has none. It takes the place of PVCs
 
     Returns
     -------
@@ -280,9 +291,12 @@ def simulate_record(
     Raises
     ------
     ValueError
-        A label is unknown, labels are impossible together, there are no samples, or fs is below 125 Hz.
+        A label is unknown, labels are impossible together, there are no samples, fs is below 125 Hz, or the block is
+        unknown or comes with AF.
     """
     check_labels(labels)
+    if av_block and (av_block not in AV_BLOCKS or "AF" in labels):
+        raise ValueError(f"av_block {av_block!r}: choose from {', '.join(AV_BLOCKS)}, without the label AF")
     n_samples = round(duration_s * fs) if math.isfinite(duration_s * fs) else 0
     if n_samples < 1:
         raise ValueError(f"duration_s {duration_s}: no sample at fs {fs} Hz; give a longer, finite duration")
@@ -293,8 +307,17 @@ def simulate_record(
     breathing = np.sin(2 * np.pi * patient.breathing_hz * t + breath)  # (T,), -1..1
 
     r_s = _rhythm(rng, patient, labels, duration_s, breath)
-    r_s, ectopic = _place_pvcs(rng, r_s, duration_s)
-    heart = _beats(rng, patient, labels, r_s, ectopic, n_samples, fs)  # (3, T) mV
+    blocked, delay_s = np.zeros(len(r_s), bool), np.zeros(len(r_s))
+    if av_block:
+        ectopic = np.zeros(len(r_s), bool)
+        n_atrial, slower_s = AV_BLOCKS[av_block]
+        place = np.arange(len(r_s)) % n_atrial
+        blocked = place == n_atrial - 1
+        delay_s = np.where(blocked, 0, slower_s * place)
+        r_s = r_s + delay_s
+    else:
+        r_s, ectopic = _place_pvcs(rng, r_s, duration_s)
+    heart = _beats(rng, patient, labels, r_s, ectopic, n_samples, fs, blocked, delay_s)  # (3, T) mV
     if "AF" in labels:
         heart += _fibrillation(rng, patient, t)
     heart = _breathe(rng, heart, breathing)
@@ -303,7 +326,7 @@ def simulate_record(
         eight += noise * _disturbances(rng, patient, t, breathing, fs)
 
     peaks = np.rint(r_s * fs).astype(np.int64)
-    inside = (peaks >= 0) & (peaks < n_samples)
+    inside = (peaks >= 0) & (peaks < n_samples) & ~blocked
     usual = "R" if "RBBB" in labels else "L" if "LBBB" in labels else "N"
     symbols = ["V" if early else usual for early in ectopic[inside]]
     return twelve_leads(eight), peaks[inside], symbols
@@ -366,8 +389,13 @@ def _beats(
     ectopic: npt.NDArray[np.bool_],
     n_samples: int,
     fs: float,
+    blocked: npt.NDArray[np.bool_],
+    delay_s: Floats,
 ) -> Floats:
-    """Return the heart vector (3, T) in mV of all beats. A beat has eight waves: two P, four QRS, ST and T."""
+    """Return the heart vector (3, T) in mV of all beats. A beat has eight waves: two P, four QRS, ST and T.
+
+    A blocked beat has its P waves alone. `delay_s` lengthens the PR interval.
+    """
     n_beats = len(r_s)
     usual = patient.ventricles["RBBB" if "RBBB" in labels else "LBBB" if "LBBB" in labels else "normal"]
     kinds = [patient.ventricles["PVC"] if early else usual for early in ectopic]
@@ -385,6 +413,7 @@ def _beats(
     # A fast heart has a shorter PR interval. The usual PR stays below 200 ms, the limit of 1dAVb, even with its jitter.
     usual_pr = float(np.clip(patient.pr_s + 0.025 * (mean_rr - 0.8), 0.12, 0.192))
     pr = (patient.long_pr_s if "1dAVb" in labels else usual_pr) + rng.normal(0, 0.0015, n_beats)  # (N,) s
+    pr += delay_s
     p_width = patient.p_s / 7  # deviation: the atria's waves peak 2.5 deviations from the onset and from the end of P
     st = qrs_s + 0.45 * (t_peak - onset - qrs_s)  # s after the QRS onset, between the end of QRS and the peak of T
 
@@ -402,6 +431,7 @@ def _beats(
     vectors = np.empty((n_beats, 8, 3))  # mV
     vectors[:, :2] = patient.p_vectors
     vectors[:, 2:] = np.stack([kind.vectors for kind in kinds])
+    vectors[blocked, 2:] = 0
     vectors[:, :2] *= np.where(ectopic | ("AF" in labels), 0.0, 1.0)[:, None, None]  # PVCs and AF have no P wave
     vectors *= rng.normal(1, 0.015, (n_beats, 1, 1))
 

@@ -31,9 +31,18 @@ constexpr double kHalfLevel = 5;        // blocks to either side: short enough t
 constexpr double kLevelQuantile = 0.4;  // robust: half of the windows may hold a burst, a few no beat
 constexpr double kLevelDrop = 0.05;     // a lead that fell below this part of its level is off, not small ...
 constexpr double kLevelMemoryS = 30;    // ... for about this long
+// A level is remembered once it lasted, as a loose contact does not, and showed beats: a contact that comes and goes
+// stays below this clearness, an ECG above.
+constexpr std::int64_t kLastingBlocks = 15;
+constexpr double kLeastClear = 0.3;
+constexpr double kRail = 30;         // times a level: no ECG, if other leads show one ...
+constexpr double kLeastLeft = 0.01;  // ... that is not almost nothing but noise
 constexpr double kLeastPart = 1e-3;  // of the signal's range: a QRS below is lost in what else a converter had to take
 constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about 3 times its median
 constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
+
+// ---- Gaps
+constexpr double kStillS = 0.25;  // one value for longer is a saturated or an open lead; no clipped wave lasts so long
 
 // ---- Candidates
 constexpr double kLeastHeight = 0.06;  // of a typical QRS
@@ -47,7 +56,25 @@ constexpr double kBeforehand = 0.7;    // log-odds: makes missed and false beats
 constexpr double kNearS = 0.09;         // a wide QRS may peak this far apart in two leads
 constexpr double kMarginBeforeS = 8.0;  // a lead is judged by how it told beats from others this long before ...
 constexpr double kMarginAfterS = 2.0;   // ... and after: some ten beats
-constexpr double kMostLogOdds = 6.0;    // surer than one in 400 is sure
+// P waves that no beat follows, tall in one lead
+constexpr double kClearLogOdds = 2;  // of the beats in the lead that tells them best; and then against the P wave
+constexpr double kLeastQrs = 0.25;   // of a typical QRS: lower in that lead
+constexpr double kAnotherP = 0.5;    // of its height: what stands ahead of the next beat
+constexpr double kShortestPrS = 0.1, kLongestPrS = 0.4;
+constexpr double kNextS = 2;          // that beat comes within this time
+constexpr int kLeastPs = 3;           // with others as long before as a lead is judged by ...
+constexpr double kPsAfterS = 4;       // ... and so long after, which settling waits for
+constexpr double kMostLogOdds = 6.0;  // surer than one in 400 is sure
+
+// ---- A very fast rhythm: each beat has neighbours where others have none, so its look alone speaks against it. Waves
+// that are not beats are not as high as a QRS, not all alike, or not so regular.
+constexpr double kFastestS = 0.18;    // 330 bpm, with the rounding of the analysis rate
+constexpr double kSlowestS = 0.27;    // from here on the network knows beats
+constexpr double kSteadyS = 0.035;    // largest difference of successive intervals
+constexpr double kAlike = 0.25;       // largest mean difference of features, so of logarithms
+constexpr double kLeastSteady = 0.5;  // of a typical QRS
+constexpr int kTrain = 8;             // so many peaks in a row are a rhythm
+constexpr double kSteadyReward = 2;   // log-odds, at least
 
 // ---- Sequence
 constexpr double kRefractoryS = 0.2;  // the ventricle does not answer sooner
@@ -143,6 +170,14 @@ double log_odds_of(const RPeakDetector::Features& features, const RPeakWeights& 
   return sum;
 }
 
+// The distance between the means of what a lead said of beats and of others; with one more of each of which it cannot
+// say.
+struct Margin {
+  double said[2] = {}, n[2] = {1, 1};  // of others, of beats
+  void add(double log_odds, bool is_beat) { said[is_beat] += log_odds, n[is_beat] += 1; }
+  double value() const { return std::max(0.0, said[1] / n[1] - said[0] / n[0]); }
+};
+
 // What it costs to go `gap_s` without a beat.
 double gap_cost(double gap_s) {
   return std::clamp(kGapCost * (gap_s - kGapS), 0.0, kMostGapCost);
@@ -161,6 +196,7 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   block_ = samples(kBlockS);
   around_ = samples(kAroundS);
   near_ = samples(kNearS);
+  still_ = std::llround(kStillS * fs);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
 
@@ -182,8 +218,10 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   for (Lead& lead : leads_) {
     lead.signal = detail::Track(half_low_);
     lead.low = detail::Track(reach_);
+    lead.clear_level = detail::Track(kLastingBlocks);
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b] = detail::Track(bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace = detail::Track(around_ + near_);
+    lead.on_rail = detail::Track(around_);
   }
   for (detail::Track& trace : fused_) trace = detail::Track(around_);
 }
@@ -192,7 +230,7 @@ double RPeakDetector::look_ahead_s() const {
   // a beat may just miss one settling, and is settled with the next block, when that block's levels are known
   const std::int64_t blocks = 3 + static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t n = blocks * block_ + look_ahead_ + around_ + near_ + reach_;
-  return static_cast<double>(n * step_ + half_low_ + std::llround(kReachS * fs_)) / fs_;
+  return static_cast<double>(n * step_ + half_low_ + still_ + std::llround(kReachS * fs_)) / fs_;
 }
 
 template <class T>
@@ -210,12 +248,19 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
       double* signal = lead.signal.grow(end - begin);
       for (std::int64_t i = 0; i < end - begin; ++i) {
         const double value = static_cast<double>(x[i]);
-        if (std::abs(value) < kLargest) {
+        lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
+        lead.last = value;
+        if (lead.n_still == 1) lead.before_still = lead.held;
+        if (std::abs(value) < kLargest && lead.n_still < still_) {
           // After a gap the signal goes on from where it stopped: no step, so no false beat.
           if (lead.in_gap) lead.shift = value - lead.held;
           lead.held = value - lead.shift;
           lead.in_gap = false;
         } else {
+          if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
+            lead.held = lead.before_still;
+            for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
+          }
           lead.in_gap = true;
         }
         signal[i] = lead.held;
@@ -246,7 +291,7 @@ void RPeakDetector::advance(bool last) {
     const std::int64_t begin = n_blocks_ * block_, end = std::min(begin + block_, n_analysis);
     const std::int64_t last_needed = (begin + block_ - 1 + reach_) * step_ + half_low_;
     const bool closing = last && begin + block_ >= n_analysis;
-    if (!last && last_needed >= n_samples_) return;
+    if (!last && last_needed + still_ > n_samples_) return;
     for (Lead& lead : leads_) {
       filter(lead, end, last ? n_analysis : std::numeric_limits<std::int64_t>::max());
       summarise(lead, begin, end);
@@ -258,8 +303,10 @@ void RPeakDetector::advance(bool last) {
     if (closing) {  // nothing follows
       const std::int64_t n = around_ + near_;
       for (detail::Track& trace : fused_) std::fill_n(trace.grow(n), n, 0.0);
-      for (Lead& lead : leads_)
+      for (Lead& lead : leads_) {
         for (detail::Track& trace : lead.traces) std::fill_n(trace.grow(n), n, 0.0);
+        std::fill_n(lead.on_rail.grow(n), n, 0.0);
+      }
     }
     find_candidates(fused_[0].end() - around_ - near_);
     weigh();
@@ -327,19 +374,27 @@ void RPeakDetector::set_gains(std::int64_t block) {
     ranges.clear();
     for (std::int64_t b = first; b < end; ++b) {
       const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
-      if (most <= 0) continue;  // flat, or a gap
+      if (most <= 0 || lead.block_range[b] <= 0) continue;  // flat, or a gap
       maxima.push_back(most);
       medians.push_back(lead.block_median[b]);
       ranges.push_back(lead.block_range[b]);
     }
     double level = quantile(maxima, kLevelQuantile);
     if (level < kLeastPart * quantile(ranges, kLevelQuantile)) level = 0;
-    lead.long_level = std::max(level, lead.long_level * (1 - kBlockS / kLevelMemoryS));
+    const auto clearness = [&] {
+      return level > 0 ? std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level) : 0;
+    };
+    lead.clear_level.push(clearness() > kLeastClear ? level : 0);
+    const double* clear_levels = lead.clear_level.at(block + 1);
+    const double lasting = *std::min_element(clear_levels - kLastingBlocks, clear_levels);
+    lead.long_level = std::max(lasting, lead.long_level * (1 - kBlockS / kLevelMemoryS));
     level = std::max(level, kLevelDrop * lead.long_level);
     double weight = 0;
     if (level > 0) {
-      const double clear = std::max(0.0, 1 - kNoiseRatio * quantile(medians, 0.5) / level);
-      weight = kLeastWeight + clear * clear * clear;  // the clearer lead is preferred sharply
+      weight = kLeastWeight;
+      const double clear = clearness();
+      const bool on_rail = lead.long_level > 0 && level > kRail * lead.long_level;
+      if (!on_rail) weight += clear * clear * clear;  // the clearer lead is preferred sharply
       sum += weight;
     }
     lead.gain.push(level > 0 ? 1 / level : 0);
@@ -361,9 +416,28 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
       values[static_cast<std::size_t>(i)] = track[block] + std::abs(x) * (track[x < 0 ? before : after] - track[block]);
     }
   };
+  lost_.assign(static_cast<std::size_t>(n), 0);
   for (Lead& lead : leads_) {
     along(lead.gain, gains_);
     along(lead.share, shares_);
+    const detail::Track& envelope = lead.traces[0];
+    for (std::int64_t i = 0; i < n; ++i) {
+      // a step shows in the envelope as far away as the filter reaches
+      const std::int64_t ahead = std::min(begin + i + reach_, envelope.end() - 1);
+      if (envelope[ahead] * gains_[static_cast<std::size_t>(i)] > kRail) lead.rail_end = begin + i + 2 * reach_;
+      const bool on_rail = begin + i < lead.rail_end;
+      lead.on_rail.push(on_rail);
+      if (on_rail) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
+    }
+  }
+  for (Lead& lead : leads_) {
+    along(lead.gain, gains_);
+    along(lead.share, shares_);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double left = 1 - lost_[static_cast<std::size_t>(i)];  // with the leads that are not on a rail
+      double& share = shares_[static_cast<std::size_t>(i)];
+      if (left > kLeastLeft) share = lead.on_rail[begin + i] > 0 ? 0 : share / left;
+    }
     for (std::size_t t = 0; t <= n_bands; ++t) {
       double* trace = lead.traces[t].at(begin);
       double* sum = fused_[t].at(begin);
@@ -444,13 +518,20 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
   c.k = k;
   c.time_s = static_cast<double>(k) / analysis_fs_;
   std::vector<Features> looks{features(fused_, k)};
+  c.look = looks[0];
   c.log_odds = log_odds_of(looks[0], weights);
   double most = 0;
+  const auto samples = [&](double seconds) { return std::llround(seconds * analysis_fs_); };
   for (std::size_t l = 0; l < leads_.size() && leads_.size() > 1; ++l) {
     const double* x = leads_[l].traces[0].at(k);
     const std::int64_t peak = k + (std::max_element(x - near_, x + near_ + 1) - x);
     looks.push_back(features(leads_[l].traces, peak));
     c.of_leads.push_back(std::clamp(log_odds_of(looks.back(), weights), -kMostLogOdds, kMostLogOdds));
+    const double* x_peak = leads_[l].traces[0].at(peak);
+    c.height.push_back(*x_peak);
+    c.ahead.push_back(*std::max_element(x_peak - samples(kLongestPrS), x_peak - samples(kShortestPrS)));
+    const double* on_rail = leads_[l].on_rail.at(k);
+    c.on_rail.push_back(*std::max_element(on_rail - around_, on_rail + around_) > 0);
     const double part = leads_[l].share[k / block_] * x[0];
     if (part > most) most = part, c.lead = l;
   }
@@ -464,22 +545,67 @@ void RPeakDetector::weigh() {
   for (std::size_t i = first_open_; i < candidates_.size(); ++i) {
     Candidate& c = candidates_[i];
     c.reward = kBeforehand + c.log_odds;
-    double sum = 0, sum_weights = 0;
+    double sum = 0, sum_weights = 0, largest_margin = 0;
     for (std::size_t l = 0; l < c.of_leads.size(); ++l) {
-      double said[2] = {}, n[2] = {1, 1};  // of others, of beats; with one more of each of which it cannot say
+      Margin in_sum, in_lead;
       for (const Candidate& other : candidates_) {
         const double dt = other.time_s - c.time_s;
-        if (dt < -kMarginBeforeS || dt > kMarginAfterS) continue;
-        said[other.log_odds > 0] += other.of_leads[l];
-        n[other.log_odds > 0] += 1;
+        if (dt < -kMarginBeforeS || dt > kMarginAfterS || other.on_rail[l]) continue;
+        in_sum.add(other.of_leads[l], other.log_odds > 0);
+        in_lead.add(other.of_leads[l], other.of_leads[l] > 0);
       }
-      const double margin = std::max(0.0, said[1] / n[1] - said[0] / n[0]);
-      const double weight = kLeastWeight + margin * margin;
+      if (c.on_rail[l]) continue;
+      if (in_lead.value() > largest_margin) largest_margin = in_lead.value(), c.best = l;
+      const double weight = kLeastWeight + in_sum.value() * in_sum.value();
       sum += weight * c.of_leads[l];
       sum_weights += weight;
     }
     if (sum_weights > 0) c.reward = kBeforehand + sum / sum_weights;
+    c.steady = in_train(i);
+    if (c.steady) c.reward = std::max(c.reward, kSteadyReward);
   }
+  for (std::size_t i = first_open_; i < candidates_.size(); ++i) {
+    Candidate& c = candidates_[i];
+    if (!like_blocked_p(i, c.best)) continue;
+    int n = 0;
+    for (std::size_t j = 0; j < candidates_.size(); ++j) {
+      const double dt = candidates_[j].time_s - c.time_s;
+      n += dt >= -kMarginBeforeS && dt <= kPsAfterS && like_blocked_p(j, c.best);
+    }
+    if (n >= kLeastPs) c.reward = std::min(c.reward, -kClearLogOdds);
+  }
+}
+
+// Whether the best lead hardly shows the candidate, another takes it for a beat, and there a wave about as high stands
+// ahead of the next beat: a P wave that the ventricles did not answer. A ventricular beat is higher than P waves are.
+bool RPeakDetector::like_blocked_p(std::size_t i, std::size_t best) const {
+  const Candidate& c = candidates_[i];
+  if (c.of_leads.empty() || c.of_leads[best] > 0 || c.height[best] > kLeastQrs) return false;
+  const auto tallest = std::max_element(c.of_leads.begin(), c.of_leads.end());
+  if (*tallest <= 0) return false;
+  const auto other = static_cast<std::size_t>(tallest - c.of_leads.begin());
+  for (std::size_t j = i + 1; j < candidates_.size() && candidates_[j].time_s - c.time_s < kNextS; ++j)
+    if (candidates_[j].of_leads[best] >= kClearLogOdds)
+      return candidates_[j].ahead[other] >= kAnotherP * c.height[other];
+  return false;
+}
+
+// Whether enough candidates around this one follow each other like the beats of a very fast rhythm.
+bool RPeakDetector::in_train(std::size_t i) const {
+  const auto interval = [&](std::size_t j) { return candidates_[j + 1].time_s - candidates_[j].time_s; };
+  const auto follows = [&](std::size_t j) {  // j + 1 after j
+    const Candidate &a = candidates_[j], &b = candidates_[j + 1];
+    const double dt = interval(j);
+    if (dt < kFastestS || dt > kSlowestS || std::min(a.look[0], b.look[0]) < natural_log(kLeastSteady)) return false;
+    double difference = 0;
+    for (std::size_t f = 0; f < a.look.size(); ++f) difference += std::abs(a.look[f] - b.look[f]);
+    return difference <= kAlike * static_cast<double>(a.look.size());
+  };
+  const auto steady = [&](std::size_t j) { return std::abs(interval(j + 1) - interval(j)) <= kSteadyS; };
+  std::size_t first = i, last = i;
+  while (first > 0 && follows(first - 1) && (first == i || steady(first - 1))) --first;
+  while (last + 1 < candidates_.size() && follows(last) && (last == first || steady(last - 1))) ++last;
+  return last - first + 1 >= kTrain;
 }
 
 // Finds the best sequence of open candidates after the last beat; what it says before `before` is final.
@@ -490,6 +616,9 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   std::vector<double> score(n);
   std::vector<std::size_t> previous(n, kNone);
+  const auto too_soon = [](const Candidate& a, const Candidate& b) {
+    return b.time_s - a.time_s < (a.steady && b.steady ? kFastestS : kRefractoryS);
+  };
   const auto step_cost = [](const Candidate& a, const Candidate& b) {
     const double dt = b.time_s - a.time_s;
     double cost = gap_cost(dt);
@@ -499,7 +628,7 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   const double never = -std::numeric_limits<double>::infinity();
   const auto first_score = [&](const Candidate& c) {
     if (!any_beat_) return c.reward - gap_cost(c.time_s);
-    return c.time_s - last_beat_.time_s < kRefractoryS ? never : c.reward - step_cost(last_beat_, c);
+    return too_soon(last_beat_, c) ? never : c.reward - step_cost(last_beat_, c);
   };
   const double now_s = static_cast<double>(now) / analysis_fs_;
   double best = -gap_cost(now_s - (any_beat_ ? last_beat_.time_s : 0));
@@ -507,7 +636,7 @@ void RPeakDetector::settle(std::int64_t now, std::int64_t before) {
   for (std::size_t j = 0; j < n; ++j) {
     score[j] = first_score(open[j]);
     for (std::size_t i = 0; i < j; ++i) {
-      if (open[j].time_s - open[i].time_s < kRefractoryS) break;
+      if (too_soon(open[i], open[j])) continue;
       const double s = score[i] + open[j].reward - step_cost(open[i], open[j]);
       if (s > score[j]) score[j] = s, previous[j] = i;
     }
@@ -563,10 +692,12 @@ void RPeakDetector::forget() {
     lead.low.forget_before(lead.traces[0].end() - 2 * reach_ - 2);  // for the mirror image
     for (std::size_t b = 0; b < n_bands; ++b) lead.rough[b].forget_before(lead.traces[b].end() - bands_[b].half_smooth);
     for (detail::Track& trace : lead.traces) trace.forget_before(std::min(next_ - around_ - near_, n_fused_ * block_));
+    lead.on_rail.forget_before(next_ - around_);
     for (detail::Track* track : {&lead.gain, &lead.share}) track->forget_before(std::min(next_ / block_, n_fused_ - 1));
     lead.block_max.forget_before(n_gains_ - half);
     lead.block_median.forget_before(n_gains_ - half);
     lead.block_range.forget_before(n_gains_ - half);
+    lead.clear_level.forget_before(n_gains_ - kLastingBlocks);
   }
   for (detail::Track& trace : fused_) trace.forget_before(next_ - around_);
   const double begin_s = static_cast<double>(first) / analysis_fs_ - kMarginBeforeS;

@@ -106,8 +106,13 @@ private:
     detail::Track block_max, block_median;     // of the first envelope, one number a block
     detail::Track block_range;                 // of the signal: its highest less its lowest value
     detail::Track gain, share;                 // one over the level; weight in the sum; one number a block
+    detail::Track clear_level;                 // the level where the lead shows beats, else 0; one number a block
+    detail::Track on_rail;                     // 1 where the lead is far above what an ECG can be, else 0
+    std::int64_t rail_end = 0;                 // at the analysis rate
     double held = 0, shift = 0;
     bool in_gap = true;
+    double last = 0, before_still = 0;  // the latest sample; what was held ahead of its first repetition ...
+    std::int64_t n_still = 0;           // ... how often it came in a row
     double long_level = 0;
     double polarity = 0;  // -1..1, of the beats so far
   };
@@ -116,10 +121,15 @@ private:
   struct Candidate {
     std::int64_t k = 0;  // place, at the analysis rate
     double time_s = 0;
-    double log_odds = 0;           // of being a beat, by its look in the sum
-    std::vector<double> of_leads;  // by its look in each of several leads
-    double reward = 0;             // what the sequence gains by it
-    std::size_t lead = 0;          // that shows it best
+    double log_odds = 0;                // of being a beat, by its look in the sum
+    std::vector<double> of_leads;       // by its look in each of several leads
+    std::vector<char> on_rail;          // whether each of them is, or just was or soon will be
+    std::vector<double> height, ahead;  // in each of several leads: the envelope, and its highest ahead of the QRS
+    std::size_t best = 0;               // the lead that tells beats from others best
+    Features look{};                    // in the sum
+    bool steady = false;                // one of a very fast rhythm
+    double reward = 0;                  // what the sequence gains by it
+    std::size_t lead = 0;               // that shows it best
   };
 
   template <class T>
@@ -133,18 +143,20 @@ private:
   Candidate describe(std::int64_t k) const;
   Features features(const Traces& traces, std::int64_t k) const;
   void weigh();
+  bool in_train(std::size_t i) const;
+  bool like_blocked_p(std::size_t i, std::size_t best) const;
   void settle(std::int64_t now, std::int64_t before);
   std::int64_t refine(const Candidate& candidate);
   void forget();
 
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
-  std::int64_t block_, half_low_, reach_, around_, near_, separation_, look_ahead_;
+  std::int64_t block_, half_low_, still_, reach_, around_, near_, separation_, look_ahead_;
   std::vector<double> low_taps_, refine_taps_;
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
   Traces fused_;
-  std::vector<double> fine_, gains_, shares_;  // room to work in
+  std::vector<double> fine_, gains_, shares_, lost_;  // room to work in
   std::int64_t n_samples_ = 0, n_blocks_ = 0, n_gains_ = 0, n_fused_ = 0, next_ = 0;
   std::vector<Candidate> candidates_;  // the latest
   std::size_t first_open_ = 0;         // of them, from here on: not settled yet

@@ -7,8 +7,10 @@ import pytest
 import wfdb
 
 import pqrst
+import simulate
 from beats import match_beats
 from ec57 import flutter, pooled, score_beats
+from recipe import TWELVE_LEADS
 from sources import BEAT_SYMBOLS
 
 RATES = [100, 125, 128, 200, 250, 257, 360, 400, 500, 1000]
@@ -238,6 +240,29 @@ def test_any_heart_rate_is_followed(rng, bpm):
     assert_found(pqrst.rpeaks(x, fs), times, fs, 0.02)
 
 
+@pytest.mark.parametrize("bpm", [260, 270, 280, 300, 310])
+@pytest.mark.parametrize("fs", [128, 250, 360, 500])
+@pytest.mark.parametrize("n_leads", [1, 2])
+def test_a_steady_rhythm_is_followed_to_310_bpm(rng, bpm, fs, n_leads):
+    times = 0.5 + np.arange(29 * bpm // 60) * 60 / bpm + 0.002 * rng.standard_normal(29 * bpm // 60)
+    t = np.arange(30 * fs) / fs
+    x = sum(
+        np.exp(-0.5 * ((t - beat) / 0.008) ** 2) - 0.2 * np.exp(-0.5 * ((t - beat - 0.02) / 0.007) ** 2)
+        for beat in times
+    )
+    peaks = pqrst.rpeaks(np.outer([1, -0.6][:n_leads], x) + 0.02 * rng.standard_normal((n_leads, t.size)), fs)
+    assert len(match_beats(times * fs, peaks, 0.05 * fs)) >= 0.95 * len(times)
+    assert len(peaks) <= len(times)
+
+
+@pytest.mark.parametrize("bpm", [100, 120, 140])
+def test_a_sharp_t_wave_half_way_is_no_beat_of_a_fast_rhythm(rng, bpm):
+    fs = 250
+    times = rhythm(rng, bpm, 60, jitter=0.002)
+    x = synthetic(times, 60, fs, t_wave=0) + 0.7 * synthetic(times[:-1] + 30 / bpm, 60, fs, qrs_s=0.025, t_wave=0)
+    assert_found(pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.size), fs), times, fs, 0.02)
+
+
 @pytest.mark.parametrize("hum_hz", [50, 60])
 def test_hum_and_wander_do_not_matter(rng, hum_hz):
     fs = 500
@@ -275,6 +300,29 @@ def test_a_lead_with_other_waves_does_not_add_beats(rng):
     unclear = synthetic(times, 60, fs, qrs_s=0.02, t_wave=1.0) + synthetic(times - 0.16, 60, fs, qrs_s=0.025, t_wave=0)
     x = np.vstack([clear, unclear]) + 0.01 * rng.standard_normal((2, 60 * fs))
     assert_found(pqrst.rpeaks(x, fs), times, fs, 0.05)
+
+
+@pytest.mark.parametrize("av_block", simulate.AV_BLOCKS)
+@pytest.mark.parametrize("seed", range(6))
+def test_tall_p_waves_without_a_beat_in_one_lead_are_no_beats(av_block, seed):
+    rng = np.random.default_rng(seed)
+    patient = simulate.with_tall_p(simulate.simulate_patient(rng), 0.6)
+    signal, r_peaks, _ = simulate.simulate_record(rng, patient, (), 120.0, 500.0, 0.2, av_block)
+    x = signal[[TWELVE_LEADS.index("II"), TWELVE_LEADS.index("V1")]]
+    errors = []
+    for leads in (x[:1], x[1:], x, x[::-1]):
+        score = score_beats(r_peaks, pqrst.rpeaks(np.ascontiguousarray(leads), 500.0), 500.0)
+        errors.append(score.missed + score.false)
+    assert max(errors[2:]) <= min(errors[:2]) + 3, errors
+
+
+def test_ventricular_beats_that_one_lead_hardly_shows_are_beats(rng):
+    fs = 250
+    normal = 0.7 + 1.6 * np.arange(37)
+    early = normal + 0.6
+    x = np.stack([synthetic(normal, 60, fs) + part * synthetic(early, 60, fs, 0.03, -0.2) for part in (0.1, 1.5)])
+    peaks = pqrst.rpeaks(x + 0.01 * rng.standard_normal(x.shape), fs)
+    assert_found(peaks, np.sort(np.concatenate([normal, early])), fs, 0.05)
 
 
 @pytest.mark.parametrize("t_wave", [0.8, 1.2, -1.2])
@@ -332,6 +380,56 @@ def test_a_step_costs_at_most_one_false_beat(rng):
     peaks = pqrst.rpeaks(x, fs)
     assert len(match_beats(times * fs, peaks, 0.05 * fs)) >= len(times) - 1
     assert len(peaks) <= len(times) + 1
+
+
+def loose_contact(rng, kind, level, fs):
+    """Return ten seconds of a lead that now and then is on the rail."""
+    t = np.arange(10 * fs) / fs
+    if kind == "now and then":
+        return level * np.repeat(rng.integers(0, 2, 101), fs // 10)[: t.size]
+    if kind == "slow":
+        return level * np.repeat(rng.integers(0, 2, 21), fs // 2)[: t.size]
+    if kind == "drifts back":
+        return level * np.where(t < 3, 1, np.exp(3 - t))
+    return np.full(t.size, level)
+
+
+@pytest.mark.parametrize("kind", ["now and then", "slow", "drifts back", "all the time"])
+@pytest.mark.parametrize("level", [50.0, -2400.0, 30000.0])
+@pytest.mark.parametrize(("fs", "start_s"), [(250, 0), (360, 30), (250, 60)])
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_a_loose_contact_hides_no_beat_before_or_after_it(rng, kind, level, fs, start_s, noise):
+    times = rhythm(rng, 72, 70)
+    x = 0.5 * synthetic(times, 70, fs)
+    x[start_s * fs : (start_s + 10) * fs] = loose_contact(rng, kind, level, fs)
+    peaks = pqrst.rpeaks(x + noise * rng.standard_normal(x.size), fs)
+    outside = times[(times < start_s - 0.4) | (times > start_s + 10.4)]
+    assert len(match_beats(outside * fs, peaks, 0.05 * fs)) >= len(outside) - 1
+    counted = peaks[(peaks < (start_s - 0.4) * fs) | (peaks > (start_s + 10.4) * fs)]
+    assert len(counted) <= len(outside) + 1
+
+
+@pytest.mark.parametrize("kind", ["now and then", "slow", "all the time"])
+@pytest.mark.parametrize("level", [50.0, -2400.0])
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_a_lead_on_the_rail_takes_no_beat_from_another(rng, kind, level, noise):
+    fs = 250
+    times = rhythm(rng, 72, 60)
+    x = np.vstack([0.5 * synthetic(times, 60, fs), -0.3 * synthetic(times, 60, fs)])
+    x[0, 25 * fs : 35 * fs] = loose_contact(rng, kind, level, fs)
+    assert_found(pqrst.rpeaks(x + noise * rng.standard_normal(x.shape), fs), times, fs, 0.05)
+
+
+@pytest.mark.parametrize("length_s", [0.3, 1, 3, 8])
+def test_a_saturated_stretch_is_a_gap(rng, length_s):
+    fs = 250
+    x, times = noisy(rng, fs)
+    saturated, missing = x.copy(), x.copy()
+    for start in (5 * fs, 18 * fs, 31 * fs):
+        saturated[0, start : start + round(length_s * fs)] = 3.0
+        missing[0, start : start + round(length_s * fs)] = np.nan
+    np.testing.assert_array_equal(pqrst.rpeaks(saturated, fs), pqrst.rpeaks(missing, fs))
+    assert_found(pqrst.rpeaks(saturated, fs), times, fs, 0.02)
 
 
 def test_memory_and_time_are_linear_in_length(rng):

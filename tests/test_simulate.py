@@ -462,6 +462,26 @@ def test_pr_intervals_measured_in_the_signal_are_on_their_side_of_200_ms(labels,
             assert pr_s == pytest.approx(patient.long_pr_s, abs=reader_s)
 
 
+@pytest.mark.parametrize(("av_block", "conducted"), [("2:1", 1 / 2), ("Mobitz I", 3 / 4), ("Mobitz II", 2 / 3)])
+def test_an_av_block_drops_beats_and_keeps_their_p_waves(rng, av_block, conducted):
+    patient = simulate.with_tall_p(simulate.simulate_patient(rng), 0.6)
+    args = (patient, (), 60.0, FS, 0)
+    blocked, r_peaks, _ = simulate.simulate_record(np.random.default_rng(1), *args, av_block)
+    _, atrial, _ = simulate.simulate_record(np.random.default_rng(1), *args, "2:1")
+    assert abs(len(r_peaks) - conducted * 2 * len(atrial)) <= 3
+    lead_v1 = blocked[LEADS.index("V1")]
+    longest = int(np.argmax(np.diff(r_peaks)))
+    between = lead_v1[r_peaks[longest] + round(0.45 * FS) : r_peaks[longest + 1] - round(0.36 * FS)]
+    assert np.ptp(between) > 0.3  # mV
+
+
+def test_a_block_that_cannot_be_is_refused(rng):
+    patient = simulate.simulate_patient(rng)
+    for labels, av_block in (((), "3:1"), (("AF",), "2:1")):
+        with pytest.raises(ValueError, match="av_block"):
+            simulate.simulate_record(rng, patient, labels, 10.0, FS, av_block=av_block)
+
+
 def test_af_has_no_p_wave():
     height = {}
     for labels in ((), ("AF",)):
