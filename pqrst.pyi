@@ -684,10 +684,16 @@ def rpeaks(x: typing.Any, fs: typing.SupportsFloat | typing.SupportsIndex) -> nu
     network says of each lead, weighted by how well that told beats from other waves from 8 s before to 2 s after. Exactly
     `RPeakDetector(fs, n_leads)` fed in one push and finished.
 
+    A lead far above what its ECG can be is left out while the other leads show one; alone, it may show false beats, but hides
+    none before or after it. Tall P waves that no beat follows (AV block) are rejected if another lead hardly shows them.
+    Beats are at least 200 ms apart. Only eight or more in a row that look alike, at a steady rate, may come faster, up to
+    310 bpm; a fast rhythm whose intervals vary by more than 3 % loses beats above 260 bpm.
+
     Parameters
     ----------
     x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
-        Values that are not finite are a gap in their lead and do not hurt the other leads, nor what follows.
+        Values that are not finite, and one value for 200 ms or longer, are a gap in their lead: they do not hurt the other
+        leads, nor what follows.
     fs : float, Hz, 50 to 10000
 
     Returns
