@@ -71,7 +71,7 @@ Beats are at least 200 ms apart. Only eight or more in a row that look alike, at
 Parameters
 ----------
 x : (T,) or (L, T) float32 or float64 (integers as float64), any unit
-    Values that are not finite, and one value for 250 ms or longer, are a gap in their lead: they do not hurt the other
+    Values that are not finite, and one value for 200 ms or longer, are a gap in their lead: they do not hurt the other
     leads, nor what follows.
 fs : float, Hz, 50 to 10000
 

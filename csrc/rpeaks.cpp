@@ -42,7 +42,7 @@ constexpr double kNoiseRatio = 3.0;  // noise alone has a block maximum of about
 constexpr double kLeastWeight = 1e-3;  // of a lead that shows nothing: alone, it still counts
 
 // ---- Gaps
-constexpr double kStillS = 0.25;  // one value for longer is a saturated or an open lead; no clipped wave lasts so long
+constexpr double kStillS = 0.2;  // one value for longer is a saturated or an open lead; no clipped wave lasts so long
 
 // ---- Candidates
 constexpr double kLeastHeight = 0.06;  // of a typical QRS
@@ -83,7 +83,7 @@ constexpr double kEarlyCost = 0.5;    // ... linearly, this much at the refracto
 constexpr double kGapS = 1.0;         // a longer gap is rarer, linearly ...
 constexpr double kGapCost = 0.8;      // ... per second ...
 constexpr double kMostGapCost = 2.5;  // ... up to a pause or a lead that fell off
-constexpr double kSettleS = 5.25;     // paths that end now agree on what lies this far back
+constexpr double kSettleS = 5.15;     // paths that end now agree on what lies this far back
 
 // ---- Position
 constexpr double kReachS = 0.08;         // the R peak lies within a wide QRS's half of the envelope's
