@@ -533,7 +533,7 @@ RPeakDetector::Candidate RPeakDetector::describe(std::int64_t k) const {
     const double* on_rail = leads_[l].on_rail.at(k);
     c.on_rail.push_back(*std::max_element(on_rail - around_, on_rail + around_) > 0);
     const double part = leads_[l].share[k / block_] * x[0];
-    if (part > most) most = part, c.lead = l;
+    if (part > most && !c.on_rail.back()) most = part, c.lead = l;
   }
   if (seen) seen->push_back({c.time_s, natural_log(fused_[0][k]), std::move(looks)});
   return c;
