@@ -9,7 +9,7 @@ Writes runs/<name>/report/, for another split than test runs/<name>/report-<spli
 per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every row of the
 split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
 
-With --data.raw other recordings are scored, all of them, as infer.py predicts them (external.py); the report is then in
+With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py); the report is then in
 runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
 """
 
@@ -138,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"), help="a run of train.py")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folder / runs.CONFIG)
-    if settings.data.raw:
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.partition("=")[0] == "--data.raw" for word in words):  # the run's own settings hold its data.raw too
         import external
 
         external.evaluate(arguments.folder, settings)

@@ -1,6 +1,7 @@
 """External validation, against infer.py's own predictions and counts by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,12 @@ def unpaced(folder):
     return [path for path in sorted(folder.glob("*.hea")) if path.stem not in ("102", "104", "107", "217")]
 
 
+@pytest.fixture
+def run_of(tmp_path):
+    """Copy a run, so that its reports are not in the way of others."""
+    return lambda run: shutil.copytree(run, tmp_path / "runs" / run.name)
+
+
 def report_of(run, *words):
     evaluate.main([str(run), *map(str, words)])
     name = words[words.index("--data.name") + 1]
@@ -30,7 +37,8 @@ def report_of(run, *words):
     return json.loads((place / "metrics.json").read_text()), place
 
 
-def test_detected_beats_are_those_of_infer_and_the_others_are_missed_or_false(beat_run, mitdb_like, capsys):
+def test_detected_beats_are_those_of_infer_and_the_others_are_missed_or_false(beat_run, run_of, mitdb_like, capsys):
+    beat_run = run_of(beat_run)
     words = ("--data.name", "mitdb", "--data.raw", mitdb_like, "--evaluation.r_peaks", "detected")
     tree, place = report_of(beat_run, *words)
     counts = np.zeros((6, 6), np.int64)
@@ -50,7 +58,8 @@ def test_detected_beats_are_those_of_infer_and_the_others_are_missed_or_false(be
     assert patients["rows"].sum() == counts.sum()
 
 
-def test_annotated_beats_are_scored_like_the_rows_of_a_prepared_dataset(beat_run, mitdb_like):
+def test_annotated_beats_are_scored_like_the_rows_of_a_prepared_dataset(beat_run, run_of, mitdb_like):
+    beat_run = run_of(beat_run)
     tree, place = report_of(beat_run, "--data.name", "mitdb", "--data.raw", mitdb_like)
     counts = np.array(tree["counts"])
     assert counts[5].sum() == counts[:, 5].sum() == 0
@@ -64,7 +73,8 @@ def test_annotated_beats_are_scored_like_the_rows_of_a_prepared_dataset(beat_run
         assert alone["accuracy"] == pytest.approx((rows["target"] == rows["decided"]).mean(), abs=1e-5)
 
 
-def test_recordings_are_scored_by_their_findings(demo_run, demo_folder, capsys):
+def test_recordings_are_scored_by_their_findings(demo_run, run_of, demo_folder, capsys):
+    demo_run = run_of(demo_run)
     tree, _ = report_of(demo_run, "--data.name", "demo", "--data.raw", demo_folder)
     assert tree["recordings"] == len(list(demo_folder.glob("*.hea"))) == tree["n_rows"]
     header = min(demo_folder.glob("*.hea"))
