@@ -9,8 +9,8 @@ Writes runs/<name>/report/, for another split than test runs/<name>/report-<spli
 per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every row of the
 split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
 
-With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py); the report is then in
-runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
+With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py);
+the report is then in runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
 """
 
 from __future__ import annotations
