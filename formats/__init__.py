@@ -39,9 +39,15 @@ class Tracing(NamedTuple):
 
     signals: list[Signal]
     rate_from: str = ""  # what tells the rate, where that is worth saying: `from column time`
-    unit_from: str = ""
     start_time: str = ""
     warnings: tuple[str, ...] = ()
+
+
+def moment(stamp: str) -> str:
+    """Return `20021122091000.000` as time and date of a WFDB header; "" of what is no such stamp."""
+    if len(stamp) < 14 or not stamp[:14].isdigit():
+        return ""
+    return f"{stamp[8:10]}:{stamp[10:12]}:{stamp[12:14]} {stamp[6:8]}/{stamp[4:6]}/{stamp[:4]}"
 
 
 def optional(name: str, path: Path, what: str) -> ModuleType:
@@ -89,7 +95,7 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
     told = "mV as asked" if units_per_mv else ", ".join(dict.fromkeys(units))
     if not units_per_mv and not all(lead.unit for lead in leads):
         told += ", as no unit is given"
-    how = f"{len(names)} {'lead' if len(names) == 1 else 'leads'}, {rate:.10g} Hz{asked}, {told}{tracing.unit_from}"
+    how = f"{len(names)} {'lead' if len(names) == 1 else 'leads'}, {rate:.10g} Hz{asked}, {told}"
     signal = np.ascontiguousarray(signal, np.float64 if signal.dtype != np.float32 else np.float32)
     try:
         return pqrst.Record(signal, rate, names, units, str(path), warnings, [f"read as {how}"], tracing.start_time)

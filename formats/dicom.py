@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from formats import Signal, Tracing, optional
+from formats import Signal, Tracing, moment, optional
 from formats.scp import LEADS
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -48,7 +48,7 @@ def parse(path: Path, fs: float | None) -> Tracing:
         str(each.get("MultiplexGroupLabel", "one without a name")) for k, each in enumerate(groups) if k != chosen
     ]
     told = (f"{path}: other multiplex groups are left out: {', '.join(others)}",) if others else ()
-    return Tracing(signals, warnings=told, start_time=_start(content))
+    return Tracing(signals, warnings=told, start_time=moment(str(content.get("AcquisitionDateTime", "") or "")))
 
 
 def _signal(channel: Any, codes: NDArray[Any], group: Any, rate: float) -> Signal:
@@ -72,11 +72,3 @@ def _name(channel: Any) -> str:
     if number and (name := LEADS.get(int(number[1]))):
         return name
     return meaning.removeprefix("Lead ").strip() or str(channel.get("ChannelLabel", "")).strip()
-
-
-def _start(content: Any) -> str:
-    """Return time and date as a WFDB header has them, "" if absent."""
-    stamp = str(content.get("AcquisitionDateTime", "") or "")
-    if not re.match(r"\d{14}", stamp):
-        return ""
-    return f"{stamp[8:10]}:{stamp[10:12]}:{stamp[12:14]} {stamp[6:8]}/{stamp[4:6]}/{stamp[:4]}"

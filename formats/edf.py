@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 import pqrst
 from formats import Signal, Tracing, optional
+from formats.times import LONGEST
 
 ONSET = re.compile(rb"\+(\d+(?:\.\d+)?)\x14\x14")  # of a data record, by which its annotations begin
-LONGEST = 10  # gaps may make a recording so many times as long
 
 
 def parse(path: Path, fs: float | None) -> Tracing:

@@ -76,9 +76,6 @@ def layout_of(path: Path, text: str) -> Layout:
                 found.append((_misfits(lines, result), -len(result.names), result))
             elif result:
                 reasons.append(result)
-    alone = _try(lines, ";", ",") if not found else None  # a column of numbers with a decimal comma
-    if isinstance(alone, Layout) and alone.preamble:
-        return alone
     if found:
         return min(found, key=lambda each: each[:2])[2]
     raise pqrst.FormatError(f"{path}: {max(reasons)[1] if reasons else 'not a table of numbers'}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from formats import Signal, Tracing
+from formats import FASTEST, SLOWEST, Signal, Tracing
 from formats.layout import (
     CLOCK,
     CLOCKS,
@@ -290,7 +290,7 @@ def _grid(what: str, column: Column, layout: Layout, text: str, fs: float | None
     """Find the rate and the gaps of a column of times; `fs` gives an end to doubts about its unit."""
     seconds, resolution = _seconds(what, column, layout, text)
     found = grid(seconds, resolution, what)
-    if not 25 <= found.fs <= 50_000 and not column.unit and fs is None:
+    if not SLOWEST <= found.fs <= FASTEST and not column.unit and fs is None:
         raise pqrst.FormatError(
             f"{what} would be {found.fs:g} Hz in seconds, no rate of an ECG: call it time_ms, or give the rate"
         )

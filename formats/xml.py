@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from formats import Signal, Tracing, optional, with_derived
+from formats import Signal, Tracing, moment, optional, with_derived
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -56,13 +56,6 @@ def _text(element: Element, name: str, default: str = "") -> str:
     return (found.text or "").strip() if found is not None else default
 
 
-def _moment(stamp: str) -> str:
-    """Return `20021122091000.000` as time and date of a WFDB header."""
-    if len(stamp) < 14 or not stamp[:14].isdigit():
-        return ""
-    return f"{stamp[8:10]}:{stamp[10:12]}:{stamp[12:14]} {stamp[6:8]}/{stamp[4:6]}/{stamp[:4]}"
-
-
 # ------------------------------------------------------------------------------------------------ HL7 aECG
 
 
@@ -83,7 +76,7 @@ def _aecg(path: Path, root: Element) -> Tracing:
             if increment is None:
                 raise pqrst.FormatError(f"{path}: does not tell the time between samples")
             rate = 1 / (float(increment.get("value", "")) * SECONDS[increment.get("unit", "s")])
-            start = start or _moment(head.get("value", "") if head is not None else "")
+            start = start or moment(head.get("value", "") if head is not None else "")
         else:
             signals.append(_of_lead(name, value))
     rate = round(rate, 9) if rate else None
