@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 import pqrst
-from formats import FASTEST, SLOWEST, TELL_RATE, Signal, Tracing, record_of
+from formats import Signal, Tracing, check_rate, record_of
 from recipe import ecg_leads
 
 FLAC_FORMATS = {508, 516, 524}
@@ -98,7 +98,8 @@ def _wfdb_info(path: str, units_per_mv: float | None, fs: float | None) -> Info:
     )
     if rate != header.fs:
         n_samples = round(n_samples * rate / header.fs)
-    _check_rate(path, rate, fs)
+    if fs is None:
+        check_rate(path, rate)
     return Info(fs or rate, n_samples, header.n_bytes or 0, native, "WFDB", header.leads, header.units)
 
 
@@ -109,11 +110,6 @@ def _rate_of(header: pqrst.Header) -> float:
         return header.fs
     of_ecg = {n for n, is_lead in zip(counts, ecg_leads(header.leads), strict=True) if is_lead}
     return header.fs * of_ecg.pop() if len(of_ecg) == 1 else header.fs
-
-
-def _check_rate(path: str | Path, rate: float, fs: float | None) -> None:
-    if fs is None and not SLOWEST <= rate <= FASTEST:
-        raise pqrst.FormatError(f"{path}: {rate:g} Hz is no rate of an ECG; {TELL_RATE}")
 
 
 def read(path: str | Path, units_per_mv: float | None = None, fs: float | None = None) -> pqrst.Record:
@@ -266,7 +262,8 @@ def _read_wfdb(path: Path, units_per_mv: float | None, fs: float | None) -> pqrs
     if units_per_mv is not None:
         gains = np.array([header.gains[header.leads.index(lead)] for lead in record.leads])
         record.signal[:] = record.signal * (gains[:, None] / units_per_mv)  # in place, in the memory of the record
-    _check_rate(path, record.fs, fs)
+    if fs is None:
+        check_rate(path, record.fs)
     if not left_out and fs in (None, record.fs):
         return record
     told = [f"{path}: leads of another rate are left out: {', '.join(left_out)}"] if left_out else []

@@ -61,6 +61,13 @@ def optional(name: str, path: Path, what: str) -> ModuleType:
         ) from error
 
 
+def check_rate(path: str | Path, rate: float, rate_from: str = "") -> None:
+    """Refuse a rate in Hz that no ECG has; one that the user gives is not checked."""
+    if not SLOWEST <= rate <= FASTEST:
+        where = f" {rate_from}" if rate_from else ""
+        raise pqrst.FormatError(f"{path}: {rate:g} Hz{where} is no rate of an ECG; {TELL_RATE}")
+
+
 def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: float | None) -> pqrst.Record:
     """Make a record of the ECG leads of a file.
 
@@ -81,9 +88,8 @@ def record_of(tracing: Tracing, path: Path, fs: float | None, units_per_mv: floa
     rate = fs or leads[0].fs
     if rate is None:
         raise pqrst.FormatError(f"{path}: does not tell its sampling rate; {TELL_RATE}")
-    if fs is None and not SLOWEST <= rate <= FASTEST:
-        where = f" {tracing.rate_from}" if tracing.rate_from else ""
-        raise pqrst.FormatError(f"{path}: {rate:g} Hz{where} is no rate of an ECG; {TELL_RATE}")
+    if fs is None:
+        check_rate(path, rate, tracing.rate_from)
     if fs and tracing.rate_from and leads[0].fs and abs(fs / leads[0].fs - 1) > 0.005:
         warnings.append(f"{path}: {leads[0].fs:g} Hz {tracing.rate_from} is not used, but {fs:g} Hz as asked")
     units = ["mV"] * len(leads) if units_per_mv else [lead.unit or "mV" for lead in leads]
