@@ -281,7 +281,7 @@ void read_record(const std::string& path, Header parsed, const ReadOptions& opti
                                         ": expected 0 <= start < stop <= " + std::to_string(n_samples) +
                                         ", the length of " + header.path));
 
-  const std::ptrdiff_t first = start / per_frame, last = (stop + per_frame - 1) / per_frame;  // frames
+  const std::ptrdiff_t first = start / per_frame, last = (stop - 1) / per_frame + 1;  // frames
 
   // What is to be read, and how much of it no file stores: both before anything is allocated.
   std::vector<Piece> pieces;

@@ -173,13 +173,19 @@ void records(const std::string& input) {
   options.start = 0;
   options.stop = -1;
 
+  options.frames = Frames::mean;  // else leads of one rate alone are read at that rate
+  const auto means = attempt(input, [&] { return read_record(path, options); });
+  require(means.has_value(), "frames can be averaged where the record can be read");
   options.leads = {whole->leads.back(), whole->leads.front(), whole->leads.back()};
   const auto selected = attempt(input, [&] { return read_record(path, options); });
   for (std::size_t i = 0; selected && i < options.leads.size(); ++i) {  // of leads with one name, the first is meant
-    const auto found = std::find(whole->leads.begin(), whole->leads.end(), options.leads[i]) - whole->leads.begin();
-    require(same_values(*selected, static_cast<std::ptrdiff_t>(i), *whole, found, 0), "a lead by its name");
+    const auto found = std::find(means->leads.begin(), means->leads.end(), options.leads[i]) - means->leads.begin();
+    require(selected->signal.cols == means->signal.cols &&
+                same_values(*selected, static_cast<std::ptrdiff_t>(i), *means, found, 0),
+            "a lead by its name");
   }
   options.leads.clear();
+  options.frames = Frames::fit;
 
   options.strict = true;
   const auto strict = attempt(input, [&] { return read_record(path, options); });
