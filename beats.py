@@ -1,13 +1,13 @@
 """Beats of a record, on arrays: where their R peaks are, the numbers about their rhythm, which of two series agree.
 
 r_peaks = detect(record)                                        # (N,) samples
-context = beat_context(r_peaks, record.fs, RR_NUMBERS)          # (N, 4) s
+context = context_of(recipe, r_peaks, record.fs, lambda: record)  # (N, F)
 pairs = match_beats(annotated, r_peaks, WINDOW_S * record.fs)   # (P, 2) index of each
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from recipe import RR_NUMBERS, RRNumber, ecg_leads
+from recipe import RR_NUMBERS, VIEW, Recipe, RRNumber, ecg_leads
+from view import view_beats
 
 WINDOW_S = 0.15  # within which a detected beat is an annotated one (ANSI/AAMI EC57, WFDB's bxb)
 
@@ -36,6 +37,27 @@ def detect(record: pqrst.Record) -> NDArray[np.int64]:
     if not leads:
         raise ValueError(f"{record.name}: no signal is an ECG lead: {', '.join(names)}")
     return pqrst.rpeaks(record.signal[leads], record.fs)
+
+
+def context_of(
+    recipe: Recipe, r_peaks: NDArray[np.int64], fs: float, record: Callable[[], pqrst.Record]
+) -> NDArray[np.float32]:
+    """Compute the numbers about each beat that the recipe wants beside its signal: (N, F), recipe.context_columns.
+
+    Parameters
+    ----------
+    recipe : which numbers, and which leads are the slots
+    r_peaks : (N,) ascending sample indices of all beats of a record
+    fs : rate of r_peaks, Hz
+    record : gives the recording, and is asked only where the numbers need its signal
+    """
+    columns = [beat_context(r_peaks, fs, recipe.intervals)]
+    if VIEW in recipe.context:
+        opened = record()
+        places = pqrst.match_leads(recipe.leads, list(opened.leads))
+        slots = [opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1]) for place in places]
+        columns.append(view_beats(np.stack(slots), fs, r_peaks).numbers)
+    return np.concatenate(columns, axis=1)
 
 
 def beat_context(r_peaks: NDArray[np.int64], fs: float, names: Sequence[RRNumber]) -> NDArray[np.float32]:

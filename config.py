@@ -81,6 +81,8 @@ class Data(Section):
     """only the first so many recordings"""
     fraction: float = Field(1.0, gt=0, le=1)
     """only this part of the recordings, drawn alike from those with the same labels"""
+    variants: int = Field(0, ge=0, le=100)
+    """changed forms of each recording of beats, to train on (variants.py): those of fold 0 are fold 0+"""
     workers: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """threads of preprocess.py; 0: one per core"""
 

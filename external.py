@@ -23,7 +23,7 @@ import bundle
 import metrics
 import readers
 import script
-from beats import WINDOW_S, beat_context, detect, match_beats
+from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
 from config import Settings
 from decide import decide
@@ -125,7 +125,7 @@ def _score(
     centers, context = truth.beats.sample, truth.beats.context
     if detected:
         centers = detect(record)
-        context = beat_context(centers, record.fs, recipe.context)
+        context = context_of(recipe, centers, record.fs, lambda: record)
     prepared, logits = logits_of(record, trained, centers, context, batch_size)
     left = [(stage, text) for _, stage, text in prepared.errors]
     _, scores = bundle.pool(logits, np.arange(len(logits)), np.ones(len(logits), np.int64), trained.task)

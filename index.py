@@ -22,12 +22,13 @@ from tqdm import tqdm
 import pqrst
 import readers
 import script
-from beats import WINDOW_S, beat_context, detect, match_beats
+from beats import WINDOW_S, context_of, detect, match_beats
 from config import Data
 from folds import Fold, deal_patients, deal_rows, draw_key, keeps_fold, take_evenly
 from recipe import Recipe
 from script import Stop
 from sources import BEAT_SYMBOLS, Problem, Recording, Source, Target
+from variants import vary
 
 Labels = NDArray[np.uint8]  # (N, K), 1 for each class of a row, all 0 for a row of none
 
@@ -71,6 +72,12 @@ class Item(NamedTuple):
     n_bytes: int  # of its files, which tell whether the source has changed
     native: bool  # the extension reads it by itself
     counts: NDArray[np.int64]  # (K + 1,) rows of each class, and of none; one array for all recordings alike
+    variant: int = 0  # a changed form of the recording, see variants.py; 0: as it is
+
+    @property
+    def name(self) -> str:
+        """What its rows say that they come from."""
+        return f"{self.recording.locator}~{self.variant}" if self.variant else self.recording.locator
 
 
 Kind = tuple[str, float, tuple[str, ...], tuple[str, ...]]  # format, rate in Hz, leads, their units
@@ -242,6 +249,27 @@ def draw_folds(index: Index, recipe: Recipe, data: Data) -> list[Fold]:
     return [fold if kept else next(next_drawn) for fold, kept in zip(owners, keeps, strict=True)]
 
 
+def with_variants(index: Index, folds: list[Fold], n: int) -> tuple[Index, list[Fold]]:
+    """Add n changed forms of each recording; what comes of fold 0 is in fold 0+.
+
+    Raises
+    ------
+    Stop
+        Rows that are not beats of N, S and V, or folds that divide recordings.
+    """
+    if not n:
+        return index, folds
+    if index.target.rows != "beats" or not {"N", "S", "V"} <= set(index.target.classes):
+        raise Stop(f"data.variants = {n}: only recordings with beats N, S and V have variants")
+    items, more = list(index.items), list(folds)
+    for item, fold in zip(index.items, folds, strict=True):
+        if not isinstance(fold, bytes):
+            raise Stop(f"data.variants = {n}: not with a split that divides recordings")
+        items += [item._replace(variant=variant, native=False) for variant in range(1, n + 1)]
+        more += [fold + b"+"] * n
+    return index._replace(items=items), more
+
+
 def total_rows(items: Iterable[Item]) -> int:
     """Add up the rows that recordings promise."""
     return sum(item.n_rows for item in items)
@@ -261,12 +289,20 @@ def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
     return READERS[index.target.rows](path_of(index.raw, item.recording), item, index.target, recipe)
 
 
+def open_recording(item: Item, index: Index) -> pqrst.Record:
+    """Read the signal of a recording, or of its variant."""
+    path = path_of(index.raw, item.recording)
+    if item.variant:
+        return _varied(path, item, index.target)[0]
+    return readers.read(path, item.recording.units_per_mv, item.recording.fs)
+
+
 def no_labels(target: Target, recipe: Recipe) -> RowLabels:
     """Return labels and beats of no row."""
     labels = np.zeros((0, len(target.classes)), np.uint8)
     if target.rows != "beats":
         return RowLabels(labels)
-    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe.context)), np.float32)
+    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe.context_columns)), np.float32)
     return RowLabels(labels, Beats(none, np.zeros(0, "S4"), none, context))
 
 
@@ -380,6 +416,19 @@ def _annotated_beats(
     return annotations.sample[is_beat], symbols, labels
 
 
+def _varied(path: str, item: Item, target: Target) -> tuple[pqrst.Record, NDArray[np.int64], NDArray[np.str_], Labels]:
+    """Change a recording and its beats; the same at every call. Its symbols are the classes."""
+    record = readers.read(path, item.recording.units_per_mv, item.recording.fs)
+    r_peaks, _, labels = _annotated_beats(path, item.recording, target)
+    known = labels.any(axis=1)
+    names = np.array(target.classes)
+    rng = np.random.default_rng([item.variant, *item.recording.locator.encode()])
+    changed = vary(record.signal, record.fs, r_peaks[known], names[labels[known].argmax(axis=1)], rng)
+    signal = changed.signal.astype(np.float32)
+    other = pqrst.Record(signal, changed.fs, list(record.leads), list(record.units), f"{path}~{item.variant}")
+    return other, changed.r_peaks, changed.classes, (changed.classes[:, None] == names).astype(np.uint8)
+
+
 def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
     def promise(path: str, recording: Recording, info: readers.Info) -> Promise:
         _, symbols, labels = _annotated_beats(path, recording, target)
@@ -393,21 +442,30 @@ def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
 
 def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
     recording = item.recording
-    r_peaks, symbols, labels = _annotated_beats(path, recording, target)
+    if item.variant:
+        changed, r_peaks, symbols, labels = _varied(path, item, target)
+    else:
+        changed = None
+        r_peaks, symbols, labels = _annotated_beats(path, recording, target)
+
+    @cache
+    def record() -> pqrst.Record:
+        return changed or readers.read(path, recording.units_per_mv, recording.fs)
+
+    fs = changed.fs if changed else item.fs
     beat_index = np.flatnonzero(labels.any(axis=1))
     labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
     if recipe.centers == "rpeaks":
-        record = readers.read(path, recording.units_per_mv, recording.fs)
-        annotated, r_peaks = r_peaks[beat_index], detect(record)
+        annotated, r_peaks = r_peaks[beat_index], detect(record())
         if len(r_peaks) == 0:
             raise ValueError(f"{path}: no R peak detected")
-        pairs = match_beats(annotated, r_peaks, WINDOW_S * record.fs)
+        pairs = match_beats(annotated, r_peaks, WINDOW_S * fs)
         found = np.isin(np.arange(len(annotated)), pairs[:, 0])
         beat_index = np.zeros(len(annotated), np.int64)
         beat_index[pairs[:, 0]] = pairs[:, 1]
         labels[~found] = 0  # a beat that is not detected loses its label, and with it its row
         undetected = int((~found).sum())
-    context = beat_context(r_peaks, item.fs, recipe.context)
+    context = context_of(recipe, r_peaks, fs, record)
     beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context[beat_index])
     return RowLabels(labels, beats, undetected)
 

@@ -36,7 +36,7 @@ import pqrst
 import readers
 import runs
 import script
-from beats import beat_context, detect
+from beats import context_of, detect
 from bundle import Bundle
 from data import Batch, scoring_batches
 from decide import decide
@@ -185,7 +185,7 @@ def predict_record(
     if absent and recipe.missing == "zeros":
         warnings.append(f"leads {', '.join(absent)} are missing: {len(absent)} of {len(recipe.leads)} are zeros")
     r_peaks = detect(record) if recipe.of_beats else None
-    context = None if r_peaks is None else beat_context(r_peaks, record.fs, recipe.context)
+    context = None if r_peaks is None else context_of(recipe, r_peaks, record.fs, lambda: record)
     prepared, logits = logits_of(record, replace(trained, recipe=recipe), r_peaks, context, batch_size)
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]

@@ -27,13 +27,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from networks.beats import BeatCNN
+from networks.beats import BeatCNN, BeatView
 from networks.convolutional import CNN1d, ResNet1d
 from script import nearest
 
 # Name -> class `(n_leads, n_classes, *, ...)`. A new family is a file in networks/ and its lines here.
 NETWORKS: dict[str, type[nn.Module]] = {
     "beatcnn": BeatCNN,
+    "beatview": BeatView,
     "cnn1d": CNN1d,
     "resnet1d": ResNet1d,
 }

@@ -23,17 +23,28 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import pqrst
-import readers
 import script
 from data import Identity
 from folds import Fold
-from index import Beats, Index, Item, RowLabels, no_labels, path_of, problem_below, read_labels, total_rows
-from recipe import Recipe, paddings
+from index import (
+    Beats,
+    Index,
+    Item,
+    RowLabels,
+    no_labels,
+    open_recording,
+    path_of,
+    problem_below,
+    read_labels,
+    total_rows,
+)
+from recipe import VIEW, Recipe, paddings
 from script import Stop
 from sources import Problem
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 LABEL_RULE = 2  # of windows and of detected beats: parts with labels by another rule are made anew
+VIEW_RULE = 1  # of the numbers of view.py and the recordings of variants.py: likewise
 BATCH = 16  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 
 
@@ -108,7 +119,7 @@ def columns_of(part: Part, labelled: list[RowLabels], job: Job) -> tuple[dict[st
     empty = no_labels(target, job.recipe)
     labels = np.concatenate([empty.labels, *(rows.labels for rows in labelled)])
     columns: dict[str, NDArray[Any]] = {
-        "record": np.repeat(np.array([item.recording.locator.encode() for item in part.items]), each),
+        "record": np.repeat(np.array([item.name.encode() for item in part.items]), each),
         "patient": np.repeat(np.array([item.recording.patient.encode() for item in part.items]), each),
         "fold": np.concatenate(folds),
         "labels": labels,
@@ -143,11 +154,11 @@ def prepare_rows(
         some = range(start, min(start + step, len(part.items)))
         for number in some:
             item = part.items[number]
-            recording, path = item.recording, path_of(job.index.raw, item.recording)
+            path = path_of(job.index.raw, item.recording)
             if not len(labelled[number].labels):
                 continue
             try:
-                inputs.append(path if item.native else readers.read(path, recording.units_per_mv, recording.fs))
+                inputs.append(path if item.native else open_recording(item, job.index))
                 numbers.append(number)
             except (OSError, ValueError) as error:
                 failures.append(_problem(item, job, "read", script.one_line(error)))
@@ -258,13 +269,15 @@ def stamp_of(part: Part, job: Job) -> str:
     made_from = [job.identity.version, job.identity.data, job.recipe.tree(), *map(item_line, part.items), folds]
     if job.index.target.rows == "rhythms" or job.recipe.centers == "rpeaks":
         made_from.append(LABEL_RULE)
+    if VIEW in job.recipe.context:
+        made_from.append(VIEW_RULE)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
 def item_line(item: Item) -> str:
     """Return what a stamp says of a recording; the rows around it in a table do not matter."""
     recording = item.recording._replace(table="", row=0)
-    return f"{recording} {item.n_bytes} {item.n_rows}"
+    return f"{recording} {item.n_bytes} {item.n_rows}" + (f" variant {item.variant}" if item.variant else "")
 
 
 def has_stamp(path: Path, stamp: str) -> bool:

@@ -20,6 +20,7 @@ __all__: list[str] = [
     "Record",
     "augment",
     "bandpass",
+    "cluster_shapes",
     "header",
     "is_voltage",
     "lead_name",
@@ -394,6 +395,32 @@ def bandpass(
         A setting outside its range, a signal that is not longer than the padding, another rank, no leads, no samples.
     TypeError
         x is not numeric (bool, complex, text, None, ...) or float16.
+    """
+
+def cluster_shapes(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    joins: typing.SupportsFloat | typing.SupportsIndex,
+    merges: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int32]:
+    """
+    Group shapes that are alike, in one pass (leader clustering, Hartigan 1975), then merge groups that are.
+
+    Parameters
+    ----------
+    x : (N, D) float32, one shape per row, any unit
+    joins : float, the least correlation (cosine of the angle) with the mean of a group at which a shape joins it
+    merges : float, the correlation of means from which two groups become one
+
+    Returns
+    -------
+    (N,) int32, 0 for the largest group; -1 for a row that is all zeros or has values that are not finite. At most 64 groups.
+
+    Raises
+    ------
+    ValueError
+        x is not of two dimensions.
+    TypeError
+        x is not float32.
     """
 
 def header(path: os.PathLike | str | bytes) -> Header:

@@ -40,7 +40,7 @@ import script
 from config import Data, Settings
 from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
 from folds import leak_of
-from index import Index, build_index, common_reason, draw_folds, first_reason, total_rows
+from index import Index, build_index, common_reason, draw_folds, first_reason, total_rows, with_variants
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
@@ -62,8 +62,9 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
     index = build_index(SOURCES[data.name], data, settings.recipe, raw)
     if not index.items:
         raise Stop(f"{raw}: {first_reason(index)}")
+    index, folds = with_variants(index, draw_folds(index, settings.recipe, data), data.variants)
     job = Job(index, settings.recipe, identity_of(index, settings), n_threads(settings))
-    parts = cut_parts(index.items, draw_folds(index, settings.recipe, data), job.row_bytes)
+    parts = cut_parts(index.items, folds, job.row_bytes)
     if rank == 0:
         announce(job, parts, folder)
         if dry_run:
@@ -169,6 +170,8 @@ def identity_of(index: Index, settings: Settings) -> Identity:
     tree = settings.data.tree()
     names = ("name", "target", "arguments", "limit", "fraction", "split", "folds", "seed")  # in the order of the stamps
     data = {name: tree[name] for name in names}
+    if settings.data.variants:
+        data["variants"] = settings.data.variants
     if settings.recipe.scale.over == "dataset":
         data["train"] = list(settings.data.train)  # the numbers of the scale come from these folds
     return Identity(version=FORMAT_VERSION, data=data, recipe=settings.recipe, sources=sources)

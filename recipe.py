@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import pqrst
 from script import Stop, nearest
+from view import VIEW_NUMBERS
 
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -46,6 +47,7 @@ def ecg_leads(names: Sequence[str]) -> list[bool]:
 # around it, the mean over the record; beats.py computes them, networks/beats.py makes ratios of them.
 RRNumber = Literal["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"]
 RR_NUMBERS: tuple[RRNumber, ...] = get_args(RRNumber)
+VIEW: Literal["view"] = "view"  # stands for all numbers of view.py
 
 
 class Section(BaseModel):
@@ -127,8 +129,8 @@ class Recipe(Section):
     centers: Literal["annotations", "rpeaks"] = "annotations"
     """where the R peaks of beat rows come from"""
     scale: Scale = Scale()
-    context: tuple[RRNumber, ...] = ()
-    """numbers about a beat that go beside the signal"""
+    context: tuple[RRNumber | Literal["view"], ...] = ()
+    """numbers about a beat that go beside the signal; `view`: all those of view.py"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -137,6 +139,16 @@ class Recipe(Section):
         if self.context and self.window.kind != "beat":
             raise ValueError("context: only beat rows have a context")
         return self
+
+    @property
+    def intervals(self) -> tuple[RRNumber, ...]:
+        """Return the RR numbers of the context, in order."""
+        return tuple(name for name in self.context if name != VIEW)
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """Return the name of each column of the context: intervals first, then the record's view."""
+        return (*self.intervals, *(VIEW_NUMBERS if VIEW in self.context else ()))
 
     @property
     def of_beats(self) -> bool:

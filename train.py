@@ -139,7 +139,7 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     """Make the network with fresh weights, and all that goes with it into a checkpoint."""
     name, arguments = settings.model.name, dict(settings.model.arguments)
     if "context_features" in models.arguments_of(name):
-        arguments.setdefault("context_features", list(dataset.recipe.context))
+        arguments.setdefault("context_features", list(dataset.recipe.context_columns))
     torch.manual_seed(settings.training.seed)  # the same weights on every process
     network = models.build(name, len(dataset.recipe.leads), len(dataset.classes), **arguments).to(device)
     limits = thresholds_of(dataset.task, len(dataset.classes))

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "augment.hpp"
+#include "cluster.hpp"
 #include "filter.hpp"
 #include "kernels.hpp"
 #include "refuse.hpp"
@@ -344,6 +345,38 @@ ValueError
     Shapes that do not fit, a valid range outside the row, a negative row, or an amount that is out of range.
 TypeError
     x is neither float16 nor float32; rows or valid are no integers; seed or epoch is negative.)");
+
+  m.def(
+      "cluster_shapes",
+      [](const In<float>& x, double joins, double merges) {
+        if (x.ndim() != 2)
+          throw std::invalid_argument("x: expected shape (N, D), got " + std::to_string(x.ndim()) + " dimensions");
+        std::vector<std::int32_t> labels;
+        {
+          const py::gil_scoped_release release;
+          labels = cluster_shapes({x.data(), x.shape(0), x.shape(1)}, joins, merges);
+        }
+        return py::array_t<std::int32_t>(static_cast<py::ssize_t>(labels.size()), labels.data());
+      },
+      "x"_a, "joins"_a, "merges"_a,
+      R"(Group shapes that are alike, in one pass (leader clustering, Hartigan 1975), then merge groups that are.
+
+Parameters
+----------
+x : (N, D) float32, one shape per row, any unit
+joins : float, the least correlation (cosine of the angle) with the mean of a group at which a shape joins it
+merges : float, the correlation of means from which two groups become one
+
+Returns
+-------
+(N,) int32, 0 for the largest group; -1 for a row that is all zeros or has values that are not finite. At most 64 groups.
+
+Raises
+------
+ValueError
+    x is not of two dimensions.
+TypeError
+    x is not float32.)");
 
   m.def(
       "_random_words",

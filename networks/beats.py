@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from networks.layers import ResidualBlock, check_input, convolution, initialise
 from recipe import RR_NUMBERS
+from view import VIEW_NUMBERS
 
 # A supraventricular beat looks like a normal one and comes early. Early is a ratio: 0.7 s is premature at 60 beats per
 # minute and late at 100, so seconds alone do not carry over from one patient to the next.
@@ -23,6 +24,7 @@ CONTEXT_RATIOS = (
 )
 RATIO_LIMIT = 1.0  # of |log ratio|: a factor of 2.7 either way; beyond lie missed and doubled beats
 RATIO_SPREAD = 0.3  # typical |log ratio| of a premature beat (0.74): divides, so that inputs are of order 1
+VIEW_LIMIT = 4.0  # of a number of view.py, in deviations
 NUMBER_LIMIT = 3.0  # of |log seconds| (0.05 .. 20 s) and of numbers without a unit
 
 
@@ -124,6 +126,69 @@ class BeatCNN(nn.Module):
             ratio = (logs[:, a] - logs[:, b]).clamp(-RATIO_LIMIT, RATIO_LIMIT) / RATIO_SPREAD  # (B,)
             columns.append(ratio.masked_fill(missing[:, a] | missing[:, b], 0).unsqueeze(1))
         return torch.cat(columns, dim=1)
+
+
+class BeatView(nn.Module):
+    """Layers over the record's view of a beat (view.py): its rhythm, shape and waves beside the record's normal beats.
+
+    The signal itself is not looked at: what a few dozen patients teach about the shape of a wave holds for them alone,
+    while the numbers compare each beat with its own record. Each number is brought to mean 0 and deviation 1 by running
+    statistics, and limited; a missing one is 0. While training, numbers are withheld and blurred at random.
+
+    Parameters
+    ----------
+    n_leads, n_classes : int
+    context_features : sequence of str, names of the context's columns in order, each once
+    width : int, units of each of the two hidden layers
+    dropout : float, 0..1, of the hidden units
+    number_dropout : float, 0..1, chance that a number is withheld while training
+    blur : float, deviation of the noise on each number while training
+    """
+
+    min_samples = 1
+
+    def __init__(
+        self,
+        n_leads: int,
+        n_classes: int,
+        *,
+        context_features: Sequence[str] = VIEW_NUMBERS,
+        width: int = 96,
+        dropout: float = 0.3,
+        number_dropout: float = 0.1,
+        blur: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
+            raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+        if not context_features or width < 1:
+            raise ValueError(f"width {width} must be at least 1 unit, and context_features must name a number")
+        self.n_leads, self.blur = n_leads, blur
+        self.context_features = tuple(context_features)
+        self.norm = nn.BatchNorm1d(len(self.context_features), affine=False)
+        self.withhold = nn.Dropout(number_dropout)
+        self.hidden = nn.Sequential(
+            nn.Linear(len(self.context_features), width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.last = nn.Linear(width, n_classes)
+        initialise(self, self.last)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (B, L, T) float, of which only the shape matters, context (B, F) float32, NaN where missing -> (B, K)."""
+        check_input(x, self.n_leads, self.min_samples)
+        expected = (x.shape[0], len(self.context_features))
+        if context.shape != expected:
+            raise ValueError(f"context {tuple(context.shape)}: must be {expected}, the numbers of view.py")
+        mean = self.norm.running_mean
+        assert mean is not None
+        missing = ~torch.isfinite(context)
+        numbers = self.norm(torch.where(missing, mean, context).to(mean.dtype))
+        numbers = numbers.clamp(-VIEW_LIMIT, VIEW_LIMIT).masked_fill(missing, 0)
+        if self.training:
+            numbers = self.withhold(numbers + self.blur * torch.randn_like(numbers))
+        logits: Tensor = self.last(self.hidden(numbers.to(self.last.weight.dtype)))
+        return logits
 
 
 def _overlapping_pieces(n_samples: int, n_bins: int, like: Tensor) -> Tensor:

@@ -43,7 +43,11 @@ def trained_statistics(network, n_leads=2, n_samples=200):
 def extras(network, x):
     """Context and valid range for x, as the network declares them: plausible, different per row, some NaN."""
     n = len(x)
-    context = CONTEXT * torch.linspace(0.5, 1.5, n)[:, None]
+    width = len(getattr(network, "context_features", ()))
+    if width == len(CONTEXT):
+        context = CONTEXT * torch.linspace(0.5, 1.5, n)[:, None]
+    else:  # numbers without a unit
+        context = torch.randn(n, max(1, width), generator=torch.Generator().manual_seed(1))
     context[0, 0] = torch.nan  # the first beat of a record has no previous one
     stop = torch.linspace(x.shape[2] // 2, x.shape[2], n).long()
     inputs = {"context": context, "valid": torch.stack([torch.zeros_like(stop), stop], dim=1)}
@@ -200,7 +204,7 @@ def test_logits_of_zeros_are_finite(name, training):
     x = torch.zeros(4, 2, 187)
     assert torch.isfinite(network(x, *extras(network, x))).all()
     empty = torch.zeros(4, 2, dtype=torch.int64)  # a valid range without a sample
-    inputs = {"context": torch.full((4, 4), torch.nan), "valid": empty}
+    inputs = {"context": torch.full((4, len(getattr(network, "context_features", ()))), torch.nan), "valid": empty}
     assert torch.isfinite(network(x, *(inputs[key] for key in models.extra_inputs(network)))).all()
 
 
