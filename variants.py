@@ -2,10 +2,9 @@
 
 signal, fs, r_peaks, classes = vary(signal, fs, r_peaks, classes, rng)
 
-A few dozen patients do not show what the next one may have: most beats premature, runs for minutes, fibrillation, one
-lead where there were two. `vary` recuts a recording to the stretches that are rich in premature beats, gives it
-fibrillation or premature beats by stretching and squeezing the time between its beats, then changes leads, polarity,
-gain, noise, tempo and the place of the marks.
+A few dozen patients do not show what the next one may have: most beats premature, fibrillation, one lead where there
+were two. `vary` recuts a recording to the stretches that are rich in premature beats, or gives it fibrillation by
+stretching and squeezing the time between its beats, then changes leads, polarity, gain, noise, tempo and marks.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ Numbers = NDArray[np.float64]
 
 QRS_START_S = 0.1  # before the R peak: from here to the end of T a beat keeps its pace
 T_END_S = 0.36  # after it, or a little more than half of a short interval
-P_START_S = 0.26  # before it
+P_START_S, P_END_S = 0.26, 0.08  # before it
+MIN_BEATS = 40  # of a recording that is recut or fibrillates
+FIBRILLATED, RECUT = 0.5, 0.4  # chances
 
 
 class Annotated(NamedTuple):
@@ -47,18 +48,11 @@ def vary(
     """
     record = Annotated(np.nan_to_num(np.array(signal, np.float64)), fs, r_peaks, np.array(classes, dtype="U1"))
     if len(r_peaks) > MIN_BEATS:
-        record = rng.choice(np.array([_same, _recut, _fibrillated, _with_ectopy]), p=FORMS)(record, rng)
-        if rng.random() < 0.3:
+        if rng.random() < FIBRILLATED:
+            record = _fibrillated(record, rng)
+        if rng.random() < RECUT:
             record = _recut(record, rng)
     return _remarked(_remeasured(record, rng), rng)
-
-
-MIN_BEATS = 40
-FORMS = (0.35, 0.15, 0.5, 0.0)  # chance of each
-
-
-def _same(record: Annotated, rng: np.random.Generator) -> Annotated:
-    return record
 
 
 # ------------------------------------------------------------------------------------------------ beats
@@ -88,25 +82,22 @@ def _recut(record: Annotated, rng: np.random.Generator) -> Annotated:
     return Annotated(np.concatenate(signals, axis=1), fs, np.concatenate(marks), np.concatenate(classes))
 
 
-def _retimed(record: Annotated, rr_s: Numbers, classes: NDArray[np.str_], p_gain: Numbers) -> Annotated:
-    """Give the beats other intervals, by the time between T and QRS; the P wave of each is multiplied.
+def _retimed(record: Annotated, rr_s: Numbers, without_p: NDArray[np.bool_]) -> Annotated:
+    """Give the beats other intervals, by the time between T and QRS, and some a line instead of the P wave.
 
     Parameters
     ----------
     record : N beats
     rr_s : (N - 1,) s, intervals of the result
-    classes : (N,) of the result
-    p_gain : (N,) 1 leaves a P wave as it is, 0 makes it a line
+    without_p : (N,) which beats lose their P wave
     """
     fs, peaks = record.fs, record.r_peaks
     x = record.signal.copy()
-    length, lead = round((P_START_S - 0.08) * fs), round(P_START_S * fs)
+    length, lead = round((P_START_S - P_END_S) * fs), round(P_START_S * fs)
     ramp = np.linspace(0, 1, length)
-    for peak, gain in zip(peaks, p_gain, strict=True):
-        if gain != 1 and peak >= lead:
-            p = x[:, peak - lead : peak - lead + length]
-            line = p[:, :1] * (1 - ramp) + p[:, -1:] * ramp
-            p[:] = line + gain * (p - line)
+    for peak in peaks[without_p & (peaks >= lead)]:
+        p = x[:, peak - lead : peak - lead + length]
+        p[:] = p[:, :1] * (1 - ramp) + p[:, -1:] * ramp
     old_rr = np.diff(peaks) / fs
     rr_s = np.maximum(rr_s, 0.25)
     t_end = np.minimum(T_END_S, 0.55 * np.minimum(old_rr, rr_s))
@@ -122,7 +113,7 @@ def _retimed(record: Annotated, rr_s: Numbers, classes: NDArray[np.str_], p_gain
     old_t = np.interp(new_t, nodes(moved), nodes(peaks / fs)) * fs
     steps = np.arange(x.shape[1])
     signal = np.stack([np.interp(old_t, steps, lead_x) for lead_x in x])
-    return Annotated(signal, fs, np.round(moved * fs).astype(np.int64), classes)
+    return Annotated(signal, fs, np.round(moved * fs).astype(np.int64), record.classes)
 
 
 def _fibrillated(record: Annotated, rng: np.random.Generator) -> Annotated:
@@ -141,7 +132,7 @@ def _fibrillated(record: Annotated, rng: np.random.Generator) -> Annotated:
     early = np.minimum(rr, mean * rng.uniform(0.5, 0.8, size=n - 1))
     drawn = np.where(record.classes[1:] == "V", early, drawn)
     classes = np.where(inside & (record.classes == "S"), "N", record.classes)
-    changed = _retimed(record, np.where(inside[1:], drawn, rr), classes, np.where(inside, 0.0, 1.0))
+    changed = _retimed(record, np.where(inside[1:], drawn, rr), inside)
     time = np.arange(changed.signal.shape[1]) / fs
     steps = np.arange(0, time[-1] + 1, 0.5)
     rate = rng.uniform(4, 8) * (1 + 0.15 * np.interp(time, steps, rng.normal(size=len(steps))))
@@ -149,7 +140,7 @@ def _fibrillated(record: Annotated, rng: np.random.Generator) -> Annotated:
     here = np.searchsorted(changed.r_peaks, np.arange(changed.signal.shape[1])).clip(0, n - 1)
     size = rng.uniform(0, 0.12) * _qrs_size(record)
     waves = size[:, None] * np.where(inside[here], np.sin(phase) + 0.4 * np.sin(2 * phase), 0)
-    return changed._replace(signal=changed.signal + waves)
+    return changed._replace(signal=changed.signal + waves, classes=classes)
 
 
 def _qrs_size(record: Annotated) -> Numbers:
@@ -159,35 +150,6 @@ def _qrs_size(record: Annotated) -> Numbers:
     return np.asarray(
         np.median([np.ptp(record.signal[:, max(0, r - reach) : r + reach], axis=1) for r in some], axis=0)
     )
-
-
-def _with_ectopy(record: Annotated, rng: np.random.Generator) -> Annotated:
-    """Make some N beats premature, with another P wave: single ones, bigeminy, runs up to most of the beats.
-
-    A recording that is irregular already stays as it is: early means nothing there.
-    """
-    n = len(record.r_peaks)
-    rr = np.diff(record.r_peaks) / record.fs
-    change = np.abs(np.diff(np.log(rr)))
-    if np.median(change) > 0.08:
-        return record
-    usual = np.array([np.median(rr[max(0, i - 8) : i + 9]) for i in range(n - 1)])
-    early, pause = rng.uniform(0.5, 0.9), rng.uniform(0.95, 1.6)
-    is_s = np.zeros(n, bool)
-    share, longest = rng.choice([0.02, 0.1, 0.4]), rng.choice([1, 1, 2, 5])
-    i = 2
-    while i < n:
-        if rng.random() < share:
-            length = int(rng.integers(1, longest + 1))
-            is_s[i : i + length] = True
-            i += length
-        i += 1 if share > 0.2 else int(rng.integers(1, 12))  # the first: bigeminy, or runs between single beats
-    is_s &= (record.classes == "N") & (np.roll(record.classes, 1) == "N")
-    after = np.roll(is_s, 1) & ~is_s & (record.classes == "N")
-    drawn = np.where(is_s[1:], usual * early * np.exp(0.03 * rng.normal(size=n - 1)), rr)
-    drawn = np.where(after[1:], usual * pause * np.exp(0.04 * rng.normal(size=n - 1)), drawn)
-    gain = np.where(is_s, rng.uniform(-0.8, 1.2), 1.0)
-    return _retimed(record, drawn, np.where(is_s, "S", record.classes), gain)
 
 
 # ------------------------------------------------------------------------------------------------ measurement

@@ -17,6 +17,7 @@ import data
 import parts
 import pqrst
 import preprocess
+import view
 from config import Data
 from folds import LEAKS
 from script import Stop
@@ -514,3 +515,55 @@ def test_mitdb_counts_equal_the_published_ones(tmp_path, real_data):
         "Q": 8028,
     }
     assert not failures(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ view and variants
+
+
+def test_the_view_goes_beside_each_beat(tmp_path, mitdb_like):
+    dataset = run(tmp_path, mitdb_like, "--recipe.context", "rr_next_s,view", "--data.folds", "3")
+    assert dataset.recipe.context_columns == ("rr_next_s", *view.VIEW_NUMBERS)
+    record = pqrst.read(mitdb_like / "114.hea")
+    r_peaks = wfdb.rdann(str(mitdb_like / "114"), "atr").sample
+    mine = dataset.record == b"114.hea"
+    slots = record.signal[[list(record.leads).index(lead) for lead in ("MLII", "V5")]]
+    expected = view.view_beats(slots, record.fs, r_peaks).numbers
+    np.testing.assert_array_equal(dataset.context[mine][:, 1:], expected)
+    np.testing.assert_allclose(dataset.context[mine][:-1, 0], np.diff(r_peaks) / 360, rtol=1e-6)
+
+
+def test_variants_stand_in_folds_of_their_own_beside_unchanged_rows(tmp_path, mitdb_like):
+    words = ["--data.folds", "3", "--data.train", "0,0+", "--data.validation", "1", "--data.test", "2"]
+    dataset = run(tmp_path, mitdb_like, *words, "--data.variants", "2")
+    plain = run(tmp_path / "plain", mitdb_like, "--data.folds", "3")
+    fold_of = dict(zip(plain.record.tolist(), plain.fold.tolist(), strict=True))
+    originals = ~np.char.endswith(dataset.fold, b"+")
+    np.testing.assert_array_equal(dataset.record[originals], plain.record)
+    np.testing.assert_array_equal(dataset.signals(np.flatnonzero(originals)), plain.signals(np.arange(len(plain))))
+    names = set(dataset.record[~originals].tolist())
+    assert names == {name + ending for name in fold_of for ending in (b"~1", b"~2")}
+    for name, fold in zip(dataset.record[~originals].tolist(), dataset.fold[~originals].tolist(), strict=True):
+        assert fold == fold_of[name[:-2]] + b"+"
+    splits = dataset.splits(["0", "0+"], ["1"], ["2"])
+    assert set(dataset.fold[splits["train"]]) == {b"0", b"0+"}
+    assert not np.char.endswith(dataset.fold[splits["validation"]], b"+").any()
+
+
+def test_variants_are_the_same_every_time(tmp_path, mitdb_like):
+    words = ["--data.folds", "3", "--data.variants", "1", "--data.limit", "4"]
+    run(tmp_path / "a", mitdb_like, *words, "--data.workers", "1")
+    run(tmp_path / "b", mitdb_like, *words, "--data.workers", "3")
+    assert files(tmp_path / "a/prepared") == files(tmp_path / "b/prepared")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.split", "random_rows", "--data.variants", "1"], "divides recordings"),
+        (["--data.variants", "-1"], "data.variants"),
+        (["--recipe.context", "views"], "recipe.context"),
+    ],
+)
+def test_variants_and_views_that_cannot_be_are_refused(tmp_path, mitdb_like, words, message):
+    with pytest.raises(Stop, match=message):
+        run(tmp_path, mitdb_like, *words)
