@@ -18,6 +18,8 @@ import pqrst
 from recipe import RR_NUMBERS, VIEW, Recipe, RRNumber, ecg_leads
 from view import view_beats
 
+FEW_BEATS = 10
+LEAST_SHARE, MOST_ALONE = 0.02, 0.4  # of beats: in a cluster of their own; more of these are noise
 WINDOW_S = 0.15  # within which a detected beat is an annotated one (ANSI/AAMI EC57, WFDB's bxb)
 
 
@@ -58,6 +60,20 @@ def context_of(
         slots = [opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1]) for place in places]
         columns.append(view_beats(np.stack(slots), fs, r_peaks).numbers)
     return np.concatenate(columns, axis=1)
+
+
+def doubts(recipe: Recipe, context: NDArray[np.float32]) -> list[str]:
+    """Say why beats may not be told apart, by the record's view of them: (N, F) as context_of gives it, or nothing."""
+    if VIEW not in recipe.context:
+        return []
+    n = len(context)
+    if n < FEW_BEATS:
+        return [f"{n} beats are too few to tell which of them are normal: their classes are a guess"]
+    share = np.exp(context[:, recipe.context_columns.index("log_share")].astype(np.float64))  # of each beat's cluster
+    alone = float((share < max(LEAST_SHARE, 2.5 / n)).mean())
+    if alone > MOST_ALONE:
+        return [f"{alone:.0%} of the beats look like no others: noise, or no ECG; their classes are a guess"]
+    return []
 
 
 def beat_context(r_peaks: NDArray[np.int64], fs: float, names: Sequence[RRNumber]) -> NDArray[np.float32]:

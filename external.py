@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from bundle import Bundle
 from config import Settings
 from decide import decide
 from index import Index, Item, build_index, path_of, problem_below, read_labels
-from infer import logits_of
+from infer import fill_slots, logits_of
 from runs import REPORT
 from script import Stop
 from sources import SOURCES, Problem
@@ -106,8 +107,10 @@ def _score(
     item: Item, index: Index, trained: Bundle, detected: bool, batch_size: int
 ) -> tuple[Scored, list[tuple[str, str]]]:
     """Score one recording; also say what was left out of it."""
-    recording, recipe = item.recording, trained.recipe
+    recording = item.recording
     record = readers.read(path_of(index.raw, recording), recording.units_per_mv, recording.fs)
+    recipe, _ = fill_slots(record, trained.recipe)
+    trained = replace(trained, recipe=recipe)
     truth = read_labels(item, index, recipe.model_copy(update={"centers": "annotations"}))
     targets, classes = truth.labels, trained.classes
     none = np.zeros(len(classes), np.int64)

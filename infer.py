@@ -1,6 +1,6 @@
 """Recordings -> beats or findings.
 
-    python infer.py record.hea                                # with the newest run that fits the record's leads
+    python infer.py record.hea                                # with the newest run that fits, or the bundled model
     python infer.py 119.hea --run runs/mitdb --format json
     python infer.py folder/ --recursive --run runs/mitdb --format csv > beats.csv
     python infer.py 119.hea --run runs/mitdb --annotate qrs --plot 119.png
@@ -36,16 +36,17 @@ import pqrst
 import readers
 import runs
 import script
-from beats import context_of, detect
+from beats import context_of, detect, doubts
 from bundle import Bundle
 from data import Batch, scoring_batches
 from decide import decide
 from formats import said
 from prediction import Prediction, columns_of
-from recipe import Recipe, paddings
+from recipe import Recipe, ecg_leads, paddings
 from script import Stop
 from simulate import is_simulated
 
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "beats.pt"
 LEAST_GAP_S = 0.5  # without a signal, so that no RR interval is told across it
 PICTURES = ("png", "svg", "pdf")
 
@@ -57,23 +58,23 @@ def find_bundle(run: str | Path | None, record: pqrst.Record | None = None) -> t
 
     Parameters
     ----------
-    run : a run folder, a checkpoint file, `latest`, or None: the newest run whose slots fit the record's leads; but
-        never one of the simulated demo for a record that simulate.py did not make
+    run : a run folder, a checkpoint file, `latest`, or None: the newest run whose slots fit the record's leads, but
+        never one of the simulated demo for a record that simulate.py did not make; where none fits, the bundled model
+        of beats
     record : the record to fit, where run is None
     """
+    if run is None and record is not None:
+        return _fitting(runs.newest(), record)
     if run is None or run == "latest":
         candidates = runs.newest()
         if not candidates:
             raise Stop("no run in runs/: train one (python train.py) or name one with --run_dir")
-        if run is None and record is not None:
-            return _fitting(candidates, record)
         run = candidates[0]
     return str(run), bundle.load(runs.checkpoint_of(run))
 
 
 def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bundle]:
-    """Load the first run that fits a record."""
-    hint = "see --run_dir"
+    """Load the first run that fits a record, or the bundled model."""
     for folder in candidates:
         try:
             candidate = bundle.load(runs.checkpoint_of(folder))
@@ -83,10 +84,33 @@ def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bun
         if -1 in pqrst.match_leads(candidate.recipe.leads, list(record.leads)):
             continue
         if candidate.origin.data == "demo" and not is_simulated(record.comments):
-            hint = f"{folder} has learnt from simulated records alone, and is used where --run_dir names it"
+            print(
+                f"{folder}: learnt from simulated records alone, is used where --run_dir names it",
+                file=sys.stderr,
+            )
             continue
         return str(folder), candidate
-    raise Stop(f"{record.name}: no run in runs/ fits its leads {', '.join(record.leads)}; {hint}")
+    return PRETRAINED.name, bundle.load(PRETRAINED)
+
+
+def fill_slots(record: pqrst.Record, recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Let other ECG leads stand in slots that no lead fills by its name, in their order, and say so in warnings.
+
+    Only of beats, and where the recipe does without leads: such a network has learnt from leads of any place.
+    """
+    places = pqrst.match_leads(recipe.leads, list(record.leads))
+    if not recipe.of_beats or recipe.missing != "zeros" or -1 not in places:
+        return recipe, []
+    is_voltage = [unit == "mV" for unit in record.units]
+    is_lead = ecg_leads(record.leads)
+    left = [k for k in range(len(record.leads)) if is_voltage[k] and is_lead[k] and k not in places]
+    slots, warnings = list(recipe.leads), []
+    for slot, place in enumerate(places):
+        if place < 0 and left:
+            lead = record.leads[left.pop(0)]
+            slots[slot] = (lead,)
+            warnings.append(f"lead {lead} stands for {recipe.leads[slot][0]}")
+    return recipe.model_copy(update={"leads": tuple(slots)}), warnings
 
 
 def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recipe, list[str]]:
@@ -177,6 +201,9 @@ def predict_record(
     if leads:
         recipe, mapping_warnings = map_leads(record, recipe, leads)
         warnings += mapping_warnings
+    else:
+        recipe, other_leads = fill_slots(record, recipe)
+        warnings += other_leads
     uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
     if uncalibrated:
         warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")
@@ -186,6 +213,8 @@ def predict_record(
         warnings.append(f"leads {', '.join(absent)} are missing: {len(absent)} of {len(recipe.leads)} are zeros")
     r_peaks = detect(record) if recipe.of_beats else None
     context = None if r_peaks is None else context_of(recipe, r_peaks, record.fs, lambda: record)
+    if context is not None:
+        warnings += doubts(recipe, context)
     prepared, logits = logits_of(record, replace(trained, recipe=recipe), r_peaks, context, batch_size)
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
@@ -351,11 +380,12 @@ def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
     """Draw the record with what was found in it."""
     import plots  # slow to import, and only this needs it
 
-    marks = None
-    if prediction.samples is not None:
-        found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-        marks = [plots.Mark(sample, k, prediction.classes[k]) for sample, k in found]
-    plots.save_prediction(record, prediction.title(), path, marks)
+    if prediction.samples is None:
+        plots.save_prediction(record, prediction.title(), path, None)
+        return
+    found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+    marks = [plots.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    plots.save_prediction(record, prediction.title(), path, marks, prediction.moments())
 
 
 # ------------------------------------------------------------------------------------------------ the script

@@ -203,21 +203,32 @@ class Mark(NamedTuple):
     name: str
 
 
-def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: Sequence[Mark] | None) -> None:
+def save_prediction(
+    record: pqrst.Record,
+    title: str,
+    path: str | Path,
+    beats: Sequence[Mark] | None,
+    moments: Sequence[tuple[int, str]] = (),
+) -> None:
     """Draw a record with what was found in it; of a long record the title says how much is drawn.
 
-    With beats: the first lead in lines of ten seconds, at most the first minute, each beat marked with its class.
-    Without (None): ten seconds of every lead.
+    With beats: the first lead in lines of ten seconds, each beat marked with its class; of more than a minute the ten
+    seconds around each moment, a sample with what is there. Without beats (None): ten seconds of every lead.
     """
     signal, fs, leads = record.signal, record.fs, record.leads
     duration_s = signal.shape[1] / fs
+    captions: list[str] = []
     if beats is None:
         strips, drawn_s = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)], STRIP_S
+    elif moments and duration_s > MAX_STRIPS * STRIP_S:
+        latest = duration_s - STRIP_S
+        strips = [(signal[0], min(max(0.0, at / fs - STRIP_S / 2), latest), leads[0]) for at, _ in moments]
+        captions, drawn_s = [caption for _, caption in moments], len(moments) * STRIP_S
     else:
         n_strips = min(MAX_STRIPS, int(np.ceil(duration_s / STRIP_S)))
         strips, drawn_s = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)], n_strips * STRIP_S
         beats = [beat for beat in beats if beat.sample < drawn_s * fs]
-    figure = Figure(figsize=(14, 1.3 * len(strips) + 1.1), layout="constrained")
+    figure = Figure(figsize=(14, (1.6 if captions else 1.3) * len(strips) + 1.1), layout="constrained")
     # lines of one lead have one scale, so that heights can be compared
     panels = figure.subplots(len(strips), 1, squeeze=False, sharey=beats is not None)[:, 0]
     for axes, (lead, start_s, name) in zip(panels, strips, strict=True):
@@ -229,7 +240,11 @@ def save_prediction(record: pqrst.Record, title: str, path: str | Path, beats: S
         axes.grid(alpha=0.3)
         _mark_beats(axes, [beat for beat in beats or () if first <= beat.sample < last], fs)
     panels[-1].set_xlabel("time (s)")
-    if duration_s > drawn_s:
+    for axes, caption in zip(panels, captions, strict=False):
+        axes.set_title(plain(caption, 80), fontsize=8, loc="left", pad=14)
+    if captions:
+        title += f"; drawn: {len(captions)} times ten of {duration_s:,.0f} s"
+    elif duration_s > drawn_s:
         title += f"; drawn: the first {drawn_s:.0f} of {duration_s:,.1f} s"
     figure.suptitle(textwrap.fill(plain(title, 400), 150), fontsize=10)
     if beats:

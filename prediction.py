@@ -133,6 +133,31 @@ class Prediction:
             lines.append(f"least certain: {shown}")
         return "\n".join(lines)
 
+    def moments(self) -> list[tuple[int, str]]:
+        """Return the samples worth a look, each with what is there: the longest run and pause, the least certain beats.
+
+        Moments of the same ten seconds are one.
+        """
+        if self.samples is None:
+            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
+        found = self.rhythm()
+        moments = []
+        if found.runs:
+            run = max(found.runs, key=lambda run: run.n_beats)
+            moments.append((run.start, f"longest run: {run.kind} of {run.n_beats} beats"))
+        if found.pauses:
+            pause = max(found.pauses, key=lambda pause: pause.seconds)
+            moments.append((pause.start, f"longest pause: {pause.seconds:.1f} s"))
+        certainty = self.scores.max(axis=1) if len(self.scores) else np.zeros(0)
+        for k in np.argsort(certainty, kind="stable"):
+            if len(moments) >= DOUBTFUL + 2:
+                break
+            sample = int(self.samples[k])
+            if all(abs(sample - other) > 5 * self.fs for other, _ in moments):
+                name = self.classes[self.beat_classes[k]]
+                moments.append((sample, f"uncertain: {name} {certainty[k]:.2f} at {clock(sample / self.fs)}"))
+        return moments
+
     def title(self) -> str:
         """Return what was found in one line, for a figure."""
         if self.samples is None:
