@@ -38,7 +38,8 @@ PQRST_INLINE void magnitude_here(const double* x, const double* even, const doub
   for (std::ptrdiff_t j = 1; j <= half; ++j) {
     const V even_tap = all<double, n_lanes>(even[j]), odd_tap = all<double, n_lanes>(odd[j]);
     for (int v = 0; v < n_vectors; ++v) {
-      const V after = load<V>(x + v * n_lanes + j), before = load<V>(x + v * n_lanes - j);
+      const V after = in_register(load<V>(x + v * n_lanes + j));
+      const V before = in_register(load<V>(x + v * n_lanes - j));
       e[v] = fma(even_tap, after + before, e[v]);
       o[v] = fma(odd_tap, after - before, o[v]);
     }

@@ -107,19 +107,29 @@ std::vector<double> smoother(std::int64_t half) {
   return taps;
 }
 
-// Eight sums in fixed order: a plain loop waits for each addition.
-double dot(const double* a, const std::vector<double>& b) {
-  const std::size_t n = b.size();
-  double sum[8] = {};
-  std::size_t i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (std::size_t j = 0; j < 8; ++j) sum[j] += a[i + j] * b[i + j];
-  for (; i < n; ++i) sum[0] += a[i] * b[i];
-  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+// out[i] = sum of taps[j] * x[i + j], for i below n; each as eight sums, joined in one order.
+std::vector<double> dots(const double* x, const std::vector<double>& taps, std::size_t n) {
+  const std::size_t n_turns = taps.size() / 8 * 8;
+  std::vector<double> sums(8 * n);
+  for (std::size_t j = 0; j < taps.size(); ++j) {
+    double* sum = sums.data() + (j < n_turns ? j % 8 : 0) * n;
+    for (std::size_t i = 0; i < n; ++i) sum[i] += x[i + j] * taps[j];
+  }
+  for (std::size_t width = 1; width < 8; width *= 2)
+    for (std::size_t k = 0; k < 8; k += 2 * width)
+      for (std::size_t i = 0; i < n; ++i) sums[k * n + i] += sums[(k + width) * n + i];
+  sums.resize(n);
+  return sums;
 }
 
 void correlate(const double* x, const std::vector<double>& taps, std::int64_t n, double* out) {
   kernels().correlate(x, taps.data(), static_cast<std::ptrdiff_t>(taps.size()), n, out);
+}
+
+double largest(const double* x, std::int64_t n) {
+  Extent range;
+  kernels().extent_double(x, n, &range);
+  return range.high;
 }
 
 // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
@@ -196,6 +206,8 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   block_ = samples(kBlockS);
   around_ = samples(kAroundS);
   near_ = samples(kNearS);
+  for (std::int64_t i = 0; i < block_; ++i)  // -0.5..0.5
+    from_middle_.push_back((static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5);
   still_ = std::llround(kStillS * fs);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
@@ -233,6 +245,30 @@ double RPeakDetector::look_ahead_s() const {
   return static_cast<double>(n * step_ + half_low_ + still_ + std::llround(kReachS * fs_)) / fs_;
 }
 
+// Takes the next of n samples all at once if no gap lies among them nor can begin: they are numbers, and too few for
+// the lead to be still. Returns how many.
+template <class T>
+std::int64_t RPeakDetector::take_plain(Lead& lead, const T* x, std::int64_t n, double* signal) const {
+  n = std::min(n, still_ - 1 - lead.n_still);
+  if (lead.in_gap || n <= 0) return 0;
+  const double shift = lead.shift;
+  std::int64_t n_wrong = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double value = static_cast<double>(x[i]);
+    signal[i] = value - shift;
+    n_wrong += !(std::abs(value) < kLargest);
+  }
+  if (n_wrong > 0) return 0;
+  std::int64_t first = n - 1;  // of those that repeat one value up to the end
+  while (first > 0 && x[first - 1] == x[n - 1]) --first;
+  const bool goes_on = first == 0 && static_cast<double>(x[0]) == lead.last;
+  lead.n_still = goes_on ? lead.n_still + n : n - first;
+  if (!goes_on) lead.before_still = first > 0 ? signal[first - 1] : lead.held;
+  lead.last = static_cast<double>(x[n - 1]);
+  lead.held = signal[n - 1];
+  return n;
+}
+
 template <class T>
 std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
   if (finished_) throw std::invalid_argument("push: the detector is finished; make a new one");
@@ -246,24 +282,27 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
       Lead& lead = leads_[static_cast<std::size_t>(l)];
       const T* x = chunk.row(l) + begin;
       double* signal = lead.signal.grow(end - begin);
-      for (std::int64_t i = 0; i < end - begin; ++i) {
-        const double value = static_cast<double>(x[i]);
-        lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
-        lead.last = value;
-        if (lead.n_still == 1) lead.before_still = lead.held;
-        if (std::abs(value) < kLargest && lead.n_still < still_) {
-          // After a gap the signal goes on from where it stopped: no step, so no false beat.
-          if (lead.in_gap) lead.shift = value - lead.held;
-          lead.held = value - lead.shift;
-          lead.in_gap = false;
-        } else {
-          if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
-            lead.held = lead.before_still;
-            for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
+      for (std::int64_t i = 0; i < end - begin;) {
+        i += take_plain(lead, x + i, end - begin - i, signal + i);
+        for (const std::int64_t some = std::min(i + still_, end - begin); i < some; ++i) {
+          const double value = static_cast<double>(x[i]);
+          lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
+          lead.last = value;
+          if (lead.n_still == 1) lead.before_still = lead.held;
+          if (std::abs(value) < kLargest && lead.n_still < still_) {
+            // After a gap the signal goes on from where it stopped: no step, so no false beat.
+            if (lead.in_gap) lead.shift = value - lead.held;
+            lead.held = value - lead.shift;
+            lead.in_gap = false;
+          } else {
+            if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
+              lead.held = lead.before_still;
+              for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
+            }
+            lead.in_gap = true;
           }
-          lead.in_gap = true;
+          signal[i] = lead.held;
         }
-        signal[i] = lead.held;
       }
     }
     n_samples_ += end - begin;
@@ -351,14 +390,10 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
   const double* envelope = lead.traces[0].at(begin);
-  lead.block_max.push(*std::max_element(envelope, envelope + (end - begin)));
-  double low = lead.signal[begin * step_], high = low;
-  for (std::int64_t i = begin * step_; i < end * step_; ++i) {
-    const double value = lead.signal[i];
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  lead.block_range.push(high - low);
+  lead.block_max.push(largest(envelope, end - begin));
+  Extent range;
+  kernels().extent_double(lead.signal.at(begin * step_), (end - begin) * step_, &range);
+  lead.block_range.push(range.high - range.low);
   lead.block_median.push(quantile(some_of(envelope, end - begin), 0.5));
 }
 
@@ -411,39 +446,45 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
   const std::int64_t before = std::max<std::int64_t>(0, block - 1), after = std::min(n_gains_ - 1, block + 1);
   const auto along = [&](const detail::Track& track, std::vector<double>& values) {
     values.resize(static_cast<std::size_t>(n));
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
-      values[static_cast<std::size_t>(i)] = track[block] + std::abs(x) * (track[x < 0 ? before : after] - track[block]);
-    }
+    const double here = track[block], to_before = track[before] - here, to_after = track[after] - here;
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = here + std::abs(from_middle_[i]) * (from_middle_[i] < 0 ? to_before : to_after);
   };
   lost_.assign(static_cast<std::size_t>(n), 0);
+  bool any_on_rail = false;
   for (Lead& lead : leads_) {
     along(lead.gain, gains_);
     along(lead.share, shares_);
     const detail::Track& envelope = lead.traces[0];
+    double* on_rail = lead.on_rail.grow(n);
+    std::fill_n(on_rail, n, 0.0);
+    // a step shows in the envelope as far away as the filter reaches
+    const std::int64_t last = envelope.end() - 1, ahead = std::min(begin + reach_, last);
+    const double most = largest(envelope.at(ahead), std::min(n, last + 1 - ahead)) * largest(gains_.data(), n);
+    if (most <= kRail && lead.rail_end <= begin) continue;
+    any_on_rail = true;
     for (std::int64_t i = 0; i < n; ++i) {
-      // a step shows in the envelope as far away as the filter reaches
-      const std::int64_t ahead = std::min(begin + i + reach_, envelope.end() - 1);
-      if (envelope[ahead] * gains_[static_cast<std::size_t>(i)] > kRail) lead.rail_end = begin + i + 2 * reach_;
-      const bool on_rail = begin + i < lead.rail_end;
-      lead.on_rail.push(on_rail);
-      if (on_rail) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
+      if (envelope[std::min(begin + i + reach_, last)] * gains_[static_cast<std::size_t>(i)] > kRail)
+        lead.rail_end = begin + i + 2 * reach_;
+      on_rail[i] = begin + i < lead.rail_end;
+      if (on_rail[i] > 0) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
     }
   }
   for (Lead& lead : leads_) {
     along(lead.gain, gains_);
     along(lead.share, shares_);
-    for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t i = 0; i < n && any_on_rail; ++i) {
       const double left = 1 - lost_[static_cast<std::size_t>(i)];  // with the leads that are not on a rail
       double& share = shares_[static_cast<std::size_t>(i)];
       if (left > kLeastLeft) share = lead.on_rail[begin + i] > 0 ? 0 : share / left;
     }
+    const double *gains = gains_.data(), *shares = shares_.data();
     for (std::size_t t = 0; t <= n_bands; ++t) {
       double* trace = lead.traces[t].at(begin);
       double* sum = fused_[t].at(begin);
       for (std::int64_t i = 0; i < n; ++i) {
-        trace[i] *= gains_[static_cast<std::size_t>(i)];
-        sum[i] += shares_[static_cast<std::size_t>(i)] * trace[i];
+        trace[i] *= gains[i];
+        sum[i] += shares[i] * trace[i];
       }
     }
   }
@@ -468,8 +509,7 @@ RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64
   const auto ratio = [&](double value, double floor) { return (value + floor) / (height + kFloor); };
   // over [k + from, k + to)
   const auto most = [&](std::size_t trace, double from, double to) {
-    const double* x = traces[trace].at(k);
-    return *std::max_element(x + at(from), x + at(to));
+    return largest(traces[trace].at(k + at(from)), at(to) - at(from));
   };
   // the value below which a part of those within reach lie
   const auto part = [&](std::size_t trace, double reach_s, double of_them) {
@@ -661,19 +701,19 @@ std::int64_t RPeakDetector::refine(const Candidate& candidate) {
   Lead& lead = leads_[candidate.lead];
   const std::int64_t centre = std::min(candidate.k * step_, n_samples_ - 1);
   const std::int64_t reach = std::llround(kReachS * fs_), half = static_cast<std::int64_t>(refine_taps_.size() / 2);
-  const auto value = [&](std::int64_t i) { return lead.signal[std::clamp<std::int64_t>(i, 0, n_samples_ - 1)]; };
   std::vector<double> x;
   double baseline = 0;
   for (std::int64_t i = centre - 2 * reach - half; i <= centre + 2 * reach + half; ++i)
-    baseline += x.emplace_back(value(i));
+    baseline += x.emplace_back(lead.signal[std::clamp<std::int64_t>(i, 0, n_samples_ - 1)]);
   baseline /= static_cast<double>(x.size());
+  const std::vector<double> smooth = dots(x.data() + reach, refine_taps_, static_cast<std::size_t>(2 * reach + 1));
 
   double high = -std::numeric_limits<double>::infinity(), low = -high;
   std::int64_t at_high = centre, at_low = centre;
   for (std::int64_t i = -reach; i <= reach; ++i) {
     if (centre + i < 0 || centre + i >= n_samples_) continue;
     const double far = static_cast<double>(i) / static_cast<double>(reach + 1);
-    const double z = (dot(x.data() + (i + 2 * reach), refine_taps_) - baseline) * (1 - 0.5 * far * far);
+    const double z = (smooth[static_cast<std::size_t>(i + reach)] - baseline) * (1 - 0.5 * far * far);
     if (z > high) high = z, at_high = centre + i;
     if (z < low) low = z, at_low = centre + i;
   }

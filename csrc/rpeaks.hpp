@@ -134,6 +134,8 @@ private:
 
   template <class T>
   std::vector<std::int64_t> push_any(View<const T> chunk);
+  template <class T>
+  std::int64_t take_plain(Lead& lead, const T* x, std::int64_t n, double* signal) const;
   void advance(bool last);
   void filter(Lead& lead, std::int64_t end, std::int64_t n_analysis);
   void summarise(Lead& lead, std::int64_t begin, std::int64_t end);
@@ -152,7 +154,7 @@ private:
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
   std::int64_t block_, half_low_, still_, reach_, around_, near_, separation_, look_ahead_;
-  std::vector<double> low_taps_, refine_taps_;
+  std::vector<double> low_taps_, refine_taps_, from_middle_;
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
   Traces fused_;
