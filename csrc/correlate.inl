@@ -70,3 +70,26 @@ void magnitude(const double* x, const double* even, const double* odd, std::ptrd
     out[i] = __builtin_sqrt(fma(e, e, o * o));
   }
 }
+
+// Each value is compared with all, many side by side: of so few, the fastest way.
+template <class T>
+T ranked(const T* x, std::ptrdiff_t n, int rank) {
+  constexpr int n_lanes = native<T>, n_vectors = 3;
+  static_assert(most_ranked % (n_lanes * n_vectors) == 0);
+  using V = Lanes<T, n_lanes>;
+  using Counts = decltype(V{} < V{});
+  V found = {};
+  for (std::ptrdiff_t i = 0; i < n; i += n_lanes * n_vectors) {
+    V value[n_vectors];
+    Counts n_less[n_vectors] = {};  // a zero behind the values has none below, and changes nothing
+    for (int v = 0; v < n_vectors; ++v) value[v] = load<V>(x + i + v * n_lanes);
+    for (std::ptrdiff_t j = 0; j < n; ++j) {
+      const V other = all<T, n_lanes>(x[j]);
+      for (int v = 0; v < n_vectors; ++v) n_less[v] -= other < value[v];
+    }
+    for (int v = 0; v < n_vectors; ++v) found = (n_less[v] <= rank) & (value[v] > found) ? value[v] : found;
+  }
+  for (int k = 1; k < n_lanes; ++k)
+    if (found[k] > found[0]) found[0] = found[k];
+  return found[0];
+}

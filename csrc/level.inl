@@ -36,6 +36,8 @@ const Kernels table = {
     convert_codes,
     correlate,
     magnitude,
+    ranked<float>,
+    ranked<double>,
     random_words,
     add_noise,
     add_wave,

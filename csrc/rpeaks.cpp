@@ -8,6 +8,7 @@
 #include "functions.hpp"
 #include "kernels.hpp"
 #include "rpeaks_weights.hpp"
+#include "scale.hpp"
 
 namespace pqrst {
 namespace {
@@ -91,8 +92,8 @@ constexpr double kHalfRefineS = 0.01;    // light smoothing: noise moves the ext
 constexpr double kPolarityMemory = 0.1;  // weight of the newest beat in the lead's polarity
 constexpr double kPolarityWeight = 0.5;  // a beat follows it unless its own waves clearly say otherwise
 
-constexpr std::size_t kMostValues = 33;  // of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
-constexpr double kLargest = 1e100;       // beyond: a gap, as infinity is; squares stay finite
+constexpr std::int64_t kSome = 33;  // values of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
+constexpr double kLargest = 1e100;  // beyond: a gap, as infinity is; squares stay finite
 
 // Symmetric window of 2 half + 1 taps, not zero at its ends.
 double hann(std::int64_t i, std::int64_t half) {
@@ -127,9 +128,7 @@ void correlate(const double* x, const std::vector<double>& taps, std::int64_t n,
 }
 
 double largest(const double* x, std::int64_t n) {
-  Extent range;
-  kernels().extent_double(x, n, &range);
-  return range.high;
+  return detail::extent(x, n).high;
 }
 
 // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
@@ -147,28 +146,30 @@ void design_band(double from, double to, std::int64_t half, std::vector<double>&
   for (std::int64_t i = 0; i <= half; ++i) even[static_cast<std::size_t>(i)] -= hann(i, half) * sum / sum_window;
 }
 
-// The value below which `part` of the values lie; 0 of none. Each is compared with all, many side by side: of so few,
-// the fastest way.
-template <class Values>
-double quantile(const Values& values, double part) {
-  using T = typename Values::value_type;
-  const std::size_t n = values.size();
-  std::array<std::int32_t, kMostValues> n_less{};
-  for (const T other : values)
-    for (std::size_t i = 0; i < n; ++i) n_less[i] += other < values[i];
-  const auto rank = n == 0 ? 0 : std::lround(part * static_cast<double>(n - 1));
-  T found = 0;  // none is below
-  for (std::size_t i = 0; i < n; ++i)
-    if (n_less[i] <= rank) found = std::max(found, values[i]);
-  return found;
+// A few values, none negative.
+template <class T>
+struct Few {
+  std::array<T, most_ranked> values{};
+  std::ptrdiff_t n = 0;
+  void push(T value) { values[static_cast<std::size_t>(n++)] = value; }
+};
+
+// The value below which `part` of the values lie; 0 of none.
+template <class T>
+double quantile(const Few<T>& of, double part) {
+  if (of.n == 0) return 0;
+  const int rank = static_cast<int>(std::lround(part * static_cast<double>(of.n - 1)));
+  if constexpr (std::is_same_v<T, float>)
+    return kernels().ranked_float(of.values.data(), of.n, rank);
+  else
+    return kernels().ranked_double(of.values.data(), of.n, rank);
 }
 
-// As many of n values, evenly from the first to the last; in float, as twice as many are compared at once.
-std::array<float, kMostValues> some_of(const double* x, std::int64_t n) {
-  std::array<float, kMostValues> values;
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<float>(x[static_cast<std::int64_t>(i) * (n - 1) / (kMostValues - 1)]);
-  return values;
+// Some of n values, evenly from the first to the last; in float, as twice as many are compared at once.
+Few<float> some_of(const double* x, std::int64_t n) {
+  Few<float> some;
+  for (std::int64_t i = 0; i < kSome; ++i) some.push(static_cast<float>(x[i * (n - 1) / (kSome - 1)]));
+  return some;
 }
 
 double log_odds_of(const RPeakDetector::Features& features, const RPeakWeights& w) {
@@ -251,14 +252,9 @@ template <class T>
 std::int64_t RPeakDetector::take_plain(Lead& lead, const T* x, std::int64_t n, double* signal) const {
   n = std::min(n, still_ - 1 - lead.n_still);
   if (lead.in_gap || n <= 0) return 0;
-  const double shift = lead.shift;
-  std::int64_t n_wrong = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double value = static_cast<double>(x[i]);
-    signal[i] = value - shift;
-    n_wrong += !(std::abs(value) < kLargest);
-  }
-  if (n_wrong > 0) return 0;
+  const Extent range = detail::extent(x, n);
+  if (!(range.finite && range.high < kLargest && range.low > -kLargest)) return 0;
+  for (std::int64_t i = 0; i < n; ++i) signal[i] = static_cast<double>(x[i]) - lead.shift;
   std::int64_t first = n - 1;  // of those that repeat one value up to the end
   while (first > 0 && x[first - 1] == x[n - 1]) --first;
   const bool goes_on = first == 0 && static_cast<double>(x[0]) == lead.last;
@@ -283,7 +279,10 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
       const T* x = chunk.row(l) + begin;
       double* signal = lead.signal.grow(end - begin);
       for (std::int64_t i = 0; i < end - begin;) {
-        i += take_plain(lead, x + i, end - begin - i, signal + i);
+        if (const std::int64_t n = take_plain(lead, x + i, end - begin - i, signal + i); n > 0) {
+          i += n;
+          continue;
+        }
         for (const std::int64_t some = std::min(i + still_, end - begin); i < some; ++i) {
           const double value = static_cast<double>(x[i]);
           lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
@@ -391,8 +390,7 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
   const double* envelope = lead.traces[0].at(begin);
   lead.block_max.push(largest(envelope, end - begin));
-  Extent range;
-  kernels().extent_double(lead.signal.at(begin * step_), (end - begin) * step_, &range);
+  const Extent range = detail::extent(lead.signal.at(begin * step_), (end - begin) * step_);
   lead.block_range.push(range.high - range.low);
   lead.block_median.push(quantile(some_of(envelope, end - begin), 0.5));
 }
@@ -401,18 +399,15 @@ void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) 
 void RPeakDetector::set_gains(std::int64_t block) {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t first = std::max<std::int64_t>(0, block - half), end = std::min(n_blocks_, block + half + 1);
-  std::vector<double> maxima, medians, ranges;
   double sum = 0;
   for (Lead& lead : leads_) {
-    maxima.clear();
-    medians.clear();
-    ranges.clear();
+    Few<double> maxima, medians, ranges;
     for (std::int64_t b = first; b < end; ++b) {
       const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
       if (most <= 0 || lead.block_range[b] <= 0) continue;  // flat, or a gap
-      maxima.push_back(most);
-      medians.push_back(lead.block_median[b]);
-      ranges.push_back(lead.block_range[b]);
+      maxima.push(most);
+      medians.push(lead.block_median[b]);
+      ranges.push(lead.block_range[b]);
     }
     double level = quantile(maxima, kLevelQuantile);
     if (level < kLeastPart * quantile(ranges, kLevelQuantile)) level = 0;
@@ -453,16 +448,17 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
   lost_.assign(static_cast<std::size_t>(n), 0);
   bool any_on_rail = false;
   for (Lead& lead : leads_) {
-    along(lead.gain, gains_);
-    along(lead.share, shares_);
     const detail::Track& envelope = lead.traces[0];
     double* on_rail = lead.on_rail.grow(n);
     std::fill_n(on_rail, n, 0.0);
     // a step shows in the envelope as far away as the filter reaches
     const std::int64_t last = envelope.end() - 1, ahead = std::min(begin + reach_, last);
-    const double most = largest(envelope.at(ahead), std::min(n, last + 1 - ahead)) * largest(gains_.data(), n);
+    const double most_gain = std::max({lead.gain[before], lead.gain[block], lead.gain[after]});
+    const double most = most_gain * largest(envelope.at(ahead), std::min(n, last + 1 - ahead));
     if (most <= kRail && lead.rail_end <= begin) continue;
     any_on_rail = true;
+    along(lead.gain, gains_);
+    along(lead.share, shares_);
     for (std::int64_t i = 0; i < n; ++i) {
       if (envelope[std::min(begin + i + reach_, last)] * gains_[static_cast<std::size_t>(i)] > kRail)
         lead.rail_end = begin + i + 2 * reach_;
@@ -495,7 +491,8 @@ void RPeakDetector::find_candidates(std::int64_t end) {
   for (; next_ < end; ++next_) {
     const double height = envelope[next_];
     if (height < kLeastHeight) continue;
-    bool peak = true;  // the first of equals
+    if (envelope[next_ - 1] >= height || envelope[next_ + 1] > height) continue;  // most
+    bool peak = true;                                                             // the first of equals
     for (std::int64_t i = next_ - separation_; i < next_ && peak; ++i) peak = envelope[i] < height;
     for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = envelope[i] <= height;
     if (peak) candidates_.push_back(describe(next_));
@@ -701,11 +698,13 @@ std::int64_t RPeakDetector::refine(const Candidate& candidate) {
   Lead& lead = leads_[candidate.lead];
   const std::int64_t centre = std::min(candidate.k * step_, n_samples_ - 1);
   const std::int64_t reach = std::llround(kReachS * fs_), half = static_cast<std::int64_t>(refine_taps_.size() / 2);
-  std::vector<double> x;
+  const std::int64_t first = centre - 2 * reach - half, n = 4 * reach + 2 * half + 1;
+  std::vector<double> x(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i)
+    x[static_cast<std::size_t>(i)] = lead.signal[std::clamp<std::int64_t>(first + i, 0, n_samples_ - 1)];
   double baseline = 0;
-  for (std::int64_t i = centre - 2 * reach - half; i <= centre + 2 * reach + half; ++i)
-    baseline += x.emplace_back(lead.signal[std::clamp<std::int64_t>(i, 0, n_samples_ - 1)]);
-  baseline /= static_cast<double>(x.size());
+  for (const double value : x) baseline += value;
+  baseline /= static_cast<double>(n);
   const std::vector<double> smooth = dots(x.data() + reach, refine_taps_, static_cast<std::size_t>(2 * reach + 1));
 
   double high = -std::numeric_limits<double>::infinity(), low = -high;
