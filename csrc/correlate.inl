@@ -26,8 +26,24 @@ void correlate(const double* x, const double* taps, std::ptrdiff_t n_taps, std::
   }
 }
 
-// The same for a pair of filters, one symmetric and one antisymmetric, given from their middle outwards (half + 1 taps;
-// the middle of the second is 0): x[j] and x[-j] are loaded once for both. Where x is the middle of output 0.
+// The same, each as eight sums in fixed order: of few outputs, at least n_lanes, none waits long for its additions.
+void dots(const double* x, const double* taps, std::ptrdiff_t n_taps, std::ptrdiff_t n, double* out) {
+  constexpr int n_lanes = native<double>;
+  using V = Lanes<double, n_lanes>;
+  for (std::ptrdiff_t next = 0; next < n; next += n_lanes) {
+    const std::ptrdiff_t i = next + n_lanes <= n ? next : n - n_lanes;  // the last ones once more
+    V sum[8] = {};
+    std::ptrdiff_t j = 0;
+    for (; j + 8 <= n_taps; j += 8)
+      for (int k = 0; k < 8; ++k) sum[k] += load<V>(x + i + j + k) * taps[j + k];
+    for (; j < n_taps; ++j) sum[0] += load<V>(x + i + j) * taps[j];
+    store(out + i, ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])));
+  }
+}
+
+// The same as correlate for a pair of filters, one symmetric and one antisymmetric, given from their middle outwards
+// (half + 1 taps; the middle of the second is 0): x[j] and x[-j] are loaded once for both. Where x is the middle of
+// output 0.
 template <int n_vectors>
 PQRST_INLINE void magnitude_here(const double* x, const double* even, const double* odd, std::ptrdiff_t half,
                                  double* out) {

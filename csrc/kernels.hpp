@@ -166,6 +166,7 @@ struct Kernels {
   SumCodes* sum_codes;
   ConvertCodes* convert_codes;
   Correlate* correlate;
+  Correlate* dots;
   Magnitude* magnitude;
   Ranked<float>* ranked_float;
   Ranked<double>* ranked_double;

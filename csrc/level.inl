@@ -35,6 +35,7 @@ const Kernels table = {
     sum_codes,
     convert_codes,
     correlate,
+    dots,
     magnitude,
     ranked<float>,
     ranked<double>,

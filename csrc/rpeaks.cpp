@@ -108,21 +108,6 @@ std::vector<double> smoother(std::int64_t half) {
   return taps;
 }
 
-// out[i] = sum of taps[j] * x[i + j], for i below n; each as eight sums, joined in one order.
-std::vector<double> dots(const double* x, const std::vector<double>& taps, std::size_t n) {
-  const std::size_t n_turns = taps.size() / 8 * 8;
-  std::vector<double> sums(8 * n);
-  for (std::size_t j = 0; j < taps.size(); ++j) {
-    double* sum = sums.data() + (j < n_turns ? j % 8 : 0) * n;
-    for (std::size_t i = 0; i < n; ++i) sum[i] += x[i + j] * taps[j];
-  }
-  for (std::size_t width = 1; width < 8; width *= 2)
-    for (std::size_t k = 0; k < 8; k += 2 * width)
-      for (std::size_t i = 0; i < n; ++i) sums[k * n + i] += sums[(k + width) * n + i];
-  sums.resize(n);
-  return sums;
-}
-
 void correlate(const double* x, const std::vector<double>& taps, std::int64_t n, double* out) {
   kernels().correlate(x, taps.data(), static_cast<std::ptrdiff_t>(taps.size()), n, out);
 }
@@ -699,13 +684,13 @@ std::int64_t RPeakDetector::refine(const Candidate& candidate) {
   const std::int64_t centre = std::min(candidate.k * step_, n_samples_ - 1);
   const std::int64_t reach = std::llround(kReachS * fs_), half = static_cast<std::int64_t>(refine_taps_.size() / 2);
   const std::int64_t first = centre - 2 * reach - half, n = 4 * reach + 2 * half + 1;
-  std::vector<double> x(static_cast<std::size_t>(n));
+  std::vector<double> x(static_cast<std::size_t>(n)), smooth(static_cast<std::size_t>(2 * reach + 1));
   for (std::int64_t i = 0; i < n; ++i)
     x[static_cast<std::size_t>(i)] = lead.signal[std::clamp<std::int64_t>(first + i, 0, n_samples_ - 1)];
   double baseline = 0;
   for (const double value : x) baseline += value;
   baseline /= static_cast<double>(n);
-  const std::vector<double> smooth = dots(x.data() + reach, refine_taps_, static_cast<std::size_t>(2 * reach + 1));
+  kernels().dots(x.data() + reach, refine_taps_.data(), 2 * half + 1, 2 * reach + 1, smooth.data());
 
   double high = -std::numeric_limits<double>::infinity(), low = -high;
   std::int64_t at_high = centre, at_low = centre;
