@@ -103,7 +103,7 @@ T ranked(const T* x, std::ptrdiff_t n, int rank) {
       const V other = all<T, n_lanes>(x[j]);
       for (int v = 0; v < n_vectors; ++v) n_less[v] -= other < value[v];
     }
-    for (int v = 0; v < n_vectors; ++v) found = (n_less[v] <= rank) & (value[v] > found) ? value[v] : found;
+    for (int v = 0; v < n_vectors; ++v) found = ((n_less[v] <= rank) & (value[v] > found)) ? value[v] : found;
   }
   for (int k = 1; k < n_lanes; ++k)
     if (found[k] > found[0]) found[0] = found[k];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "functions.hpp"
@@ -369,7 +370,10 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
   }
   detail::Track& slope = lead.traces[n_bands];
   const double scale = kSlopeS * analysis_fs_ / 2;
-  for (std::int64_t k = slope.end(); k < end; ++k) slope.push(std::abs(lead.low[k + 1] - lead.low[k - 1]) * scale);
+  const double* low = lead.low.at(slope.end());
+  const std::int64_t n = end - slope.end();
+  double* steep = slope.grow(n);
+  for (std::int64_t k = 0; k < n; ++k) steep[k] = std::abs(low[k + 1] - low[k - 1]) * scale;
 }
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
@@ -476,8 +480,9 @@ void RPeakDetector::find_candidates(std::int64_t end) {
   for (; next_ < end; ++next_) {
     const double height = envelope[next_];
     if (height < kLeastHeight) continue;
-    if (envelope[next_ - 1] >= height || envelope[next_ + 1] > height) continue;  // most
-    bool peak = true;                                                             // the first of equals
+    if (envelope[next_ - 1] >= height || envelope[next_ + 1] > height) continue;  // on a slope, as most
+
+    bool peak = true;  // the first of equals
     for (std::int64_t i = next_ - separation_; i < next_ && peak; ++i) peak = envelope[i] < height;
     for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = envelope[i] <= height;
     if (peak) candidates_.push_back(describe(next_));

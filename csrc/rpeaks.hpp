@@ -45,7 +45,7 @@ public:
 private:
   // Moves what is kept to the front, where it is the smaller part: constant work per sample.
   void make_room(std::int64_t n) {
-    std::copy(at(kept_), at(end_), values_.data());
+    if (kept_ > first_) std::copy(at(kept_), at(end_), values_.data());
     first_ = kept_;
     const std::int64_t needed = 2 * (end_ + n - first_);
     if (needed > static_cast<std::int64_t>(values_.size())) values_.resize(static_cast<std::size_t>(2 * needed));
