@@ -26,8 +26,24 @@ void correlate(const double* x, const double* taps, std::ptrdiff_t n_taps, std::
   }
 }
 
-// The same for a pair of filters, one symmetric and one antisymmetric, given from their middle outwards (half + 1 taps;
-// the middle of the second is 0): x[j] and x[-j] are loaded once for both. Where x is the middle of output 0.
+// The same, each as eight sums in fixed order: of few outputs, at least n_lanes, none waits long for its additions.
+void dots(const double* x, const double* taps, std::ptrdiff_t n_taps, std::ptrdiff_t n, double* out) {
+  constexpr int n_lanes = native<double>;
+  using V = Lanes<double, n_lanes>;
+  for (std::ptrdiff_t next = 0; next < n; next += n_lanes) {
+    const std::ptrdiff_t i = next + n_lanes <= n ? next : n - n_lanes;  // the last ones once more
+    V sum[8] = {};
+    std::ptrdiff_t j = 0;
+    for (; j + 8 <= n_taps; j += 8)
+      for (int k = 0; k < 8; ++k) sum[k] += load<V>(x + i + j + k) * taps[j + k];
+    for (; j < n_taps; ++j) sum[0] += load<V>(x + i + j) * taps[j];
+    store(out + i, ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])));
+  }
+}
+
+// The same as correlate for a pair of filters, one symmetric and one antisymmetric, given from their middle outwards
+// (half + 1 taps; the middle of the second is 0): x[j] and x[-j] are loaded once for both. Where x is the middle of
+// output 0.
 template <int n_vectors>
 PQRST_INLINE void magnitude_here(const double* x, const double* even, const double* odd, std::ptrdiff_t half,
                                  double* out) {
@@ -38,7 +54,8 @@ PQRST_INLINE void magnitude_here(const double* x, const double* even, const doub
   for (std::ptrdiff_t j = 1; j <= half; ++j) {
     const V even_tap = all<double, n_lanes>(even[j]), odd_tap = all<double, n_lanes>(odd[j]);
     for (int v = 0; v < n_vectors; ++v) {
-      const V after = load<V>(x + v * n_lanes + j), before = load<V>(x + v * n_lanes - j);
+      const V after = in_register(load<V>(x + v * n_lanes + j));
+      const V before = in_register(load<V>(x + v * n_lanes - j));
       e[v] = fma(even_tap, after + before, e[v]);
       o[v] = fma(odd_tap, after - before, o[v]);
     }
@@ -68,4 +85,27 @@ void magnitude(const double* x, const double* even, const double* odd, std::ptrd
     }
     out[i] = __builtin_sqrt(fma(e, e, o * o));
   }
+}
+
+// Each value is compared with all, many side by side: of so few, the fastest way.
+template <class T>
+T ranked(const T* x, std::ptrdiff_t n, int rank) {
+  constexpr int n_lanes = native<T>, n_vectors = 3;
+  static_assert(most_ranked % (n_lanes * n_vectors) == 0);
+  using V = Lanes<T, n_lanes>;
+  using Counts = decltype(V{} < V{});
+  V found = {};
+  for (std::ptrdiff_t i = 0; i < n; i += n_lanes * n_vectors) {
+    V value[n_vectors];
+    Counts n_less[n_vectors] = {};  // a zero behind the values has none below, and changes nothing
+    for (int v = 0; v < n_vectors; ++v) value[v] = load<V>(x + i + v * n_lanes);
+    for (std::ptrdiff_t j = 0; j < n; ++j) {
+      const V other = all<T, n_lanes>(x[j]);
+      for (int v = 0; v < n_vectors; ++v) n_less[v] -= other < value[v];
+    }
+    for (int v = 0; v < n_vectors; ++v) found = ((n_less[v] <= rank) & (value[v] > found)) ? value[v] : found;
+  }
+  for (int k = 1; k < n_lanes; ++k)
+    if (found[k] > found[0]) found[0] = found[k];
+  return found[0];
 }

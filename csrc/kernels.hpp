@@ -105,6 +105,11 @@ using Correlate = void(const double* x, const double* taps, std::ptrdiff_t n_tap
 using Magnitude = void(const double* x, const double* even, const double* odd, std::ptrdiff_t half, std::ptrdiff_t n,
                        double* out);
 
+// Sorted, the one of n values that has `rank` below it. None is negative; zeros stand behind them, most_ranked in all.
+constexpr std::ptrdiff_t most_ranked = 48;
+template <class T>
+using Ranked = T(const T* x, std::ptrdiff_t n, int rank);
+
 // ---------------------------------------------------------------------------------------------- augment
 
 // What the random words of a row are keyed by, and the last word of their counters.
@@ -161,7 +166,10 @@ struct Kernels {
   SumCodes* sum_codes;
   ConvertCodes* convert_codes;
   Correlate* correlate;
+  Correlate* dots;
   Magnitude* magnitude;
+  Ranked<float>* ranked_float;
+  Ranked<double>* ranked_double;
   RandomWords* random_words;
   AddNoise* add_noise;
   AddWave* add_wave;

@@ -35,6 +35,15 @@ PQRST_INLINE Lanes<T, n> all(T value) {
   return value - Lanes<T, n>{};  // -0.0 stays -0.0
 }
 
+// The value, in a register: GCC would rather load it anew for every use.
+template <class V>
+PQRST_INLINE V in_register(V value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
+
 // Every lane rounded once to the other type. By hand where GCC would take the vector apart for it; with a mask, because
 // GCC warns of its own header without.
 #if PQRST_REGISTER_BYTES == 64

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "functions.hpp"
 #include "kernels.hpp"
 #include "rpeaks_weights.hpp"
+#include "scale.hpp"
 
 namespace pqrst {
 namespace {
@@ -91,8 +93,8 @@ constexpr double kHalfRefineS = 0.01;    // light smoothing: noise moves the ext
 constexpr double kPolarityMemory = 0.1;  // weight of the newest beat in the lead's polarity
 constexpr double kPolarityWeight = 0.5;  // a beat follows it unless its own waves clearly say otherwise
 
-constexpr std::size_t kMostValues = 33;  // of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
-constexpr double kLargest = 1e100;       // beyond: a gap, as infinity is; squares stay finite
+constexpr std::int64_t kSome = 33;  // values of which a quantile is taken: one in 8 ms to 60 ms of what it stands for
+constexpr double kLargest = 1e100;  // beyond: a gap, as infinity is; squares stay finite
 
 // Symmetric window of 2 half + 1 taps, not zero at its ends.
 double hann(std::int64_t i, std::int64_t half) {
@@ -107,19 +109,12 @@ std::vector<double> smoother(std::int64_t half) {
   return taps;
 }
 
-// Eight sums in fixed order: a plain loop waits for each addition.
-double dot(const double* a, const std::vector<double>& b) {
-  const std::size_t n = b.size();
-  double sum[8] = {};
-  std::size_t i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (std::size_t j = 0; j < 8; ++j) sum[j] += a[i + j] * b[i + j];
-  for (; i < n; ++i) sum[0] += a[i] * b[i];
-  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-}
-
 void correlate(const double* x, const std::vector<double>& taps, std::int64_t n, double* out) {
   kernels().correlate(x, taps.data(), static_cast<std::ptrdiff_t>(taps.size()), n, out);
+}
+
+double largest(const double* x, std::int64_t n) {
+  return detail::extent(x, n).high;
 }
 
 // The ideal band-pass and its Hilbert transform, windowed; the even one's response at 0 Hz taken away. In cycles per
@@ -137,28 +132,30 @@ void design_band(double from, double to, std::int64_t half, std::vector<double>&
   for (std::int64_t i = 0; i <= half; ++i) even[static_cast<std::size_t>(i)] -= hann(i, half) * sum / sum_window;
 }
 
-// The value below which `part` of the values lie; 0 of none. Each is compared with all, many side by side: of so few,
-// the fastest way.
-template <class Values>
-double quantile(const Values& values, double part) {
-  using T = typename Values::value_type;
-  const std::size_t n = values.size();
-  std::array<std::int32_t, kMostValues> n_less{};
-  for (const T other : values)
-    for (std::size_t i = 0; i < n; ++i) n_less[i] += other < values[i];
-  const auto rank = n == 0 ? 0 : std::lround(part * static_cast<double>(n - 1));
-  T found = 0;  // none is below
-  for (std::size_t i = 0; i < n; ++i)
-    if (n_less[i] <= rank) found = std::max(found, values[i]);
-  return found;
+// A few values, none negative.
+template <class T>
+struct Few {
+  std::array<T, most_ranked> values{};
+  std::ptrdiff_t n = 0;
+  void push(T value) { values[static_cast<std::size_t>(n++)] = value; }
+};
+
+// The value below which `part` of the values lie; 0 of none.
+template <class T>
+double quantile(const Few<T>& of, double part) {
+  if (of.n == 0) return 0;
+  const int rank = static_cast<int>(std::lround(part * static_cast<double>(of.n - 1)));
+  if constexpr (std::is_same_v<T, float>)
+    return kernels().ranked_float(of.values.data(), of.n, rank);
+  else
+    return kernels().ranked_double(of.values.data(), of.n, rank);
 }
 
-// As many of n values, evenly from the first to the last; in float, as twice as many are compared at once.
-std::array<float, kMostValues> some_of(const double* x, std::int64_t n) {
-  std::array<float, kMostValues> values;
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<float>(x[static_cast<std::int64_t>(i) * (n - 1) / (kMostValues - 1)]);
-  return values;
+// Some of n values, evenly from the first to the last; in float, as twice as many are compared at once.
+Few<float> some_of(const double* x, std::int64_t n) {
+  Few<float> some;
+  for (std::int64_t i = 0; i < kSome; ++i) some.push(static_cast<float>(x[i * (n - 1) / (kSome - 1)]));
+  return some;
 }
 
 double log_odds_of(const RPeakDetector::Features& features, const RPeakWeights& w) {
@@ -196,6 +193,8 @@ RPeakDetector::RPeakDetector(double fs, std::ptrdiff_t n_leads) : weights(fitted
   block_ = samples(kBlockS);
   around_ = samples(kAroundS);
   near_ = samples(kNearS);
+  for (std::int64_t i = 0; i < block_; ++i)  // -0.5..0.5
+    from_middle_.push_back((static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5);
   still_ = std::llround(kStillS * fs);
   separation_ = samples(kSeparationS);
   look_ahead_ = samples(kSettleS);
@@ -233,6 +232,25 @@ double RPeakDetector::look_ahead_s() const {
   return static_cast<double>(n * step_ + half_low_ + still_ + std::llround(kReachS * fs_)) / fs_;
 }
 
+// Takes the next of n samples all at once if no gap lies among them nor can begin: they are numbers, and too few for
+// the lead to be still. Returns how many.
+template <class T>
+std::int64_t RPeakDetector::take_plain(Lead& lead, const T* x, std::int64_t n, double* signal) const {
+  n = std::min(n, still_ - 1 - lead.n_still);
+  if (lead.in_gap || n <= 0) return 0;
+  const Extent range = detail::extent(x, n);
+  if (!(range.finite && range.high < kLargest && range.low > -kLargest)) return 0;
+  for (std::int64_t i = 0; i < n; ++i) signal[i] = static_cast<double>(x[i]) - lead.shift;
+  std::int64_t first = n - 1;  // of those that repeat one value up to the end
+  while (first > 0 && x[first - 1] == x[n - 1]) --first;
+  const bool goes_on = first == 0 && static_cast<double>(x[0]) == lead.last;
+  lead.n_still = goes_on ? lead.n_still + n : n - first;
+  if (!goes_on) lead.before_still = first > 0 ? signal[first - 1] : lead.held;
+  lead.last = static_cast<double>(x[n - 1]);
+  lead.held = signal[n - 1];
+  return n;
+}
+
 template <class T>
 std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
   if (finished_) throw std::invalid_argument("push: the detector is finished; make a new one");
@@ -246,24 +264,30 @@ std::vector<std::int64_t> RPeakDetector::push_any(View<const T> chunk) {
       Lead& lead = leads_[static_cast<std::size_t>(l)];
       const T* x = chunk.row(l) + begin;
       double* signal = lead.signal.grow(end - begin);
-      for (std::int64_t i = 0; i < end - begin; ++i) {
-        const double value = static_cast<double>(x[i]);
-        lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
-        lead.last = value;
-        if (lead.n_still == 1) lead.before_still = lead.held;
-        if (std::abs(value) < kLargest && lead.n_still < still_) {
-          // After a gap the signal goes on from where it stopped: no step, so no false beat.
-          if (lead.in_gap) lead.shift = value - lead.held;
-          lead.held = value - lead.shift;
-          lead.in_gap = false;
-        } else {
-          if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
-            lead.held = lead.before_still;
-            for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
-          }
-          lead.in_gap = true;
+      for (std::int64_t i = 0; i < end - begin;) {
+        if (const std::int64_t n = take_plain(lead, x + i, end - begin - i, signal + i); n > 0) {
+          i += n;
+          continue;
         }
-        signal[i] = lead.held;
+        for (const std::int64_t some = std::min(i + still_, end - begin); i < some; ++i) {
+          const double value = static_cast<double>(x[i]);
+          lead.n_still = value == lead.last ? lead.n_still + 1 : 1;
+          lead.last = value;
+          if (lead.n_still == 1) lead.before_still = lead.held;
+          if (std::abs(value) < kLargest && lead.n_still < still_) {
+            // After a gap the signal goes on from where it stopped: no step, so no false beat.
+            if (lead.in_gap) lead.shift = value - lead.held;
+            lead.held = value - lead.shift;
+            lead.in_gap = false;
+          } else {
+            if (lead.n_still == still_) {  // only now known to be a gap; no filter has seen it yet
+              lead.held = lead.before_still;
+              for (std::int64_t j = 1; j < still_; ++j) lead.signal.set(n_samples_ + i - j, lead.held);
+            }
+            lead.in_gap = true;
+          }
+          signal[i] = lead.held;
+        }
       }
     }
     n_samples_ += end - begin;
@@ -346,19 +370,17 @@ void RPeakDetector::filter(Lead& lead, std::int64_t end, std::int64_t n_analysis
   }
   detail::Track& slope = lead.traces[n_bands];
   const double scale = kSlopeS * analysis_fs_ / 2;
-  for (std::int64_t k = slope.end(); k < end; ++k) slope.push(std::abs(lead.low[k + 1] - lead.low[k - 1]) * scale);
+  const double* low = lead.low.at(slope.end());
+  const std::int64_t n = end - slope.end();
+  double* steep = slope.grow(n);
+  for (std::int64_t k = 0; k < n; ++k) steep[k] = std::abs(low[k + 1] - low[k - 1]) * scale;
 }
 
 void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) {
   const double* envelope = lead.traces[0].at(begin);
-  lead.block_max.push(*std::max_element(envelope, envelope + (end - begin)));
-  double low = lead.signal[begin * step_], high = low;
-  for (std::int64_t i = begin * step_; i < end * step_; ++i) {
-    const double value = lead.signal[i];
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  lead.block_range.push(high - low);
+  lead.block_max.push(largest(envelope, end - begin));
+  const Extent range = detail::extent(lead.signal.at(begin * step_), (end - begin) * step_);
+  lead.block_range.push(range.high - range.low);
   lead.block_median.push(quantile(some_of(envelope, end - begin), 0.5));
 }
 
@@ -366,18 +388,15 @@ void RPeakDetector::summarise(Lead& lead, std::int64_t begin, std::int64_t end) 
 void RPeakDetector::set_gains(std::int64_t block) {
   const std::int64_t half = static_cast<std::int64_t>(kHalfLevel);
   const std::int64_t first = std::max<std::int64_t>(0, block - half), end = std::min(n_blocks_, block + half + 1);
-  std::vector<double> maxima, medians, ranges;
   double sum = 0;
   for (Lead& lead : leads_) {
-    maxima.clear();
-    medians.clear();
-    ranges.clear();
+    Few<double> maxima, medians, ranges;
     for (std::int64_t b = first; b < end; ++b) {
       const double most = std::max(lead.block_max[b], lead.block_max[std::min(end - 1, b + 1)]);
       if (most <= 0 || lead.block_range[b] <= 0) continue;  // flat, or a gap
-      maxima.push_back(most);
-      medians.push_back(lead.block_median[b]);
-      ranges.push_back(lead.block_range[b]);
+      maxima.push(most);
+      medians.push(lead.block_median[b]);
+      ranges.push(lead.block_range[b]);
     }
     double level = quantile(maxima, kLevelQuantile);
     if (level < kLeastPart * quantile(ranges, kLevelQuantile)) level = 0;
@@ -411,39 +430,46 @@ void RPeakDetector::fuse(std::int64_t block, std::int64_t end) {
   const std::int64_t before = std::max<std::int64_t>(0, block - 1), after = std::min(n_gains_ - 1, block + 1);
   const auto along = [&](const detail::Track& track, std::vector<double>& values) {
     values.resize(static_cast<std::size_t>(n));
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double x = (static_cast<double>(i) + 0.5) / static_cast<double>(block_) - 0.5;  // -0.5..0.5
-      values[static_cast<std::size_t>(i)] = track[block] + std::abs(x) * (track[x < 0 ? before : after] - track[block]);
-    }
+    const double here = track[block], to_before = track[before] - here, to_after = track[after] - here;
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = here + std::abs(from_middle_[i]) * (from_middle_[i] < 0 ? to_before : to_after);
   };
   lost_.assign(static_cast<std::size_t>(n), 0);
+  bool any_on_rail = false;
   for (Lead& lead : leads_) {
+    const detail::Track& envelope = lead.traces[0];
+    double* on_rail = lead.on_rail.grow(n);
+    std::fill_n(on_rail, n, 0.0);
+    // a step shows in the envelope as far away as the filter reaches
+    const std::int64_t last = envelope.end() - 1, ahead = std::min(begin + reach_, last);
+    const double most_gain = std::max({lead.gain[before], lead.gain[block], lead.gain[after]});
+    const double most = most_gain * largest(envelope.at(ahead), std::min(n, last + 1 - ahead));
+    if (most <= kRail && lead.rail_end <= begin) continue;
+    any_on_rail = true;
     along(lead.gain, gains_);
     along(lead.share, shares_);
-    const detail::Track& envelope = lead.traces[0];
     for (std::int64_t i = 0; i < n; ++i) {
-      // a step shows in the envelope as far away as the filter reaches
-      const std::int64_t ahead = std::min(begin + i + reach_, envelope.end() - 1);
-      if (envelope[ahead] * gains_[static_cast<std::size_t>(i)] > kRail) lead.rail_end = begin + i + 2 * reach_;
-      const bool on_rail = begin + i < lead.rail_end;
-      lead.on_rail.push(on_rail);
-      if (on_rail) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
+      if (envelope[std::min(begin + i + reach_, last)] * gains_[static_cast<std::size_t>(i)] > kRail)
+        lead.rail_end = begin + i + 2 * reach_;
+      on_rail[i] = begin + i < lead.rail_end;
+      if (on_rail[i] > 0) lost_[static_cast<std::size_t>(i)] += shares_[static_cast<std::size_t>(i)];
     }
   }
   for (Lead& lead : leads_) {
     along(lead.gain, gains_);
     along(lead.share, shares_);
-    for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t i = 0; i < n && any_on_rail; ++i) {
       const double left = 1 - lost_[static_cast<std::size_t>(i)];  // with the leads that are not on a rail
       double& share = shares_[static_cast<std::size_t>(i)];
       if (left > kLeastLeft) share = lead.on_rail[begin + i] > 0 ? 0 : share / left;
     }
+    const double *gains = gains_.data(), *shares = shares_.data();
     for (std::size_t t = 0; t <= n_bands; ++t) {
       double* trace = lead.traces[t].at(begin);
       double* sum = fused_[t].at(begin);
       for (std::int64_t i = 0; i < n; ++i) {
-        trace[i] *= gains_[static_cast<std::size_t>(i)];
-        sum[i] += shares_[static_cast<std::size_t>(i)] * trace[i];
+        trace[i] *= gains[i];
+        sum[i] += shares[i] * trace[i];
       }
     }
   }
@@ -454,6 +480,8 @@ void RPeakDetector::find_candidates(std::int64_t end) {
   for (; next_ < end; ++next_) {
     const double height = envelope[next_];
     if (height < kLeastHeight) continue;
+    if (envelope[next_ - 1] >= height || envelope[next_ + 1] > height) continue;  // on a slope, as most
+
     bool peak = true;  // the first of equals
     for (std::int64_t i = next_ - separation_; i < next_ && peak; ++i) peak = envelope[i] < height;
     for (std::int64_t i = next_ + 1; i <= next_ + separation_ && peak; ++i) peak = envelope[i] <= height;
@@ -468,8 +496,7 @@ RPeakDetector::Features RPeakDetector::features(const Traces& traces, std::int64
   const auto ratio = [&](double value, double floor) { return (value + floor) / (height + kFloor); };
   // over [k + from, k + to)
   const auto most = [&](std::size_t trace, double from, double to) {
-    const double* x = traces[trace].at(k);
-    return *std::max_element(x + at(from), x + at(to));
+    return largest(traces[trace].at(k + at(from)), at(to) - at(from));
   };
   // the value below which a part of those within reach lie
   const auto part = [&](std::size_t trace, double reach_s, double of_them) {
@@ -661,19 +688,21 @@ std::int64_t RPeakDetector::refine(const Candidate& candidate) {
   Lead& lead = leads_[candidate.lead];
   const std::int64_t centre = std::min(candidate.k * step_, n_samples_ - 1);
   const std::int64_t reach = std::llround(kReachS * fs_), half = static_cast<std::int64_t>(refine_taps_.size() / 2);
-  const auto value = [&](std::int64_t i) { return lead.signal[std::clamp<std::int64_t>(i, 0, n_samples_ - 1)]; };
-  std::vector<double> x;
+  const std::int64_t first = centre - 2 * reach - half, n = 4 * reach + 2 * half + 1;
+  std::vector<double> x(static_cast<std::size_t>(n)), smooth(static_cast<std::size_t>(2 * reach + 1));
+  for (std::int64_t i = 0; i < n; ++i)
+    x[static_cast<std::size_t>(i)] = lead.signal[std::clamp<std::int64_t>(first + i, 0, n_samples_ - 1)];
   double baseline = 0;
-  for (std::int64_t i = centre - 2 * reach - half; i <= centre + 2 * reach + half; ++i)
-    baseline += x.emplace_back(value(i));
-  baseline /= static_cast<double>(x.size());
+  for (const double value : x) baseline += value;
+  baseline /= static_cast<double>(n);
+  kernels().dots(x.data() + reach, refine_taps_.data(), 2 * half + 1, 2 * reach + 1, smooth.data());
 
   double high = -std::numeric_limits<double>::infinity(), low = -high;
   std::int64_t at_high = centre, at_low = centre;
   for (std::int64_t i = -reach; i <= reach; ++i) {
     if (centre + i < 0 || centre + i >= n_samples_) continue;
     const double far = static_cast<double>(i) / static_cast<double>(reach + 1);
-    const double z = (dot(x.data() + (i + 2 * reach), refine_taps_) - baseline) * (1 - 0.5 * far * far);
+    const double z = (smooth[static_cast<std::size_t>(i + reach)] - baseline) * (1 - 0.5 * far * far);
     if (z > high) high = z, at_high = centre + i;
     if (z < low) low = z, at_low = centre + i;
   }

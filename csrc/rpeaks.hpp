@@ -13,6 +13,7 @@
 // into chunks changes nothing. Work per second of signal is bounded, and so is memory.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -26,28 +27,33 @@ namespace detail {
 // The recent part of an endless series. Indices are absolute and may be negative; what is forgotten is gone.
 class Track {
 public:
-  explicit Track(std::int64_t n_before = 0) : values_(static_cast<std::size_t>(n_before)), first_(-n_before) {}
-  std::int64_t end() const { return first_ + static_cast<std::int64_t>(values_.size()); }
+  explicit Track(std::int64_t n_before = 0)
+      : values_(static_cast<std::size_t>(n_before)), first_(-n_before), kept_(-n_before) {}
+  std::int64_t end() const { return end_; }
   const double* at(std::int64_t i) const { return values_.data() + (i - first_); }
   double* at(std::int64_t i) { return values_.data() + (i - first_); }
   double operator[](std::int64_t i) const { return *at(i); }
-  void push(double value) { values_.push_back(value); }
+  void push(double value) { *grow(1) = value; }
   double* grow(std::int64_t n) {  // n more, to be written
-    values_.resize(values_.size() + static_cast<std::size_t>(n));
-    return values_.data() + values_.size() - n;
+    if (end_ + n - first_ > static_cast<std::int64_t>(values_.size())) make_room(n);
+    end_ += n;
+    return at(end_ - n);
   }
-  void set(std::int64_t i, double value) { values_[static_cast<std::size_t>(i - first_)] = value; }
-  // Moves what is kept only when it is the smaller part: constant work per sample.
-  void forget_before(std::int64_t i) {
-    const std::int64_t n = i - first_;
-    if (n < end() - i || n <= 0) return;
-    values_.erase(values_.begin(), values_.begin() + n);
-    first_ = i;
-  }
+  void set(std::int64_t i, double value) { *at(i) = value; }
+  void forget_before(std::int64_t i) { kept_ = std::max(kept_, i); }
 
 private:
+  // Moves what is kept to the front, where it is the smaller part: constant work per sample.
+  void make_room(std::int64_t n) {
+    if (kept_ > first_) std::copy(at(kept_), at(end_), values_.data());
+    first_ = kept_;
+    const std::int64_t needed = 2 * (end_ + n - first_);
+    if (needed > static_cast<std::int64_t>(values_.size())) values_.resize(static_cast<std::size_t>(2 * needed));
+  }
+
   std::vector<double> values_;
-  std::int64_t first_;
+  std::int64_t first_, kept_;
+  std::int64_t end_ = 0;
 };
 
 }  // namespace detail
@@ -134,6 +140,8 @@ private:
 
   template <class T>
   std::vector<std::int64_t> push_any(View<const T> chunk);
+  template <class T>
+  std::int64_t take_plain(Lead& lead, const T* x, std::int64_t n, double* signal) const;
   void advance(bool last);
   void filter(Lead& lead, std::int64_t end, std::int64_t n_analysis);
   void summarise(Lead& lead, std::int64_t begin, std::int64_t end);
@@ -152,7 +160,7 @@ private:
   double fs_, analysis_fs_;
   std::int64_t step_;  // input samples per analysis sample
   std::int64_t block_, half_low_, still_, reach_, around_, near_, separation_, look_ahead_;
-  std::vector<double> low_taps_, refine_taps_;
+  std::vector<double> low_taps_, refine_taps_, from_middle_;
   std::array<Band, n_bands> bands_;
   std::vector<Lead> leads_;
   Traces fused_;
