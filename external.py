@@ -94,7 +94,7 @@ def _score_all(index: Index, trained: Bundle, detected: bool, batch_size: int) -
         if item.recording.fold in LEFT_OUT:
             continue
         try:
-            each, warnings = _score(item, index, trained, detected, batch_size)
+            each, warnings = score_recording(item, index, trained, detected, batch_size)
             scored.append(each)
             problems += [problem_below(index.raw, item.recording.locator, stage, text) for stage, text in warnings]
         except (OSError, ValueError) as error:
@@ -103,7 +103,7 @@ def _score_all(index: Index, trained: Bundle, detected: bool, batch_size: int) -
     return scored, problems
 
 
-def _score(
+def score_recording(
     item: Item, index: Index, trained: Bundle, detected: bool, batch_size: int
 ) -> tuple[Scored, list[tuple[str, str]]]:
     """Score one recording; also say what was left out of it."""

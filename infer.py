@@ -84,10 +84,6 @@ def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bun
         if -1 in pqrst.match_leads(candidate.recipe.leads, list(record.leads)):
             continue
         if candidate.origin.data == "demo" and not is_simulated(record.comments):
-            print(
-                f"{folder}: learnt from simulated records alone, is used where --run_dir names it",
-                file=sys.stderr,
-            )
             continue
         return str(folder), candidate
     return PRETRAINED.name, bundle.load(PRETRAINED)
@@ -106,7 +102,7 @@ def fill_slots(record: pqrst.Record, recipe: Recipe) -> tuple[Recipe, list[str]]
     left = [k for k in range(len(record.leads)) if is_voltage[k] and is_lead[k] and k not in places]
     slots, warnings = list(recipe.leads), []
     for slot, place in enumerate(places):
-        if place < 0 and left:
+        if place < 0 and left and recipe.leads[slot] != ("zeros",):
             lead = record.leads[left.pop(0)]
             slots[slot] = (lead,)
             warnings.append(f"lead {lead} stands for {recipe.leads[slot][0]}")

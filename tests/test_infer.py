@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import wfdb
 from conftest import REPOSITORY, write_record
+from test_view import record as simulated
 
 import bundle
 import data
@@ -21,6 +22,7 @@ import infer
 import models
 import pqrst
 import readers
+from beats import match_beats
 from recipe import Recipe
 from script import Stop
 
@@ -280,7 +282,7 @@ def test_a_run_that_is_not_there_stops(mitdb_like, tmp_path, monkeypatch):
     with pytest.raises(Stop, match="best.pt: no such checkpoint"):
         answer(mitdb_like / "101", run="runs/none")
     with pytest.raises(Stop, match="no run in runs/"):
-        answer(mitdb_like / "101")
+        answer(mitdb_like / "101", run="latest")
 
 
 def test_flac_is_read_through_wfdb(real_data):
@@ -368,11 +370,9 @@ def test_the_network_of_the_demo_is_never_chosen_for_a_real_record(runs_of_a_use
     real = write_record(runs_of_a_user, "real", record.signal.astype(float), int(record.fs), record.leads)
     assert main(capsys, real).err.startswith("model runs/beats"), "which is older"
     shutil.rmtree("runs/beats")
-    with pytest.raises(Stop, match="runs/demo has learnt from simulated records alone, and is used where --run_dir"):
-        main(capsys, real)
+    assert main(capsys, real).err.startswith("model beats.pt (beatview)"), "the bundled one"
     assert main(capsys, real, "--run_dir", "runs/demo").err.startswith("model runs/demo")
-    with pytest.raises(Stop, match="simulated records alone"):
-        infer.predict(record.signal, leads=record.leads, fs=record.fs)
+    assert infer.predict(record.signal, leads=record.leads, fs=record.fs).run == "beats.pt"
 
 
 def test_a_damaged_run_does_not_hide_the_others(runs_of_a_user, mitdb_like, capsys):
@@ -626,3 +626,86 @@ def test_leads_that_are_missing_and_filled_with_zeros_are_named(tmp_path, rng):
     trained = bundle.Bundle(network, "cnn1d", {}, recipe, ("a", "b"), "multilabel", (0.5, 0.5), origin)
     record = pqrst.Record(rng.normal(size=(1, 5000)), 500.0, ["II"])
     assert "leads I, V1 are missing: 2 of 3 are zeros" in infer.predict_record(record, trained, "run").warnings
+
+
+# ------------------------------------------------------------------------------------------------ the bundled model
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A folder without runs; the user works there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def holter(kinds, rr, fs=250):
+    return simulated(rr, kinds, noise=0.01, fs=fs)
+
+
+def test_without_a_run_the_bundled_model_tells_wide_early_beats(nowhere):
+    kinds = np.where(np.arange(300) % 11 == 7, "v", "n")
+    rr = np.where(kinds[1:] == "v", 0.5, np.where(kinds[:-1] == "v", 1.15, 0.8))
+    x, peaks = holter(kinds, rr)
+    for leads in (["MLII", "V1"], ["ECG1", "ECG2"]):
+        said = infer.predict(x, leads=leads, fs=250)
+        assert said.run == "beats.pt" and not said.warnings
+        pairs = match_beats(peaks, said.samples, 0.05 * 250)
+        found = np.array(said.classes)[said.beat_classes[pairs[:, 1]]]
+        truth = np.where(kinds == "v", "V", "N")[pairs[:, 0]]
+        assert len(pairs) >= 298 and (found != truth).sum() <= 6
+
+
+@pytest.mark.parametrize(
+    ("leads", "warnings"),
+    [
+        (["II"], ["leads V1 are missing: 1 of 2 are zeros"]),
+        (["aVF"], ["lead aVF stands for MLII", "leads V1 are missing: 1 of 2 are zeros"]),
+        (["aVF", "V6"], ["lead aVF stands for MLII", "lead V6 stands for V1"]),
+        (["V6", "II"], ["lead V6 stands for V1"]),
+    ],
+)
+def test_leads_that_the_model_has_not_met_fill_its_slots_with_a_warning(nowhere, leads, warnings):
+    x, _ = holter(["n"] * 60, np.full(59, 0.8))
+    assert list(infer.predict(x[: len(leads)], leads=leads, fs=250).warnings) == warnings
+
+
+def test_a_lead_of_zeros_stays_one(nowhere):
+    x, _ = holter(["n"] * 60, np.full(59, 0.8))
+    write_record(nowhere, "r", x, 250, ["II", "V1"])
+    assert any("V1 is filled with zeros" in w for w in answer(nowhere / "r", leads="V1=zeros")["warnings"])
+
+
+def test_what_is_no_ecg_says_so_and_never_ends_in_a_crash(nowhere):
+    time = np.arange(250 * 120) / 250
+    cases = {
+        "flat": np.zeros(250 * 30),
+        "noise": np.random.default_rng(0).normal(size=len(time)),
+        "short": holter(["n"] * 2, [0.8])[0][0][:500],
+        "spikes": (np.arange(len(time)) % 250 < 2).astype(float),
+        "mains": np.sin(2 * np.pi * 50 * time),
+        "one beat": holter(["n"], [])[0][0],
+    }
+    for name, x in cases.items():
+        said = infer.predict(x, leads=["II"], fs=250)
+        assert np.isfinite(said.scores).all(), name
+        assert said.to_text() and json.loads(said.to_json()), name
+        if len(said.samples) and name != "spikes":
+            assert any("a guess" in warning for warning in said.warnings), (name, len(said.samples), said.warnings)
+
+
+def test_of_a_long_record_the_moments_worth_a_look_are_drawn(nowhere, capsys):
+    kinds = np.where(np.arange(400) % 40 == 17, "v", "n")
+    kinds[200:205] = "v"
+    rr = np.where(kinds[1:] == "v", 0.45, 0.8)
+    rr[100] = 3.0
+    x, _ = holter(kinds, rr)
+    moments = infer.predict(x, leads=["II", "V1"], fs=250).moments()
+    captions = [caption for _, caption in moments]
+    assert captions[0].startswith("longest run: V") and captions[1] == "longest pause: 3.0 s"
+    assert 3 <= len(moments) <= 12
+    assert all(caption.startswith("uncertain: ") for caption in captions[2:])
+    uncertain = np.sort([sample for sample, _ in moments[2:]])
+    assert (np.diff(uncertain) > 5 * 250).all()
+    write_record(nowhere, "long", x, 250, ["II", "V1"])
+    main(capsys, nowhere / "long.hea", "--plot", nowhere / "long.png")
+    assert (nowhere / "long.png").stat().st_size > 50_000
