@@ -2,6 +2,7 @@
 
     python simulate.py                                      # demo/: 600 patients, about 1,200 records of 10 s
     python simulate.py --out demo20 --patients 20 --seed 7 --workers 2
+    python simulate.py --holter examples/holter.hea --seed 5    # two leads for two minutes, some beats ventricular
 
 The heart vector in three dimensions is a sum of Gaussian waves: P, QRS, ST and T of every beat. Dower's matrix, varied
 for each patient, projects it to the leads. Breathing turns and scales the vector. The electrodes add baseline wander,
@@ -49,6 +50,7 @@ DURATION_S = 10.0
 AV_BLOCKS = {"2:1": (2, 0.0), "Mobitz I": (4, 0.06), "Mobitz II": (3, 0.0)}
 MARK = "Simulated by simulate.py"
 ADC_GAIN = 1000  # per mV
+HOLTER_S, HOLTER_FS = 120.0, 250
 RATE_BPM = {"sinus": (60, 95), "SB": (38, 55), "ST": (105, 150), "AF": (60, 140)}  # mean over a record
 PVC_FRACTION = 0.15  # of the records
 NOISY_FRACTION = 0.12  # of the records
@@ -549,6 +551,20 @@ def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
     return rows
 
 
+def write_holter(header: Path, seed: int) -> list[str]:
+    """Write a record of two leads for two minutes, with its beats annotated; return their symbols."""
+    rng = np.random.default_rng(seed)
+    signal, r_peaks, symbols = simulate_record(rng, simulate_patient(rng), (), HOLTER_S, HOLTER_FS)
+    two = signal[[TWELVE_LEADS.index("II"), TWELVE_LEADS.index("V1")]]
+    header.parent.mkdir(parents=True, exist_ok=True)
+    wfdb.wrsamp(
+        header.stem, HOLTER_FS, ["mV"] * 2, ["MLII", "V1"], two.T, fmt=["212"] * 2, adc_gain=[200.0] * 2,
+        baseline=[0] * 2, write_dir=str(header.parent), comments=[f"{MARK}: not a recording of a person"],
+    )  # fmt: skip
+    wfdb.wrann(header.stem, "atr", r_peaks, symbols, fs=HOLTER_FS, write_dir=str(header.parent))
+    return symbols
+
+
 def write_demo(
     folder: Path, n_patients: int = 600, seed: int = 0, workers: int = 1, overwrite: bool = False
 ) -> list[Row]:
@@ -632,7 +648,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing set")
+    parser.add_argument("--holter", type=Path, metavar="FILE", help="instead, one record of two leads for two minutes")
     options = parser.parse_args(argv)
+    if options.holter:
+        symbols = write_holter(options.holter, options.seed)
+        print(f"wrote {options.holter}: {len(symbols)} beats, {symbols.count('V')} of them ventricular")
+        return
     print(f"writing {options.patients} simulated patients (seed {options.seed}) to {options.out}", flush=True)
     rows = write_demo(options.out, options.patients, options.seed, options.workers, options.overwrite)
     counts = {name: sum(int(row[name]) for row in rows) for name in CLASSES}

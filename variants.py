@@ -21,7 +21,7 @@ QRS_START_S = 0.1  # before the R peak: from here to the end of T a beat keeps i
 T_END_S = 0.36  # after it, or a little more than half of a short interval
 P_START_S, P_END_S = 0.26, 0.08  # before it
 MIN_BEATS = 40  # of a recording that is recut or fibrillates
-FIBRILLATED, RECUT = 0.5, 0.4  # chances
+FIBRILLATED, RECUT = 0.5, 0.15  # chances
 
 
 class Annotated(NamedTuple):
