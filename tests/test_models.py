@@ -57,13 +57,13 @@ def extras(network, x):
 # ------------------------------------------------------------------------------------------------------- the registry
 
 
-def test_the_registry_holds_the_three_networks():
-    assert {"cnn1d", "resnet1d", "beatcnn"} <= set(NAMES)
+def test_the_registry_holds_all_networks():
+    assert {"cnn1d", "resnet1d", "beatcnn", "beatview"} == set(NAMES)
     assert sorted(NAMES) == NAMES
 
 
 def test_an_unknown_name_is_an_error_that_names_the_nearest_and_all():
-    with pytest.raises(ValueError, match=r"'resnet'.*did you mean resnet1d.*beatcnn, cnn1d, resnet1d"):
+    with pytest.raises(ValueError, match=r"'resnet'.*did you mean resnet1d.*beatcnn, beatview, cnn1d, resnet1d"):
         models.build("resnet", 12, 6)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb
+from conftest import REPOSITORY
 
+import pqrst
 import simulate
 from recipe import TWELVE_LEADS as LEADS
 from simulate import CLASSES, FS
@@ -551,3 +553,15 @@ def test_the_script_ends_in_one_line_and_status_2(tmp_path, words, message):
     script = str(Path(simulate.__file__))
     done = subprocess.run([sys.executable, script, "--out", str(tmp_path), *words], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, message + "\n")
+
+
+def test_a_holter_strip_is_the_same_for_a_seed_and_holds_its_beats(tmp_path, capsys):
+    simulate.main(["--holter", str(tmp_path / "a/strip.hea"), "--seed", "5"])
+    assert "4 of them ventricular" in capsys.readouterr().out
+    record, beats = pqrst.read(tmp_path / "a/strip.hea"), pqrst.read_annotations(tmp_path / "a/strip.hea", "atr")
+    assert (record.fs, list(record.leads), record.signal.shape) == (250, ["MLII", "V1"], (2, 30000))
+    assert simulate.is_simulated(record.comments)
+    assert len(pqrst.rpeaks(record.signal, 250)) == pytest.approx(len(beats.sample), abs=1)
+    for name in ("strip.hea", "strip.dat"):
+        stored = (REPOSITORY / "examples" / name.replace("strip", "holter")).read_bytes().replace(b"holter", b"strip")
+        assert (tmp_path / "a" / name).read_bytes() == stored, "examples/ holds what the script writes"
