@@ -4,7 +4,7 @@
 
 The recordings are those of a dataset of sources.py, with its labels; there are no folds, and no training rows. Beats
 are counted as ANSI/AAMI EC57 has it: a beat that is not found counts against its class, and a detection where no beat
-is against the class that it was given.
+is against the class that it was given, unless it lies in ventricular flutter, where no beats are marked.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
 from config import Settings
 from decide import decide
+from ec57 import flutter
 from index import Index, Item, build_index, path_of, problem_below, read_labels
 from infer import fill_slots, logits_of
 from runs import REPORT
@@ -108,7 +109,8 @@ def score_recording(
 ) -> tuple[Scored, list[tuple[str, str]]]:
     """Score one recording; also say what was left out of it."""
     recording = item.recording
-    record = readers.read(path_of(index.raw, recording), recording.units_per_mv, recording.fs)
+    path = path_of(index.raw, recording)
+    record = readers.read(path, recording.units_per_mv, recording.fs)
     recipe, _ = fill_slots(record, trained.recipe)
     trained = replace(trained, recipe=recipe)
     truth = read_labels(item, index, recipe.model_copy(update={"centers": "annotations"}))
@@ -139,6 +141,9 @@ def score_recording(
     missed[pairs[:, 0]] = False
     alone = np.ones(len(scores), bool)
     alone[pairs[:, 1]] = False
+    annotations = readers.read_annotations(path, recording.annotations or "")
+    for first, last in flutter(annotations.sample, annotations.symbol):  # no beats are marked there
+        alone &= (prepared.start < first) | (prepared.start > last)
     false = decide(scores[alone], trained.task, trained.thresholds).sum(axis=0, dtype=np.int64)
     return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false), left
 

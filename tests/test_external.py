@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import wfdb
 from sklearn.metrics import cohen_kappa_score
 
 import bundle
@@ -126,3 +127,21 @@ def test_what_cannot_be_scored_stops(beat_run, words, message):
 def test_classes_that_the_run_does_not_know_stop(beat_run, demo_folder):
     with pytest.raises(Stop, match="knows classes N, S, V, F, Q|tells labels of rows of kind"):
         evaluate.main([str(beat_run), "--data.name", "demo", "--data.raw", str(demo_folder)])
+
+
+def test_what_is_found_in_ventricular_flutter_is_not_false(beat_run, run_of, mitdb_like, tmp_path):
+    """Beats of a stretch of ten seconds lose their marks; between [ and ] they are nobody's error."""
+    beat_run, raw = run_of(beat_run), tmp_path / "raw"
+    raw.mkdir()
+    for suffix in (".hea", ".dat"):
+        shutil.copy(mitdb_like / f"101{suffix}", raw / f"101{suffix}")
+    marks = pqrst.read_annotations(mitdb_like / "101", "atr")
+    kept = [(s, c) for s, c in zip(marks.sample.tolist(), marks.symbol) if not 7200 <= s < 10800]
+    assert len(kept) < len(marks.sample) - 5
+    false = {}
+    for name, more in (("plain", []), ("flutter", [(7150, "["), (10850, "]")])):
+        beats = sorted([*kept, *more])
+        wfdb.wrann("101", "atr", np.array([s for s, _ in beats]), [c for _, c in beats], write_dir=str(raw))
+        tree, _ = report_of(beat_run, "--data.name", "mitdb", "--data.raw", raw, "--evaluation.r_peaks", "detected")
+        false[name] = sum(tree["counts"][5])
+    assert false["plain"] > 5 and false["flutter"] <= false["plain"] - (len(marks.sample) - len(kept)) + 1
