@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import pqrst
+import simulate
 import view
 from view import ROLES, VIEW_NUMBERS, view_beats
 
@@ -173,6 +174,38 @@ def test_a_pause_is_late_and_a_steady_run_is_early():
     result = view_beats(*_swap(record(rr, ["n"] * 121)))
     assert roles(result)[61] == "late"
     assert (roles(result)[81:87] == "early").all()
+
+
+def test_where_most_beats_are_premature_the_record_tells_it_and_the_neighbours_do_not():
+    kinds = np.array((["n"] * 2 + ["s"] * 9) * 20)
+    rr = np.where(kinds[1:] == "s", 0.5, 1.1)
+    result = view_beats(*_swap(record(rr, kinds)))
+    is_s = (kinds == "s")[1:]
+    against = {name: column(result.numbers, f"rr_previous_{name}")[1:] for name in ("median33", "q90", "upper61")}
+    assert np.median(against["median33"][is_s]) == pytest.approx(0, abs=0.02)
+    for name in ("q90", "upper61"):
+        assert np.quantile(against[name][is_s], 0.95) < np.log(0.5 / 1.1) + 0.05, name
+        assert against[name][~is_s].min() > -0.05, name
+    assert result.normal.all(), "their QRS is the normal one"
+
+
+def test_every_second_p_wave_blocked_is_a_slow_regular_rhythm():
+    rng = np.random.default_rng(1)
+    signal, peaks, _ = simulate.simulate_record(rng, simulate.simulate_patient(rng), (), 120.0, FS, 1.0, "2:1")
+    result = view_beats(signal[[1, 6]], FS, peaks)
+    assert (roles(result) == "regular").mean() > 0.95
+    assert result.normal.mean() > 0.95
+    assert np.median(column(result.numbers, "p_correlation")) > 0.7
+
+
+def test_paced_beats_are_wide_regular_and_alike():
+    x, peaks = record(np.full(120, 0.85), ["v"] * 121)
+    spike = np.round(peaks - 0.06 * FS).astype(int)
+    x[:, spike] += 2
+    result = view_beats(x, FS, peaks)
+    assert result.normal.all() and (roles(result) == "regular").all()
+    plain = view_beats(*_swap(record(np.full(120, 0.85), ["n"] * 121)))
+    assert column(result.numbers, "normal_width50")[0] > 2 * column(plain.numbers, "normal_width50")[0]
 
 
 def test_numbers_of_the_rhythm_are_what_their_names_say():
