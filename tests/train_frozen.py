@@ -1,4 +1,4 @@
-"""Trains every network with batch statistics and dropout out of the way; what test_train.py starts with torchrun.
+"""Trains every network with batch statistics, dropout and noise out of the way; what test_train.py starts with torchrun.
 
 torchrun --nproc_per_node 2 tests/train_frozen.py RUNS SETTINGS...     (one run RUNS/<network> for each network)
 """
@@ -25,6 +25,8 @@ def frozen(*arguments, **more):
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        if hasattr(module, "blur"):  # noise that each process would draw for its own rows
+            module.blur = 0.0
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
             module.train = types.MethodType(lambda self, mode=True: self, module)
