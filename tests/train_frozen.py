@@ -1,4 +1,4 @@
-"""Trains every network with batch statistics, dropout and noise out of the way; what test_train.py starts with torchrun.
+"""Trains every network without batch statistics, dropout and noise; what test_train.py starts with torchrun.
 
 torchrun --nproc_per_node 2 tests/train_frozen.py RUNS SETTINGS...     (one run RUNS/<network> for each network)
 """
