@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 TARGETS := fuzz/targets.cpp $(filter-out csrc/bind%,$(wildcard csrc/*.cpp))
 SANITIZE := -std=c++17 -Icsrc -O1 -g -ffp-contract=off -pthread -Wall -Wextra -Werror \
 	-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py check.py corpus.py augment.py)
+TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py prepare.py check.py corpus.py augment.py view.py)
 # but for what compiles csrc/ anew and does not look at the extension
 SELECTED := $(TORCHLESS_TESTS) -k "not another_c_library"
 FUZZ_SECONDS ?= 600
