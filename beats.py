@@ -23,8 +23,8 @@ LEAST_SHARE, MOST_ALONE = 0.02, 0.4  # of beats: in a cluster of their own; more
 WINDOW_S = 0.15  # within which a detected beat is an annotated one (ANSI/AAMI EC57, WFDB's bxb)
 
 
-def detect(record: pqrst.Record) -> NDArray[np.int64]:
-    """Find the R peaks in all ECG leads in mV, for training and prediction alike: (N,) samples, ascending.
+def leads_of(record: pqrst.Record) -> list[int]:
+    """Return which signals are ECG leads in mV.
 
     Raises
     ------
@@ -38,7 +38,18 @@ def detect(record: pqrst.Record) -> NDArray[np.int64]:
     leads = [index for index, is_lead in zip(voltages, ecg_leads(names), strict=True) if is_lead]
     if not leads:
         raise ValueError(f"{record.name}: no signal is an ECG lead: {', '.join(names)}")
-    return pqrst.rpeaks(record.signal[leads], record.fs)
+    return leads
+
+
+def detect(record: pqrst.Record) -> NDArray[np.int64]:
+    """Find the R peaks in all ECG leads in mV, for training and prediction alike: (N,) samples, ascending.
+
+    Raises
+    ------
+    ValueError
+        As leads_of.
+    """
+    return pqrst.rpeaks(record.signal[leads_of(record)], record.fs)
 
 
 def context_of(

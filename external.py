@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 import bundle
 import metrics
-import readers
 import script
 from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
 from config import Settings
 from decide import decide
 from ec57 import flutter
-from index import Index, Item, build_index, path_of, problem_below, read_labels
+from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
 from infer import fill_slots, logits_of
 from runs import REPORT
 from script import Stop
@@ -108,12 +107,11 @@ def score_recording(
     item: Item, index: Index, trained: Bundle, detected: bool, batch_size: int
 ) -> tuple[Scored, list[tuple[str, str]]]:
     """Score one recording; also say what was left out of it."""
-    recording = item.recording
-    path = path_of(index.raw, recording)
-    record = readers.read(path, recording.units_per_mv, recording.fs)
+    record = open_recording(item, index)
     recipe, _ = fill_slots(record, trained.recipe)
     trained = replace(trained, recipe=recipe)
-    truth = read_labels(item, index, recipe.model_copy(update={"centers": "annotations"}))
+    asked = {"centers": "annotations"} | ({"context": ()} if detected else {})  # numbers of annotated beats alone
+    truth = read_labels(item, index, recipe.model_copy(update=asked))
     targets, classes = truth.labels, trained.classes
     none = np.zeros(len(classes), np.int64)
     if truth.beats is None:
@@ -141,7 +139,7 @@ def score_recording(
     missed[pairs[:, 0]] = False
     alone = np.ones(len(scores), bool)
     alone[pairs[:, 1]] = False
-    annotations = readers.read_annotations(path, recording.annotations or "")
+    annotations = annotations_of(path_of(index.raw, item.recording), item.recording)
     for first, last in flutter(annotations.sample, annotations.symbol):  # no beats are marked there
         alone &= (prepared.start < first) | (prepared.start > last)
     false = decide(scores[alone], trained.task, trained.thresholds).sum(axis=0, dtype=np.int64)

@@ -292,9 +292,11 @@ def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
 def open_recording(item: Item, index: Index) -> pqrst.Record:
     """Read the signal of a recording, or of its variant."""
     path = path_of(index.raw, item.recording)
-    if item.variant:
-        return _varied(path, item, index.target)[0]
-    return readers.read(path, item.recording.units_per_mv, item.recording.fs)
+    return _varied(path, item, index.target)[0] if item.variant else _read(path, item.recording)
+
+
+def _read(path: str, recording: Recording) -> pqrst.Record:
+    return readers.read(path, recording.units_per_mv, recording.fs)
 
 
 def no_labels(target: Target, recipe: Recipe) -> RowLabels:
@@ -312,7 +314,8 @@ def _annotation_file(path: str, recording: Recording) -> Path:
     return Path(path).with_suffix(f".{recording.annotations}")
 
 
-def _read_annotations(path: str, recording: Recording) -> pqrst.Annotations:
+def annotations_of(path: str, recording: Recording) -> pqrst.Annotations:
+    """Read the beats and rhythms of a recording; ValueError where its dataset has none."""
     return readers.read_annotations(path, _annotation_file(path, recording).suffix[1:])
 
 
@@ -385,7 +388,7 @@ def window_labels(annotations: pqrst.Annotations, n_samples: int, fs: float, tar
 
 def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
     def promise(path: str, recording: Recording, info: readers.Info) -> Promise:
-        annotations = _read_annotations(path, recording)
+        annotations = annotations_of(path, recording)
         labels = window_labels(annotations, info.n_samples, info.fs, target, recipe)
         n, counts = len(labels), count_labels(labels)
         return Promise(n, counts, (f"{counts[-1]} of {n} windows have none of the rhythms",) if counts[-1] else ())
@@ -394,7 +397,7 @@ def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
 
 
 def _read_window_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
-    annotations = _read_annotations(path, item.recording)
+    annotations = annotations_of(path, item.recording)
     return RowLabels(window_labels(annotations, item.n_samples, item.fs, target, recipe))
 
 
@@ -405,7 +408,7 @@ def _annotated_beats(
     path: str, recording: Recording, target: Target
 ) -> tuple[NDArray[np.int64], NDArray[np.str_], Labels]:
     """Read samples, symbols and labels of all N annotated beats; the labels are all 0 for a beat without a class."""
-    annotations = _read_annotations(path, recording)
+    annotations = annotations_of(path, recording)
     symbols = np.array(annotations.symbol, dtype=str)
     is_beat = np.isin(symbols, list(BEAT_SYMBOLS))
     symbols = symbols[is_beat]
@@ -418,7 +421,7 @@ def _annotated_beats(
 
 def _varied(path: str, item: Item, target: Target) -> tuple[pqrst.Record, NDArray[np.int64], NDArray[np.str_], Labels]:
     """Change a recording and its beats; the same at every call. Its symbols are the classes."""
-    record = readers.read(path, item.recording.units_per_mv, item.recording.fs)
+    record = _read(path, item.recording)
     r_peaks, _, labels = _annotated_beats(path, item.recording, target)
     known = labels.any(axis=1)
     names = np.array(target.classes)
@@ -450,7 +453,7 @@ def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLa
 
     @cache
     def record() -> pqrst.Record:
-        return changed or readers.read(path, recording.units_per_mv, recording.fs)
+        return changed or _read(path, recording)
 
     fs = changed.fs if changed else item.fs
     beat_index = np.flatnonzero(labels.any(axis=1))

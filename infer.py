@@ -36,13 +36,13 @@ import pqrst
 import readers
 import runs
 import script
-from beats import context_of, detect, doubts
+from beats import context_of, detect, doubts, leads_of
 from bundle import Bundle
 from data import Batch, scoring_batches
 from decide import decide
 from formats import said
 from prediction import Prediction, columns_of
-from recipe import Recipe, ecg_leads, paddings
+from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
 
@@ -97,9 +97,7 @@ def fill_slots(record: pqrst.Record, recipe: Recipe) -> tuple[Recipe, list[str]]
     places = pqrst.match_leads(recipe.leads, list(record.leads))
     if not recipe.of_beats or recipe.missing != "zeros" or -1 not in places:
         return recipe, []
-    is_voltage = [unit == "mV" for unit in record.units]
-    is_lead = ecg_leads(record.leads)
-    left = [k for k in range(len(record.leads)) if is_voltage[k] and is_lead[k] and k not in places]
+    left = [lead for lead in leads_of(record) if lead not in places]
     slots, warnings = list(recipe.leads), []
     for slot, place in enumerate(places):
         if place < 0 and left and recipe.leads[slot] != ("zeros",):

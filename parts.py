@@ -154,11 +154,12 @@ def prepare_rows(
         some = range(start, min(start + step, len(part.items)))
         for number in some:
             item = part.items[number]
-            path = path_of(job.index.raw, item.recording)
             if not len(labelled[number].labels):
                 continue
             try:
-                inputs.append(path if item.native else open_recording(item, job.index))
+                inputs.append(
+                    path_of(job.index.raw, item.recording) if item.native else open_recording(item, job.index)
+                )
                 numbers.append(number)
             except (OSError, ValueError) as error:
                 failures.append(_problem(item, job, "read", script.one_line(error)))

@@ -57,6 +57,17 @@ class Prediction:
         n = np.bincount(self.beat_classes, minlength=len(self.classes))
         return dict(zip(self.classes, n.tolist(), strict=True))
 
+    def r_peaks(self) -> NDArray[np.int64]:
+        """Return `samples`; ValueError where the model is one of whole records."""
+        if self.samples is None:
+            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
+        return self.samples
+
+    def least_certain(self) -> list[int]:
+        """Return the places of all beats, the least certain first."""
+        order: list[int] = np.argsort(self.scores.max(axis=1), kind="stable").tolist()
+        return order
+
     def rows(self) -> list[dict[str, Any]]:
         """Return an entry for each beat, in order of time, or for each class that may be found."""
         if self.samples is None:
@@ -110,9 +121,7 @@ class Prediction:
 
     def rhythm(self) -> Rhythm:
         """Return what the beats add up to; ValueError where there are none."""
-        if self.samples is None:
-            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
-        return summarise(self.samples, [self.classes[k] for k in self.beat_classes], self.fs, self.gaps)
+        return summarise(self.r_peaks(), [self.classes[k] for k in self.beat_classes], self.fs, self.gaps)
 
     def to_text(self, beats: bool = False) -> str:
         """Return the prediction for people: of beats a summary, and on request a line for each."""
@@ -127,7 +136,7 @@ class Prediction:
             lines.append(f"{'time (s)':>10}  class  probability")
             lines += [f"{row['time_s']:10.3f}  {row['class']:<5}  {row['probability']:11.3f}" for row in rows]
         lines += self.rhythm().to_text()
-        doubtful = sorted(rows, key=lambda row: float(row["probability"]))[:DOUBTFUL]
+        doubtful = [rows[k] for k in self.least_certain()[:DOUBTFUL]]
         if doubtful:
             shown = ", ".join(f"{clock(row['time_s'])} {row['class']} {row['probability']:.2f}" for row in doubtful)
             lines.append(f"least certain: {shown}")
@@ -138,9 +147,7 @@ class Prediction:
 
         Moments of the same ten seconds are one.
         """
-        if self.samples is None:
-            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
-        found = self.rhythm()
+        samples, found = self.r_peaks(), self.rhythm()
         moments = []
         if found.runs:
             run = max(found.runs, key=lambda run: run.n_beats)
@@ -148,14 +155,13 @@ class Prediction:
         if found.pauses:
             pause = max(found.pauses, key=lambda pause: pause.seconds)
             moments.append((pause.start, f"longest pause: {pause.seconds:.1f} s"))
-        certainty = self.scores.max(axis=1) if len(self.scores) else np.zeros(0)
-        for k in np.argsort(certainty, kind="stable"):
+        for k in self.least_certain():
             if len(moments) >= DOUBTFUL + 2:
                 break
-            sample = int(self.samples[k])
+            sample = int(samples[k])
             if all(abs(sample - other) > 5 * self.fs for other, _ in moments):
                 name = self.classes[self.beat_classes[k]]
-                moments.append((sample, f"uncertain: {name} {certainty[k]:.2f} at {clock(sample / self.fs)}"))
+                moments.append((sample, f"uncertain: {name} {self.scores[k].max():.2f} at {clock(sample / self.fs)}"))
         return moments
 
     def title(self) -> str:
@@ -168,11 +174,10 @@ class Prediction:
 
     def annotation(self) -> tuple[NDArray[np.int64], list[str]]:
         """Return samples and symbols of the beats as WFDB annotations hold them; ValueError where there are none."""
-        if self.samples is None:
-            raise ValueError(f"{self.run} finds no beats; it is a model of whole records")
-        if not len(self.samples):
+        samples = self.r_peaks()
+        if not len(samples):
             raise ValueError(f"{self.record}: no beats found, nothing to annotate")
-        return self.samples, [self.classes[k] for k in self.beat_classes]
+        return samples, [self.classes[k] for k in self.beat_classes]
 
 
 def columns_of(of_beats: bool) -> list[str]:

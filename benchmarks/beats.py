@@ -63,6 +63,11 @@ def main() -> None:
     folders = {name: arguments.work / name for name in raw}
     for name, folder in folders.items():
         prepare(name, raw[name], folder)
+    fold_of, indices = {}, {}
+    for name, folder in folders.items():
+        prepared = Dataset(folder)
+        fold_of[name] = dict(zip(prepared.record.tolist(), prepared.fold.tolist(), strict=True))
+        indices[name] = build_index(SOURCES[name], Data(name=name), prepared.recipe, raw[name])
     learnt = [folders["mitdb"]] if arguments.ds1 else list(folders.values())
     counts: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for held_out in range(0, FOLDS, 2):
@@ -70,13 +75,9 @@ def main() -> None:
         if not (run / "best.pt").exists():
             train_without(held_out, learnt, arguments.ds1, run)
         trained = bundle.load(checkpoint_of(run))
-        for name, folder in folders.items():
-            prepared = Dataset(folder)
-            fold_of = dict(zip(prepared.record.tolist(), prepared.fold.tolist(), strict=True))
-            recipe = trained.recipe.model_copy(update={"centers": "annotations"})
-            index = build_index(SOURCES[name], Data(name=name), recipe, raw[name])
+        for name, index in indices.items():
             for item in index.items:
-                fold = fold_of[item.name.encode()]
+                fold = fold_of[name][item.name.encode()]
                 unseen = arguments.ds1 and name == "svdb" and held_out == 0
                 if fold in (b"%d" % held_out, b"%d" % (held_out + 1)) or unseen:
                     narrowed = trained if arguments.lead is None else one_lead(trained, item, index, arguments.lead)

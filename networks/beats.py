@@ -28,6 +28,13 @@ VIEW_LIMIT = 4.0  # of a number of view.py, in deviations
 NUMBER_LIMIT = 3.0  # of |log seconds| (0.05 .. 20 s) and of numbers without a unit
 
 
+def different(context_features: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a context's columns; ValueError where they are no list of different names."""
+    if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
+        raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+    return tuple(context_features)
+
+
 class BeatCNN(nn.Module):
     """Small network for single beats, with numbers about the rhythm (RR intervals and their ratios) beside the signal.
 
@@ -64,12 +71,10 @@ class BeatCNN(nn.Module):
         shape_dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
-            raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+        self.context_features = different(context_features)
         if width < 3 or n_bins < 1:
             raise ValueError(f"width {width} must be at least 3 channels and n_bins {n_bins} at least 1 piece")
         self.n_leads, self.n_bins = n_leads, n_bins
-        self.context_features = tuple(context_features)
         place = {feature: column for column, feature in enumerate(self.context_features)}
         self.ratios = [(place[a], place[b]) for a, b in CONTEXT_RATIOS if a in place and b in place]
         in_ratios = {column for pair in self.ratios for column in pair}
@@ -159,12 +164,10 @@ class BeatView(nn.Module):
         blur: float = 0.1,
     ) -> None:
         super().__init__()
-        if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
-            raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+        self.context_features = different(context_features)
         if not context_features or width < 1:
             raise ValueError(f"width {width} must be at least 1 unit, and context_features must name a number")
         self.n_leads, self.blur = n_leads, blur
-        self.context_features = tuple(context_features)
         self.norm = nn.BatchNorm1d(len(self.context_features), affine=False)
         self.withhold = nn.Dropout(number_dropout)
         self.hidden = nn.Sequential(
