@@ -11,7 +11,7 @@ TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py
 SELECTED := $(TORCHLESS_TESTS) -k "not another_c_library"
 FUZZ_SECONDS ?= 600
 
-.PHONY: install test sanitize fuzz clang baseline wheel cross lint format type stubs bench demo clean
+.PHONY: install test test-all sanitize fuzz clang baseline wheel cross lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -19,6 +19,9 @@ install:  ## a virtual environment with everything that development needs
 
 test:
 	$(PYTHON) -m pytest
+
+test-all:  ## with what takes minutes and hardly ever changes, too
+	$(PYTHON) -m pytest -m ""
 
 sanitize:  ## the tests that need no torch, then the corpus, under AddressSanitizer and UndefinedBehaviorSanitizer
 	PQRST_SANITIZE=1 $(PYTHON) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/temp

@@ -1,7 +1,7 @@
 """The contract of a network, the table of all networks, and how one is built and listed.
 
     import models
-    network = models.build("resnet1d", n_leads=12, n_classes=6, width=32)
+    network = models.build("resnet1d", n_leads=12, n_classes=6, base_channels=32)
     logits = network(x)                                     # (B, 12, T) -> (B, 6)
     print(models.listing())                                 # every network, its size and what it takes
 
@@ -14,8 +14,9 @@ of the call:
 - `uses_valid`: the valid range (B, 2) int64, start and stop of each row's real samples. What lies outside is padding;
   at the end of a row its length and content do not change the logits. Left out, every sample is valid.
 
-`min_samples` is the least T; any T from there up works. In eval mode a row's logits do not depend on what else is in
-the batch. While training, batch statistics see padded samples too, as zeros before the convolution.
+`min_samples` is the least T; any T from there up works. `source` names the paper that a network is from. In eval mode a
+row's logits do not depend on what else is in the batch. While training, batch statistics see padded samples too, as
+zeros before the convolution.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ import torch
 from torch import nn
 
 from networks.beats import BeatCNN, BeatView
-from networks.convolutional import CNN1d, ResNet1d
+from networks.convolutional import CNN1d
+from networks.inception import Inception1d
+from networks.recurrent import LSTM, BidirectionalLSTM
+from networks.residual import ResNet1d, ResNet1dWang, SEResNet1d, XResNet1d101
+from networks.state_space import S4
 from script import nearest
 
 # Name -> class `(n_leads, n_classes, *, ...)`. A new family is a file in networks/ and its lines here.
@@ -36,7 +41,14 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "beatcnn": BeatCNN,
     "beatview": BeatView,
     "cnn1d": CNN1d,
+    "inception1d": Inception1d,
+    "lstm": LSTM,
+    "lstm_bidir": BidirectionalLSTM,
     "resnet1d": ResNet1d,
+    "resnet1d_wang": ResNet1dWang,
+    "s4": S4,
+    "se_resnet1d": SEResNet1d,
+    "xresnet1d101": XResNet1d101,
 }
 
 
@@ -101,6 +113,7 @@ class Description:
     inputs: tuple[str, ...]
     arguments: dict[str, Any]  # with their defaults
     summary: str
+    source: str
 
 
 def describe(n_leads: int = 12, n_classes: int = 6) -> list[Description]:
@@ -113,7 +126,8 @@ def describe(n_leads: int = 12, n_classes: int = 6) -> list[Description]:
         inputs = (f"x (B, {n_leads}, T >= {network.min_samples})", *(shapes[key] for key in extra_inputs(network)))
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
         summary = (inspect.getdoc(NETWORKS[name]) or "").split("\n")[0]
-        descriptions.append(Description(name, n_parameters, inputs, arguments_of(name), summary))
+        source = str(network.source)
+        descriptions.append(Description(name, n_parameters, inputs, arguments_of(name), summary, source))
     return descriptions
 
 
@@ -121,10 +135,17 @@ def listing(n_leads: int = 12, n_classes: int = 6) -> str:
     """Return the description of every network as text for the terminal."""
     lines = [f"networks, with parameters for {n_leads} leads and {n_classes} classes:"]
     for network in describe(n_leads, n_classes):
-        arguments = ", ".join(f"{key}={value!r}" for key, value in network.arguments.items())
+        arguments = ", ".join(f"{key}={_short(value)}" for key, value in network.arguments.items())
         lines += [
-            f"{network.name:<10} {network.n_parameters:>10,}  {network.summary}",
-            f"{'':<21}  takes {', '.join(network.inputs)}",
-            f"{'':<21}  settings {arguments}",
+            f"{network.name:<13} {network.n_parameters:>10,}  {network.summary}",
+            f"{'':<24}  takes {', '.join(network.inputs)}",
+            f"{'':<24}  settings {arguments}",
+            f"{'':<24}  source {network.source}",
         ]
     return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    """Return a default for the listing: of a long tuple how it begins and its length."""
+    many = isinstance(value, tuple) and len(value) > 8
+    return f"({value[0]!r}, ... {len(value)} in all)" if many else repr(value)

@@ -88,12 +88,11 @@ def learning_rate(step: int, n_steps: int, peak: float, warmup: float) -> float:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Give weight decay to matrices and kernels, none to biases and normalisation."""
-    named = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in named if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in named if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """Give weight decay to matrices and kernels, none to biases, normalisation and what a network marks."""
+    decayed: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for p in network.parameters():
+        decayed[p.ndim >= 2 and getattr(p, "decays", True)].append(p)
+    return [{"params": decayed[True], "weight_decay": weight_decay}, {"params": decayed[False], "weight_decay": 0.0}]
 
 
 # ------------------------------------------------------------------------------------------------ before the loop

@@ -56,6 +56,7 @@ class BeatCNN(nn.Module):
         rhythm is learnt too: shapes alone separate the few patients of a training set, and not the next one
     """
 
+    source = "this project"
     min_samples = 16
     in_seconds: Tensor
 
@@ -150,6 +151,7 @@ class BeatView(nn.Module):
     blur : float, deviation of the noise on each number while training
     """
 
+    source = "this project; numbers of view.py after Teijeiro et al. 2018, doi 10.1109/JBHI.2016.2631247"
     min_samples = 1
 
     def __init__(

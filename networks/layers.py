@@ -48,6 +48,19 @@ def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
     return (keep_valid(x, mask).float().sum(dim=2) / n_valid).to(x.dtype)
 
 
+def max_of_three(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the maximum of each sample and its two neighbours, (B, C, T) -> (B, C, T), among valid samples."""
+    if mask is not None:
+        x = x.masked_fill(mask == 0, torch.finfo(x.dtype).min)
+    return keep_valid(F.max_pool1d(x, 3, stride=1, padding=1), mask)
+
+
+def mean_of_pairs(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of each two samples, (B, C, T) -> (B, C, ceil(T / 2)), of one valid sample itself."""
+    pairs = F.avg_pool1d(x, 2, ceil_mode=True)
+    return pairs if mask is None else pairs / F.avg_pool1d(mask.to(x.dtype), 2, ceil_mode=True).clamp(min=0.5)
+
+
 def initialise(network: nn.Module, last: nn.Linear) -> None:
     """Draw the weights of a network whose last layer is `last`."""
     for module in network.modules():
@@ -63,10 +76,59 @@ def convolution(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Conv1
     return nn.Conv1d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions with batch norm and GELU beside a shortcut: (B, n_in, T) -> (B, n_out, ceil(T / stride))."""
+class SqueezeExcite(nn.Module):
+    """Weigh each channel by a gate that sees the mean of all of them (Hu et al. 2018, arXiv:1709.01507)."""
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, dropout: float) -> None:
+    def __init__(self, n_channels: int, reduction: int) -> None:
+        super().__init__()
+        if not 1 <= reduction <= n_channels:
+            raise ValueError(f"reduction {reduction}: must be 1 to {n_channels}, the channels of the first stage")
+        self.gate = nn.Sequential(
+            nn.Linear(n_channels, n_channels // reduction), nn.ReLU(),
+            nn.Linear(n_channels // reduction, n_channels), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, C, T), mask (B, 1, T) -> (B, C, T)."""
+        gates: Tensor = self.gate(mean_over_time(x, mask))  # (B, C)
+        return x * gates.unsqueeze(2)
+
+
+class ConcatHead(nn.Module):
+    """The head of the PTB-XL benchmark (Strodthoff et al. 2021): two linear layers, each after batch norm and dropout.
+
+    It takes several poolings over time side by side, (B, n_features) -> logits (B, K).
+    """
+
+    def __init__(self, n_features: int, n_classes: int, dropout: float = 0.5, width: int = 128) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm1d(n_features)
+        self.dropout1 = nn.Dropout(dropout / 2)
+        self.hidden = nn.Linear(n_features, width)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.dropout2 = nn.Dropout(dropout)
+        self.last = nn.Linear(width, n_classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        h = F.relu(self.hidden(self.dropout1(self.norm1(pooled))))
+        logits: Tensor = self.last(self.dropout2(self.norm2(h)))
+        return logits
+
+
+def max_and_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return maximum and mean over valid samples, (B, C, T) -> (B, 2C); x is at least 0, and 0 outside the mask."""
+    return torch.cat([x.amax(dim=2), mean_over_time(x, mask)], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with batch norm and GELU beside a shortcut: (B, n_in, T) -> (B, n_out, ceil(T / stride)).
+
+    With a reduction, a gate weighs the channels before the sum.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, stride: int, dropout: float, reduction: int | None = None
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.conv1 = convolution(n_in, n_out, kernel, stride)
@@ -74,6 +136,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = convolution(n_out, n_out, kernel)
         self.norm2 = nn.BatchNorm1d(n_out)
+        self.gate = None if reduction is None else SqueezeExcite(n_out, reduction)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             self.shortcut = nn.Sequential(convolution(n_in, n_out, 1, stride), nn.BatchNorm1d(n_out))
@@ -83,4 +146,6 @@ class ResidualBlock(nn.Module):
         mask = thin_mask(mask, self.stride)
         h = keep_valid(F.gelu(self.norm1(self.conv1(x))), mask)  # (B, n_out, ceil(T / stride))
         h = self.norm2(self.conv2(self.dropout(h)))
+        if self.gate is not None:
+            h = self.gate(keep_valid(h, mask), mask)
         return keep_valid(F.gelu(h + self.shortcut(x)), mask), mask

@@ -613,7 +613,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_gets_no_memory(beat_run, t
     with pytest.raises(Stop, match="x.pt: not a checkpoint of train.py: it unpacks to more than it is"):
         bundle.load(tmp_path / "x.pt")
     checkpoint = torch.load(beat_run / "best.pt", weights_only=True)
-    checkpoint["name"], checkpoint["arguments"] = "resnet1d", {"width": 1 << 14}  # terabytes of weights
+    checkpoint["name"], checkpoint["arguments"] = "resnet1d", {"base_channels": 1 << 14}  # terabytes of weights
     torch.save(checkpoint, tmp_path / "y.pt")
     with pytest.raises(Stop, match="y.pt: is damaged, or not of these networks"):
         bundle.load(tmp_path / "y.pt")
