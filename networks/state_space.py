@@ -142,8 +142,8 @@ class StateSpace(nn.Module):
         half = matrix * (dt / 2).unsqueeze(2)
         one = torch.eye(matrix.shape[1], device=dt.device)
         discrete = torch.linalg.solve(one - half, one + half)
-        power: Tensor = torch.linalg.matrix_power(discrete, n_samples)
-        return outputs.unsqueeze(2).matmul(power).squeeze(2)
+        after: Tensor = (outputs.unsqueeze(2) @ torch.linalg.matrix_power(discrete, n_samples)).squeeze(2)
+        return after
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, H, T) -> (B, H, T), each sample from itself, the past and the future; computed in float32."""
