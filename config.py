@@ -125,7 +125,7 @@ class Training(Section):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """decay per step of the averaged weights that are validated and kept as best; 0: none"""
     class_weights: Literal["none", "inverse", "sqrt"] = "none"
-    """weight of each class in the loss: 1, 1/share, or 1/sqrt(share)"""
+    """weight of each class in the loss: 1, 1/share, or 1/sqrt(share); one that is not scored gets the least of them"""
     sampler: Literal["shuffle", "weighted"] = "shuffle"
     """each row once per epoch, or rows drawn with the inverse frequency of their classes"""
     augmentation: Augmentation = Augmentation()

@@ -20,14 +20,20 @@ def row_losses(logits: Tensor, labels: Tensor, task: str, class_weights: Tensor)
     ).mean(dim=1)
 
 
-def class_weights(labels: NDArray[np.uint8], task: str, kind: str) -> NDArray[np.float32]:
+def class_weights(
+    labels: NDArray[np.uint8], task: str, kind: str, scored: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """Return the weight of each class in the loss, (K,).
 
     `inverse`: N / (K * n_k) for multiclass, negatives / positives for multilabel (the weight of a positive);
-    `sqrt`: its square root; `none`: 1. A class without rows gets 1.
+    `sqrt`: its square root; `none`: 1. A class without rows gets 1. One that is not scored, (K,), weighs no more than
+    any that is: what a few patients show of a rare class would draw in the beats of others.
     """
     counts = labels.sum(axis=0, dtype=np.float64)
     seen = np.maximum(counts, 1)
     inverse = len(labels) / (len(counts) * seen) if task == "multiclass" else (len(labels) - counts) / seen
     weights = {"none": np.ones_like(seen), "inverse": inverse, "sqrt": np.sqrt(inverse)}[kind]
-    return np.where(counts > 0, weights, 1.0).astype(np.float32)
+    weights = np.where(counts > 0, weights, 1.0)
+    if scored is not None and scored.any():
+        weights = np.where(scored, weights, np.minimum(weights, weights[scored].min()))
+    return weights.astype(np.float32)

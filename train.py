@@ -242,7 +242,8 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     if resume and not overwrite and last.exists():
         state.restore(last)
     labels = dataset.labels[rows["train"]]
-    weights = torch.from_numpy(class_weights(labels, dataset.task, training.class_weights)).to(device)
+    scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
+    weights = torch.from_numpy(class_weights(labels, dataset.task, training.class_weights, scored)).to(device)
     chances = data.row_weights(labels) if training.sampler == "weighted" else None
     parallel: nn.Module = network
     if world_size > 1:

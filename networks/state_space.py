@@ -153,7 +153,7 @@ class StateSpace(nn.Module):
             # the backward system sees the samples after this one: lag -1 is the last place of the circle of 2 T
             kernel = F.pad(forward, (0, n)) + F.pad(backward.flip(1), (n, 0))  # (H, 2T)
             spectrum = torch.fft.rfft(x.float(), n=2 * n) * torch.fft.rfft(kernel)
-            y = torch.fft.irfft(spectrum, n=2 * n)[..., :n] + self.skip.float().unsqueeze(1) * x.float()
+            y: Tensor = torch.fft.irfft(spectrum, n=2 * n)[..., :n] + self.skip.float().unsqueeze(1) * x.float()
         return y.to(x.dtype)
 
 

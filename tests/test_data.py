@@ -21,6 +21,14 @@ def test_class_weights_follow_their_formula():
     assert class_weights(absent, "multiclass", "inverse")[3] == 1
 
 
+def test_a_class_that_is_not_scored_weighs_no_more_than_any_that_is():
+    labels = np.eye(3, dtype=np.uint8)[[0] * 6 + [1] * 3 + [2]]
+    weights = class_weights(labels, "multiclass", "inverse", np.array([True, True, False]))
+    np.testing.assert_allclose(weights, [10 / 18, 10 / 9, 10 / 18])
+    weights = class_weights(labels, "multiclass", "inverse", np.array([False, True, True]))
+    np.testing.assert_allclose(weights, [10 / 18, 10 / 9, 10 / 3])
+
+
 def test_the_weighted_sampler_draws_all_classes_alike():
     labels = np.eye(4, dtype=np.uint8)[[0] * 7000 + [1] * 2000 + [2] * 900 + [3] * 100]
     rows = np.arange(len(labels))
