@@ -1,7 +1,7 @@
 """A trained network with all that it needs to predict: loaded, saved and asked for scores in this one place.
 
 bundle = load(Path("runs/mitdb/best.pt"))
-rows, logits = score(bundle.network, batches)
+rows, logits = score(bundle, batches)
 first, scores = pool(logits, units, inside, bundle.task)
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+import crops
 import models
 import script
-from data import Batch
+from batches import Batch
+from crops import Crops
 from folds import Rows
-from recipe import Recipe, read_recipe
+from recipe import Recipe, differences, read_recipe
 from script import Stop
 
 FORMAT = 2  # of a checkpoint
@@ -52,6 +54,7 @@ class Bundle:
     task: str  # multiclass | multilabel
     thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
     origin: Origin
+    crops: Crops | None = None  # pieces of a row that are scored one by one; None: the row as it is
 
     def save(self, path: Path, training: dict[str, Any] | None = None) -> None:
         """Write a checkpoint, whole or not at all; `training`: what State adds to it."""
@@ -64,6 +67,7 @@ class Bundle:
             "task": self.task,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
             "origin": vars(self.origin),
+            "crops": None if self.crops is None else list(self.crops),
             "weights": self.network.state_dict(),
             "training": training,
         }
@@ -91,13 +95,14 @@ def load(path: Path) -> Bundle:
         network.load_state_dict(weights)
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError("weights are NaN or infinite")
-        origin = Origin(**checkpoint["origin"])
-        task = checkpoint["task"]
+        origin, task = Origin(**checkpoint["origin"]), checkpoint["task"]
+        pieces = checkpoint.get("crops")  # not in checkpoints of before 2026-11-28
+        pieces = None if pieces is None else Crops(*pieces)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise Stop(f"{path}: is damaged, or not of these networks: {script.one_line(error)}") from error
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     limits = None if thresholds is None else tuple(thresholds)
-    return Bundle(network, name, arguments, recipe, classes, task, limits, origin)
+    return Bundle(network, name, arguments, recipe, classes, task, limits, origin, pieces)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,19 +150,35 @@ def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     return torch.as_tensor(batch.signal).to(device, non_blocking=True).float(), *others
 
 
-def score(network: nn.Module, batches: Iterable[Batch]) -> tuple[Rows, NDArray[np.float32]]:
+def score(trained: Bundle, batches: Iterable[Batch]) -> tuple[Rows, NDArray[np.float32]]:
     """Return the rows of the batches, (N,), and their logits, (N, K) float32 whatever the training used."""
+    network = trained.network
     was_training = network.training
     network.eval()
     rows, pieces = [], []
     with torch.inference_mode():
         for batch in batches:
             rows.append(batch.rows)
-            pieces.append(network(*inputs_of(network, batch)).float().cpu().numpy())  # (B, K)
+            pieces.append(_logits_of(trained, batch).cpu().numpy())  # (B, K)
     network.train(was_training)
     if not rows:
         return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
     return np.concatenate(rows), np.concatenate(pieces)
+
+
+def _logits_of(trained: Bundle, batch: Batch) -> Tensor:
+    """Return the logits of a batch, (B, K) float32, of rows that are scored in pieces the pooled ones."""
+    network, asked = trained.network, trained.crops
+    if asked is None:
+        logits: Tensor = network(*inputs_of(network, batch)).float()
+        return logits
+    whole, valid = torch.as_tensor(batch.signal), torch.as_tensor(batch.valid)
+    signal, inside = crops.cut(whole, valid, asked)  # (B * C, L, samples)
+    n_pieces = len(signal) // max(1, len(whole))
+    context = torch.as_tensor(batch.context).repeat_interleave(n_pieces, dim=0)
+    of_pieces = network(*inputs_of(network, batch._replace(signal=signal, valid=inside, context=context)))
+    n_inside = (inside[:, 1] - inside[:, 0]).reshape(-1, n_pieces)
+    return crops.pooled(of_pieces.unflatten(0, (-1, n_pieces)).float().cpu(), n_inside, trained.task, asked.pool)
 
 
 def pool(
@@ -200,9 +221,12 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     epoch: int = 0  # epochs done
+    losses: list[float] = field(default_factory=list)  # of the steps that are done of the next epoch
     best_epoch: int = 0  # epochs done when the score was best
     best_score: float = -float("inf")
     best_loss: float = float("inf")
+    rate_factor: float = 1.0  # of the learning rate, on a plateau
+    lowered_epoch: int = 0  # epochs done when the rate was lowered
     finished: bool = False
 
     @property
@@ -220,9 +244,15 @@ class State:
         }
         replace(bundle, network=self.network).save(path, training)
 
-    def restore(self, path: Path) -> None:
-        """Take over what `save` has written."""
+    def restore(self, path: Path, bundle: Bundle) -> None:
+        """Take over what `save` has written; Stop where its network or classes are not the bundle's."""
         checkpoint = _read(path)
+        have, want = (
+            {"model": of["name"], "arguments": of["arguments"], "classes": ", ".join(of["classes"])}
+            for of in (checkpoint, vars(bundle))
+        )
+        if changes := differences(have, want):
+            raise Stop(f"{path}: is of another network or other classes ({'; '.join(changes)})")
         try:
             training = checkpoint["training"]
             self.network.load_state_dict(checkpoint["weights"])
@@ -236,7 +266,9 @@ class State:
             raise Stop(f"{path}: holds no training to go on with: {script.one_line(error)}") from error
 
 
-PROGRESS = ("epoch", "best_epoch", "best_score", "best_loss", "finished")
+PROGRESS = (
+    "epoch", "losses", "best_epoch", "best_score", "best_loss", "rate_factor", "lowered_epoch", "finished"
+)  # fmt: skip
 
 
 def is_finished(path: Path) -> bool:

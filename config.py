@@ -105,6 +105,15 @@ class Augmentation(Section):
     """largest shift in time, s; edges repeat"""
 
 
+class Cropping(Section):
+    length_s: float | None = Field(None, gt=0)
+    """learn from random pieces of each row this long, s, and score rows by pieces that cover them; null: whole rows"""
+    stride_s: float | None = Field(None, gt=0)
+    """from one piece that is scored to the next, s; their length where null"""
+    pool: Literal["mean", "max"] = "mean"
+    """score of a row: the mean over its pieces, or the highest of each class"""
+
+
 class Training(Section):
     epochs: int = Field(25, ge=1)
     """most epochs"""
@@ -114,10 +123,14 @@ class Training(Section):
     """micro-batches per optimiser step on each process"""
     learning_rate: float = Field(2e-3, gt=0)
     """peak learning rate of AdamW"""
+    schedule: Literal["cosine", "one_cycle", "constant", "step", "plateau"] = "cosine"
+    """how the rate goes on after the warm-up: schedules.py; plateau: a tenth where the score stands still"""
+    plateau_patience: int = Field(3, ge=1)
+    """validations without a better score after which the schedule `plateau` lowers the rate"""
     weight_decay: float = Field(0.01, ge=0)
     """weight decay of AdamW, on weights of two or more dimensions"""
     warmup: float = Field(0.05, ge=0, lt=1)
-    """share of all steps in which the rate rises linearly; then it falls as a cosine to 1 % of the peak"""
+    """share of all steps in which the rate rises"""
     clip_norm: float = Field(1.0, ge=0)
     """largest norm of the gradient; 0: no clipping"""
     amp: Literal["auto", "off", "bfloat16", "float16"] = "auto"
@@ -126,6 +139,13 @@ class Training(Section):
     """decay per step of the averaged weights that are validated and kept as best; 0: none"""
     class_weights: Literal["none", "inverse", "sqrt"] = "none"
     """weight of each class in the loss: 1, 1/share, or 1/sqrt(share); one that is not scored gets the least of them"""
+    loss: Literal["cross_entropy", "focal", "asymmetric"] = "cross_entropy"
+    """of softmax or of sigmoids; focal and asymmetric (multilabel only) forget what is easy"""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """share of each label that is spread over all classes"""
+    mixup: float = Field(0.0, ge=0)
+    """mix each row with another of its batch, by a share from the beta distribution with this parameter; 0: none"""
+    crops: Cropping = Cropping()
     sampler: Literal["shuffle", "weighted"] = "shuffle"
     """each row once per epoch, or rows drawn with the inverse frequency of their classes"""
     augmentation: Augmentation = Augmentation()
@@ -137,8 +157,12 @@ class Training(Section):
     """validate every so many epochs"""
     seed: int = Field(0, ge=0)
     """seed of weights, order, dropout and augmentation"""
-    workers: int = Field(0, ge=0, json_schema_extra=MACHINE)
-    """processes that load batches; 0: in the training process"""
+    deterministic: bool = False
+    """only algorithms that give the same bits each time; on a CPU all do"""
+    compile: bool = False
+    """compile the network with torch.compile, which takes minutes and pays in long trainings"""
+    workers: int = Field(1, ge=0, json_schema_extra=MACHINE)
+    """threads that fetch batches ahead; 0: the training fetches them itself"""
     threads: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """CPU threads of each training process; 0: the cores divided by the processes"""
 
@@ -198,7 +222,7 @@ class Settings(Section, BaseSettings):
 def load(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
-    base: Callable[[argparse.Namespace], Path] | None = None,
+    base: Callable[[argparse.Namespace], Path | None] | None = None,
 ) -> tuple[Settings, argparse.Namespace]:
     """Read all settings.
 
@@ -242,7 +266,7 @@ def load(
     config = CONFIGS / f"{arguments.dataset}.yaml" if arguments.dataset else arguments.config
     if config is None and base is not None:
         config = base(arguments)
-        if not config.exists():
+        if config is not None and not config.exists():
             raise Stop(f"{config.parent}: no run there ({config.name} is missing)")
 
     command_line(parsed_args=vars(arguments))

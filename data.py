@@ -1,23 +1,22 @@
-"""The prepared dataset: its summary, its parts mapped into memory, batches, augmentation.
+"""The prepared dataset: its summary, and its parts mapped into memory.
 
-Knows nothing of networks and imports no torch: batches are NumPy arrays, which a DataLoader turns into tensors.
+Knows nothing of networks and imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import h5py
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-import pqrst
 import script
 from folds import LEAKS, Rows, choose_rows
 from recipe import Recipe, Section
@@ -236,13 +235,23 @@ class Dataset:
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def signals(self, rows: Rows) -> NDArray[Any]:
-        """Copy rows out of the mapped parts: (B,) indices -> (B, L, T) in the stored type."""
-        out = np.empty((len(rows), len(self.recipe.leads), self.summary.row_samples), self.recipe.dtype)
+    def signals(
+        self, rows: Rows, starts: NDArray[np.int64] | None = None, n_samples: int | None = None
+    ) -> NDArray[Any]:
+        """Copy rows out of the mapped parts, (B,) indices -> (B, L, T) in the stored type.
+
+        With starts (B,), n_samples of each row from there.
+        """
+        n_samples = n_samples or self.summary.row_samples
+        out = np.empty((len(rows), len(self.recipe.leads), n_samples), self.recipe.dtype)
         part = np.searchsorted(self._first, rows, side="right") - 1
         for p in np.unique(part):
             here = part == p
-            out[here] = self._signals[p][rows[here] - self._first[p]]
+            place = rows[here] - self._first[p]
+            if starts is None:
+                out[here] = self._signals[p][place]
+            else:
+                out[here] = sliding_window_view(self._signals[p], n_samples, axis=2)[place, :, starts[here]]
         return out
 
     def splits(
@@ -317,70 +326,3 @@ def _map(path: Path, signals: h5py.Dataset) -> NDArray[Any]:
     if offset is None:
         return np.asarray(signals[()])
     return np.memmap(path, signals.dtype, "r", offset, signals.shape)
-
-
-def row_weights(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the chance of each row with the weighted sampler, (N,), sum 1: the inverse frequency of its rarest class.
-
-    A row without any class counts as one of a class of its own.
-    """
-    with_none = np.concatenate([labels, labels.sum(axis=1, keepdims=True) == 0], axis=1)
-    weight = (with_none / np.maximum(with_none.sum(axis=0), 1)).max(axis=1)
-    chance: NDArray[np.float64] = weight / weight.sum()
-    return chance
-
-
-# ------------------------------------------------------------------------------------------------ batches
-
-
-class Batch(NamedTuple):
-    """Rows as a network takes them."""
-
-    signal: NDArray[Any]  # (B, L, T) as stored, float32 once augmented
-    labels: NDArray[np.uint8]  # (B, K)
-    context: NDArray[np.float32]  # (B, F)
-    valid: NDArray[np.int64]  # (B, 2)
-    rows: Rows  # (B,)
-
-
-@dataclass
-class Batches:
-    """Fetch batches by row indices; a DataLoader with `batch_size=None` and lists of rows as sampler drives it."""
-
-    dataset: Dataset
-    augmentation: Mapping[str, float] = field(default_factory=dict)  # amounts that `pqrst.augment` takes
-    seed: int = 0
-    epoch: int = 0
-
-    def __getitem__(self, rows: Rows) -> Batch:
-        data = self.dataset
-        signal, valid = data.signals(rows), data.valid[rows]
-        if any(self.augmentation.values()):
-            signal = pqrst.augment(signal, rows, valid, data.recipe.fs, self.seed, self.epoch, **self.augmentation)
-        return Batch(signal, data.labels[rows], data.context[rows], valid, rows)
-
-
-def epoch_order(rows: Rows, seed: int, epoch: int, weights: NDArray[np.float64] | None) -> Rows:
-    """Return the rows in the order of this epoch, the same on every process; with weights, drawn with replacement."""
-    generator = np.random.default_rng((seed, epoch))
-    if weights is None:
-        return generator.permutation(rows)
-    return generator.choice(rows, size=len(rows), p=weights)
-
-
-def training_batches(order: Rows, batch_size: int, accumulation: int, rank: int, world_size: int) -> list[Rows]:
-    """List this process's micro-batches, `accumulation` of them per optimiser step.
-
-    A step takes the next batch_size rows, whatever the number of processes; the rest that fills no step is left out
-    (other rows each epoch).
-    """
-    steps = len(order) // batch_size
-    shares = order[: steps * batch_size].reshape(steps, world_size, accumulation, -1)
-    return list(shares[:, rank].reshape(steps * accumulation, -1))
-
-
-def scoring_batches(rows: Rows, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Rows]:
-    """Give this process's share of the rows in batches; each row comes on one process exactly once."""
-    mine = rows[rank::world_size]
-    for start in range(0, len(mine), batch_size):
-        yield mine[start : start + batch_size]

@@ -28,14 +28,14 @@ from tqdm import tqdm
 
 import bundle
 import config
-import data
 import metrics
 import plots
 import runs
 import script
+from batches import Batches, scoring_batches
 from bundle import Bundle
 from config import Settings
-from data import Batches, Dataset
+from data import Dataset
 from decide import decide
 from folds import Rows
 from metrics import Report
@@ -59,9 +59,9 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
 
 def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings) -> tuple[Rows, NDArray[np.float32]]:
     """Return what was scored, each unit by its first row (U,), and the scores (U, K)."""
-    batches, shares = Batches(dataset), list(data.scoring_batches(rows, settings.evaluation.batch_size))
+    batches, shares = Batches(dataset), list(scoring_batches(rows, settings.evaluation.batch_size))
     bar = tqdm(shares, settings.evaluation.split, unit=" batches", disable=None, leave=False)
-    _, logits = bundle.score(trained.network, (batches[share] for share in bar))
+    _, logits = bundle.score(trained, (batches[share] for share in bar))
     first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
     return rows[first], scores
 

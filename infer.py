@@ -36,9 +36,9 @@ import pqrst
 import readers
 import runs
 import script
+from batches import Batch, scoring_batches
 from beats import context_of, detect, doubts, leads_of
 from bundle import Bundle
-from data import Batch, scoring_batches
 from decide import decide
 from formats import said
 from prediction import Prediction, columns_of
@@ -258,7 +258,7 @@ def logits_of(
     """
     prepared = pqrst.prepare([record], trained.recipe.chain(), None if centers is None else [centers])
     of_rows = np.zeros((len(prepared.rows), 0), np.float32) if context is None else context[prepared.index]
-    _, logits = bundle.score(trained.network, _batches(prepared, of_rows, len(trained.classes), batch_size))
+    _, logits = bundle.score(trained, _batches(prepared, of_rows, len(trained.classes), batch_size))
     return prepared, logits.reshape(-1, len(trained.classes))
 
 

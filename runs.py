@@ -82,10 +82,10 @@ def check_run(folder: Path, settings: Settings, finished: bool, resume: bool, ov
         raise Stop(f"{folder} was trained with other settings ({'; '.join(changes)}); --resume needs the same")
 
 
-def begin(folder: Path, settings: Settings, epochs: int) -> None:
-    """Make the folder ready for a training that has done so many epochs; 0 begins anew and removes what is there."""
+def begin(folder: Path, settings: Settings, epochs: int, anew: bool) -> None:
+    """Make the folder ready for a training that has done so many epochs; one that begins anew removes what is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    if epochs == 0:
+    if anew:
         if (folder / CONFIG).exists():  # a run that may be replaced; other files of these names are left alone
             for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
                 (folder / name).unlink(missing_ok=True)

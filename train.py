@@ -3,7 +3,9 @@
     python train.py                                              # the demo: simulate, prepare, train, report (CPU)
     python train.py --config configs/mitdb.yaml                  # one process: a GPU if there is one
     torchrun --nproc_per_node 2 train.py --config configs/mitdb.yaml
-    python train.py --config configs/mitdb.yaml --resume         # go on where a run was cut off
+    python train.py --resume runs/mitdb                          # go on where a run was cut off
+
+SIGTERM and Ctrl-C end a training after its current step, from where --resume goes on to the same bits.
 
 Writes runs/<name>/: config.yaml, best.pt, best-loss.pt, last.pt, metrics.csv, log.jsonl, curves.png, report/.
 """
@@ -14,12 +16,13 @@ import argparse
 import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -28,45 +31,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import batches
 import bundle
 import config
-import data
 import models
+import processes
 import runs
+import schedules
 import script
+from batches import Batches
 from bundle import Bundle, Origin, State
 from config import Settings, Training
-from data import Batches, Dataset
+from crops import Crops
+from data import Dataset
 from decide import thresholds_of
 from folds import Rows
 from objectives import class_weights, row_losses
 from recipe import flatten
 from script import Stop
 
+CHECK_EVERY = 50  # steps: a look at the losses waits for a GPU
+
 # ------------------------------------------------------------------------------------------------ the pieces
-
-
-def start_processes(threads: int) -> tuple[int, int, torch.device]:
-    """Return rank, number of processes and device; a lone process needs no torchrun. threads: 0 shares the cores."""
-    rank, world_size = script.rank()
-    local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
-    if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
-    return rank, world_size, device
-
-
-def wait_for_all() -> None:
-    """Wait until all processes are here; a lone process goes on."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
@@ -78,13 +66,20 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[amp]
 
 
-def learning_rate(step: int, n_steps: int, peak: float, warmup: float) -> float:
-    """Return the rate of a step: a linear rise over the share `warmup`, then a cosine down to 1 % of the peak."""
-    n_warmup = max(1, round(warmup * n_steps))
-    if step < n_warmup:
-        return peak * (step + 1) / n_warmup
-    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+def set_rate(state: State, step: int, n_steps: int, training: Training) -> float:
+    """Give the optimiser the learning rate of a step of the whole training, and return it."""
+    part = schedules.learning_rate(training.schedule, step, n_steps, training.warmup)
+    rate = training.learning_rate * part * state.rate_factor
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+        if training.schedule == "one_cycle":
+            group["betas"] = (schedules.first_beta(step, n_steps, training.warmup), group["betas"][1])
+    return rate
+
+
+def seed_of(*parts: int) -> int:
+    """Return a seed that hangs on all of these numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -124,14 +119,27 @@ def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
             )
 
 
-def count_steps(n_rows: int, world_size: int, training: Training) -> int:
-    """Return the optimiser steps of an epoch; a batch that cannot be shared evenly stops the program."""
+def check_training(training: Training, world_size: int, device: torch.device) -> None:
+    """Stop where the settings contradict each other or the machine, before any data is read."""
     if training.batch_size % (world_size * training.accumulation):
         shares = f"{world_size} processes x {training.accumulation} accumulation steps"
         raise Stop(f"training.batch_size = {training.batch_size}: must be a multiple of {shares}")
-    if n_rows < training.batch_size:
-        raise Stop(f"training.batch_size = {training.batch_size}: there are only {n_rows} training rows")
-    return n_rows // training.batch_size
+    if training.amp == "float16" and device.type == "cpu":
+        raise Stop("training.amp = float16: a CPU has no mixed precision of float16; choose bfloat16 or off")
+
+
+def check_rows(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> None:
+    """Stop where the settings do not fit the dataset."""
+    training, recipe = settings.training, dataset.recipe
+    if len(rows["train"]) < training.batch_size:
+        raise Stop(f"training.batch_size = {training.batch_size}: there are only {len(rows['train'])} training rows")
+    if training.loss == "asymmetric" and dataset.task != "multilabel":
+        raise Stop(f"training.loss = asymmetric: {dataset.folder} has one class for each row; choose focal")
+    if training.mixup and recipe.context_columns:
+        raise Stop(f"training.mixup = {training.mixup}: numbers about a beat cannot be mixed")
+    if training.crops.length_s and recipe.of_beats:
+        raise Stop(f"training.crops.length_s = {training.crops.length_s}: rows are beats; crops are for longer rows")
+    check_metric(dataset, rows["validation"], settings)
 
 
 def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bundle:
@@ -143,7 +151,17 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     network = models.build(name, len(dataset.recipe.leads), len(dataset.classes), **arguments).to(device)
     limits = thresholds_of(dataset.task, len(dataset.classes))
     origin = Origin(runs.commit(), dataset.summary.leak, dataset.summary.name, time.strftime("%Y-%m-%d"))
-    return Bundle(network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin)
+    crops = crops_of(settings.training, dataset)
+    return Bundle(network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin, crops)
+
+
+def crops_of(training: Training, dataset: Dataset) -> Crops | None:
+    """Return the pieces that rows are scored in, in samples."""
+    asked, fs = training.crops, dataset.recipe.fs
+    if asked.length_s is None:
+        return None
+    samples = max(1, round(asked.length_s * fs))
+    return Crops(samples, max(1, round(asked.stride_s * fs)) if asked.stride_s else samples, asked.pool)
 
 
 def new_state(network: nn.Module, training: Training, dtype: torch.dtype | None) -> State:
@@ -187,14 +205,14 @@ class Validation(NamedTuple):
     macro_auroc: float | None  # None where no scored class has both sides
 
 
-def score_rows(network: nn.Module, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
+def score_rows(trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
     """Return logits of the rows in their order, (N, K), on every process; each row is computed on exactly one."""
     rank, world_size = script.rank()
     if world_size > 1:  # each process has its own running statistics: all use those of rank 0
-        for buffer in network.buffers():
+        for buffer in trained.network.buffers():
             dist.broadcast(buffer, 0)
-    batches, mine = Batches(dataset), data.scoring_batches(rows, batch_size, rank, world_size)
-    gathered: list[Any] = [bundle.score(network, (batches[share] for share in mine))]
+    whole, mine = Batches(dataset), batches.scoring_batches(rows, batch_size, rank, world_size)
+    gathered: list[Any] = [bundle.score(trained, (whole[share] for share in mine))]
     if world_size > 1:
         own, gathered = gathered[0], [None] * world_size
         dist.all_gather_object(gathered, own)
@@ -205,11 +223,11 @@ def score_rows(network: nn.Module, dataset: Dataset, rows: Rows, batch_size: int
     return np.asarray(logits[order][np.searchsorted(seen[order], rows)])
 
 
-def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor) -> Validation:
+def validate(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor) -> Validation:
     """Score the validation rows; windows of one record count as one."""
     import metrics  # loads scikit-learn, which listing the networks does without
 
-    logits = score_rows(network, dataset, rows, settings.evaluation.batch_size)
+    logits = score_rows(trained, dataset, rows, settings.evaluation.batch_size)
     target = torch.from_numpy(dataset.labels[rows])
     loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
     first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
@@ -224,13 +242,16 @@ def validate(network: nn.Module, dataset: Dataset, rows: Rows, settings: Setting
 def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> Path:
     """Train one network as the settings say; returns the run folder."""
     training, folder = settings.training, settings.run_folder
-    rank, world_size, device = start_processes(training.threads)
+    rank, world_size, device = processes.start(training.threads)
     main_process = rank == 0
+    check_training(training, world_size, device)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic products on a GPU ask for
+    torch.use_deterministic_algorithms(training.deterministic)
     dataset = open_dataset(settings)
     settings = settings.model_copy(update={"recipe": dataset.recipe})
     rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
-    check_metric(dataset, rows["validation"], settings)
-    steps_per_epoch = count_steps(len(rows["train"]), world_size, training)
+    check_rows(dataset, rows, settings)
+    steps_per_epoch = len(rows["train"]) // training.batch_size
     n_steps = steps_per_epoch * training.epochs
     last = folder / runs.LAST
     runs.check_run(folder, settings, not overwrite and bundle.is_finished(last), resume, overwrite)
@@ -240,86 +261,138 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     network = trained.network
     state = new_state(network, training, dtype)
     if resume and not overwrite and last.exists():
-        state.restore(last)
+        state.restore(last, trained)
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
     weights = torch.from_numpy(class_weights(labels, dataset.task, training.class_weights, scored)).to(device)
-    chances = data.row_weights(labels) if training.sampler == "weighted" else None
+    chances = batches.row_weights(labels) if training.sampler == "weighted" else None
     parallel: nn.Module = network
     if world_size > 1:
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         parallel = DistributedDataParallel(network)
-    wait_for_all()  # every process has looked at the folder before the first one writes to it
+    if training.compile:
+        parallel = torch.compile(parallel)  # type: ignore[assignment]  # a module of the same call
+    processes.wait()  # every process has looked at the folder before the first one writes to it
     if main_process:
-        runs.begin(folder, settings, state.epoch)
+        runs.begin(folder, settings, state.epoch, anew=not (state.epoch or state.losses))
         versions = {"commit": trained.origin.commit, "torch": torch.__version__, "python": platform.python_version()}
         runs.log_events(folder, [{"event": "start", "epoch": state.epoch, **versions}])
         announce(settings, dataset, rows, network, dtype)
 
-    for epoch in range(state.epoch, training.epochs):
-        # dropout differs by epoch and process, and needs no stored state to be resumed
-        torch.manual_seed(int(np.random.SeedSequence((training.seed, epoch, rank)).generate_state(1)[0]))
-        order = data.epoch_order(rows["train"], training.seed, epoch, chances)
-        batches = Batches(dataset, training.augmentation.model_dump(), training.seed, epoch)
-        loader: DataLoader[Any] = DataLoader(
-            batches,  # type: ignore[arg-type]  # indexed by whole batches
-            batch_size=None,
-            sampler=data.training_batches(order, training.batch_size, training.accumulation, rank, world_size),
-            num_workers=training.workers,
-            pin_memory=device.type == "cuda",
-        )
-        step_losses = torch.zeros(steps_per_epoch, device=device)
-        started = time.perf_counter()
-        network.train()
-        bar = tqdm(loader, f"epoch {epoch + 1}/{training.epochs}", disable=None if main_process else True, leave=False)
-        for micro, batch in enumerate(bar):
-            step, complete = micro // training.accumulation, (micro + 1) % training.accumulation == 0
-            target = batch.labels.to(device, non_blocking=True)  # (B, K)
-            sync = nullcontext() if complete or world_size == 1 else parallel.no_sync()  # type: ignore[operator]
-            with sync, torch.autocast(device.type, dtype, enabled=dtype is not None):
-                logits = parallel(*bundle.inputs_of(network, batch))  # (B, K)
-                # DDP averages gradients over the processes; times their number, by the rows of all of them and of all
-                # micro-batches, it is the mean over the global batch, whatever the number of processes
-                loss = row_losses(logits, target, dataset.task, weights).sum() * world_size / training.batch_size
-                state.scaler.scale(loss).backward()
-            step_losses[step] += loss.detach() / world_size
-            if not complete:
-                continue
-            rate = learning_rate(epoch * steps_per_epoch + step, n_steps, training.learning_rate, training.warmup)
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            if training.clip_norm:
-                state.scaler.unscale_(state.optimizer)
-                nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-            state.optimizer.zero_grad(set_to_none=True)
-            if state.ema:
-                state.ema.update_parameters(network)
-        if world_size > 1:
-            dist.all_reduce(step_losses)
-        losses = step_losses.tolist()
-        if not math.isfinite(sum(losses)):
-            raise Stop(f"epoch {epoch + 1}: the training loss is not finite; lower training.learning_rate")
-        rows_per_s = round(steps_per_epoch * training.batch_size / (time.perf_counter() - started), 1)
-        due = (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs
-        scores = validate(state.scored, dataset, rows["validation"], settings, weights) if due else None
-        earned = end_epoch(state, scores, training)
-        if main_process:
-            line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
-            write_epoch(folder, line, losses, trained, state, earned)
-            print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
-        if state.finished:
-            break
+    with processes.StopSignal() as stop:
+        for epoch in range(state.epoch, training.epochs):
+            order = batches.epoch_order(rows["train"], training.seed, epoch, chances)
+            done = len(state.losses)  # steps of this epoch that a training which was cut off has done
+            ahead = feed(trained, dataset, order, training, epoch, done)
+            step_losses = torch.zeros(steps_per_epoch, device=device)
+            if main_process:  # the sum over the processes is theirs already
+                step_losses[:done] = torch.tensor(state.losses)
+            started = time.perf_counter()
+            network.train()
+            bar = tqdm(
+                total=steps_per_epoch, initial=done, desc=f"epoch {epoch + 1}/{training.epochs}", unit=" steps",
+                disable=None if main_process else True, leave=False,
+            )  # fmt: skip
+            for micro, batch in enumerate(ahead, done * training.accumulation):
+                step, complete = micro // training.accumulation, (micro + 1) % training.accumulation == 0
+                # dropout differs by step and process, and needs no stored state to be resumed
+                torch.manual_seed(seed_of(training.seed, epoch, rank, micro))
+                target = torch.as_tensor(batch.labels).to(device, non_blocking=True)  # (B, K)
+                sync = nullcontext() if complete or world_size == 1 else parallel.no_sync()  # type: ignore[operator]
+                with sync, torch.autocast(device.type, dtype, enabled=dtype is not None):
+                    logits = parallel(*bundle.inputs_of(network, batch))  # (B, K)
+                    of_rows = row_losses(logits, target, dataset.task, weights, training.loss, training.label_smoothing)
+                    # DDP averages gradients over the processes; times their number, by the rows of all of them and of
+                    # all micro-batches, it is the mean over the global batch, whatever the number of processes
+                    loss = of_rows.sum() * world_size / training.batch_size
+                    state.scaler.scale(loss).backward()
+                step_losses[step] += loss.detach() / world_size
+                if not complete:
+                    continue
+                rate = set_rate(state, epoch * steps_per_epoch + step, n_steps, training)
+                if training.clip_norm:
+                    state.scaler.unscale_(state.optimizer)
+                    norm = nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+                    if not state.scaler.is_enabled():  # a scaler leaves out such a step, and scales less
+                        step_losses[step] += 0 * norm  # NaN where a gradient is not finite
+                state.scaler.step(state.optimizer)
+                state.scaler.update()
+                state.optimizer.zero_grad(set_to_none=True)
+                if state.ema:
+                    state.ema.update_parameters(network)
+                bar.update()
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps_per_epoch:
+                    losses = checked(step_losses[: step + 1], order, dataset, training)
+                    bar.set_postfix_str(f"loss {sum(losses) / len(losses):.4f}")
+                elif stop.came():
+                    state.losses = checked(step_losses[: step + 1], order, dataset, training)
+                    bar.close()
+                    leave(
+                        folder, trained, state, stop.number, f"epoch {epoch + 1}, step {step + 1} of {steps_per_epoch}"
+                    )
+            bar.close()
+            rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
+            due = (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs
+            asked = replace(trained, network=state.scored)
+            scores = validate(asked, dataset, rows["validation"], settings, weights) if due else None
+            earned = end_epoch(state, scores, training)
+            if main_process:
+                line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
+                write_epoch(folder, line, losses, trained, state, earned)
+                print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
+            if state.finished:
+                break
     if main_process and state.epoch < training.epochs:
         print(f"stopped: no better {training.metric} in {training.patience} validations")
     return folder
 
 
+def feed(
+    trained: Bundle, dataset: Dataset, order: Rows, training: Training, epoch: int, done: int
+) -> Iterator[batches.Batch]:
+    """Give this process's micro-batches of an epoch after the steps that are done, fetched ahead."""
+    rank, world_size = script.rank()
+    if training.mixup:
+        order = batches.with_partners(order, training.batch_size)
+    requests = batches.training_batches(order, training.batch_size, training.accumulation, rank, world_size)
+    crop = trained.crops.samples if trained.crops else None
+    pieces = Batches(dataset, training.augmentation.model_dump(), training.seed, epoch, crop, training.mixup)
+    return batches.fetched(
+        pieces, requests[done * training.accumulation :], training.workers, pinned=torch.cuda.is_available()
+    )
+
+
+def checked(step_losses: Tensor, order: Rows, dataset: Dataset, training: Training) -> list[float]:
+    """Return the losses of the steps of an epoch over all processes; Stop where one or its gradient is not finite."""
+    losses = step_losses.clone()
+    if script.rank()[1] > 1:
+        dist.all_reduce(losses)
+    values: list[float] = losses.tolist()
+    bad = next((step for step, value in enumerate(values) if not math.isfinite(value)), None)
+    if bad is not None:
+        rows = order[bad * training.batch_size : (bad + 1) * training.batch_size]
+        records = np.unique(dataset.record[rows]).astype(str)
+        named = ", ".join(records[:8]) + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+        raise Stop(
+            f"step {bad + 1} of the epoch: loss or gradient is not finite; its rows are of {named}; "
+            "look at these, or lower training.learning_rate"
+        )
+    return values
+
+
+def leave(folder: Path, trained: Bundle, state: State, number: int, where: str) -> NoReturn:
+    """End a training that is asked to stop: with a checkpoint of its last step, and a line that says how to go on."""
+    if script.rank()[0] == 0:
+        state.save(folder / runs.LAST, trained)
+        print(f"stopped after {where}; go on with: python train.py --resume {folder}")
+    processes.wait()
+    sys.exit(128 + number)
+
+
 def end_epoch(state: State, scores: Validation | None, training: Training) -> list[str]:
     """Count the epoch and take in its scores; returns the names of the checkpoints that they have earned."""
-    state.epoch += 1
+    state.epoch, state.losses = state.epoch + 1, []
     earned = []
     out_of_patience = False
     if scores:
@@ -331,6 +404,9 @@ def end_epoch(state: State, scores: Validation | None, training: Training) -> li
             state.best_loss = scores.loss
             earned.append(runs.BEST_LOSS)
         waited = state.epoch - state.best_epoch
+        still = state.epoch - max(state.best_epoch, state.lowered_epoch)
+        if training.schedule == "plateau" and still >= training.plateau_patience * training.validate_every:
+            state.rate_factor, state.lowered_epoch = state.rate_factor / 10, state.epoch
         out_of_patience = bool(training.patience) and waited >= training.patience * training.validate_every
     state.finished = out_of_patience or state.epoch == training.epochs
     return earned
@@ -369,12 +445,12 @@ def prepare_demo(settings: Settings) -> None:
     """Simulate and prepare the demo where it is missing; processes of torchrun share the parts."""
     import preprocess
 
-    rank, _, _ = start_processes(settings.training.threads)
+    rank, _, _ = processes.start(settings.training.threads)
     if rank == 0:
         preprocess.open_raw(settings)
-    wait_for_all()
+    processes.wait()
     preprocess.prepare(settings)
-    wait_for_all()
+    processes.wait()
 
 
 def report(folder: Path, settings: Settings) -> None:
@@ -390,10 +466,19 @@ def report(folder: Path, settings: Settings) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
+    parser.add_argument(
+        "--resume", nargs="?", const="", metavar="RUN",
+        help="go on with an unfinished run: with the one that is named, or with that of these settings",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a run that exists")
     parser.add_argument("--list_models", action="store_true", help="list the networks and stop")
-    settings, arguments = config.load(parser, argv)
+    settings, arguments = config.load(
+        parser, argv, lambda given: Path(given.resume) / runs.CONFIG if given.resume else None
+    )
+    if arguments.resume:
+        settings = settings.model_copy(update={"run_dir": arguments.resume})
+    # torchrun starts all processes again when one has died
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and (settings.run_folder / runs.CONFIG).exists()
     if arguments.list_models:
         print(models.listing())
         return
@@ -404,10 +489,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.data.name == "demo" and settings.data.raw is None:
             prepare_demo(settings)
         with script.hold(settings.run_folder):
-            folder = train(settings, arguments.resume, arguments.overwrite)
+            folder = train(settings, again or arguments.resume is not None, arguments.overwrite and not again)
             if main_process:
                 report(folder, settings)
-        wait_for_all()
+        processes.wait()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        training = settings.training
+        raise Stop(
+            f"training.batch_size = {training.batch_size}: out of memory; a larger training.accumulation "
+            f"({training.accumulation} now) takes fewer rows at a time for the same step"
+        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import preprocess
 import script
 import simulate
+from batches import Batches
 from benchmarks import machine
-from data import Batches, Dataset
+from data import Dataset
 
 AMOUNTS = {"noise": 0.05, "gain": 0.2, "wander": 0.1, "shift_s": 0.1}
 BATCH = 64

@@ -135,16 +135,24 @@ def demo_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_run(demo_folder, tmp_path_factory) -> Path:
-    """A network for whole records, trained for one epoch on the simulated patients."""
+def prepared_demo(demo_folder, tmp_path_factory) -> list[str]:
+    """Settings of the prepared simulated patients, rows of 10 s in ten folds."""
     import preprocess
+
+    folder = tmp_path_factory.mktemp("prepared_demo")
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(folder), "--data.folds", "10"]
+    preprocess.main(words)
+    return words
+
+
+@pytest.fixture(scope="session")
+def demo_run(prepared_demo, tmp_path_factory) -> Path:
+    """A network for whole records, trained for one epoch on the simulated patients."""
     import train
 
-    folder = tmp_path_factory.mktemp("demo_run")
-    words = ["--data.raw", str(demo_folder), "--data.dir", str(folder / "prepared"), "--data.folds", "10"]
-    preprocess.main(words)
-    train.main([*words, "--run", str(folder / "run"), "--training.epochs", "1", "--training.batch_size", "16"])
-    return folder / "run"
+    folder = tmp_path_factory.mktemp("demo_run") / "run"
+    train.main([*prepared_demo, "--run", str(folder), "--training.epochs", "1", "--training.batch_size", "16"])
+    return folder
 
 
 @pytest.fixture

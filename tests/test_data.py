@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import write_summary
 
+import batches
 import data
 from objectives import class_weights
 from recipe import Recipe
@@ -32,30 +33,30 @@ def test_a_class_that_is_not_scored_weighs_no_more_than_any_that_is():
 def test_the_weighted_sampler_draws_all_classes_alike():
     labels = np.eye(4, dtype=np.uint8)[[0] * 7000 + [1] * 2000 + [2] * 900 + [3] * 100]
     rows = np.arange(len(labels))
-    weights = data.row_weights(labels)
-    drawn = np.concatenate([data.epoch_order(rows, 0, epoch, weights) for epoch in range(10)])
+    weights = batches.row_weights(labels)
+    drawn = np.concatenate([batches.epoch_order(rows, 0, epoch, weights) for epoch in range(10)])
     np.testing.assert_allclose(labels[drawn].mean(axis=0), 0.25, atol=0.02)
 
 
 def test_rows_without_a_class_are_a_class_of_their_own_to_the_sampler():
     labels = np.zeros((100, 2), np.uint8)
     labels[:10, 0] = 1
-    weights = data.row_weights(labels)
+    weights = batches.row_weights(labels)
     np.testing.assert_allclose(weights[:10].sum(), 0.5)
 
 
 def test_an_epoch_holds_each_row_once_in_an_order_of_its_own():
     rows = np.arange(50, 150)
-    first, second = (data.epoch_order(rows, 0, epoch, None) for epoch in (0, 1))
+    first, second = (batches.epoch_order(rows, 0, epoch, None) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(rows)
     assert list(first) != list(second)
-    assert list(first) == list(data.epoch_order(rows, 0, 0, None))
+    assert list(first) == list(batches.epoch_order(rows, 0, 0, None))
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 1)])
 def test_each_global_batch_is_the_same_rows_however_it_is_shared(world_size, accumulation):
     order = np.random.default_rng(0).permutation(103)
-    shares = [data.training_batches(order, 8, accumulation, rank, world_size) for rank in range(world_size)]
+    shares = [batches.training_batches(order, 8, accumulation, rank, world_size) for rank in range(world_size)]
     for step in range(103 // 8):
         micro = slice(step * accumulation, (step + 1) * accumulation)
         got = np.concatenate([batch for share in shares for batch in share[micro]])
@@ -66,15 +67,15 @@ def test_each_global_batch_is_the_same_rows_however_it_is_shared(world_size, acc
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_scoring_batches_hold_every_row_exactly_once(n, world_size):
     rows = np.random.default_rng(n).permutation(1000)[:n]
-    got = [b for rank in range(world_size) for b in data.scoring_batches(rows, 4, rank, world_size)]
+    got = [b for rank in range(world_size) for b in batches.scoring_batches(rows, 4, rank, world_size)]
     assert sorted(np.concatenate(got)) == sorted(rows)
 
 
 def test_augmented_rows_do_not_depend_on_the_batch(prepared_beats):
     folder = data.Path(prepared_beats[prepared_beats.index("--data.dir") + 1])
-    batches = data.Batches(data.Dataset(folder), {"noise": 0.1, "shift_s": 0.02}, seed=3, epoch=2)
-    together = batches[np.array([5, 9, 40])]
-    alone = batches[np.array([9])]
+    fetched = batches.Batches(data.Dataset(folder), {"noise": 0.1, "shift_s": 0.02}, seed=3, epoch=2)
+    together = fetched[np.array([5, 9, 40])]
+    alone = fetched[np.array([9])]
     np.testing.assert_array_equal(together.signal[1], alone.signal[0])
     first, last = together.valid[0]
     assert (together.signal[0][:, :first] == 0).all() and (together.signal[0][:, last:] == 0).all()

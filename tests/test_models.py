@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import NARROW
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,17 +24,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-# Large networks are tried in a narrow form: the same layers in a fraction of the time.
-NARROW = {
-    "inception1d": {"width": 8},
-    "lstm": {"width": 32},
-    "lstm_bidir": {"width": 32},
-    "resnet1d_wang": {"width": 32},
-    "s4": {"width": 32},
-    "xresnet1d101": {"width": 16},
-}
 
 
 def made(name, n_leads=2, n_classes=3, seed=0, **arguments):
@@ -340,8 +330,9 @@ def test_a_network_in_bfloat16_runs(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_64_rows_are_learnt_by_heart(name):
-    smaller = {"resnet1d": {"base_channels": 16}, "se_resnet1d": {"base_channels": 16}, "s4": {"width": 64, "depth": 2}}
-    network = made(name, **smaller.get(name, {}))
+    wider = {"lstm": 32, "lstm_bidir": 32, "resnet1d": 16, "s4": 64}
+    key = "base_channels" if name == "resnet1d" else "width"
+    network = made(name, **({key: wider[name]} if name in wider else {}))
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout1d):
             module.p = 0.0

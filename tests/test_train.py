@@ -17,7 +17,6 @@ import models
 import runs
 import simulate
 import train
-from objectives import row_losses
 from script import Stop
 
 ALL_ON = [
@@ -153,28 +152,6 @@ def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_p
     assert "stopped: no better macro_f1 in 2 validations" in capsys.readouterr().out
     assert len(metrics_of(tmp_path / "run")) == 4
     assert bundle.load(tmp_path / "run/best.pt").origin.epoch == 2
-
-
-def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
-    rates = [train.learning_rate(step, 100, 1.0, 0.1) for step in range(101)]
-    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
-    expected = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * np.arange(91) / 90))
-    np.testing.assert_allclose(rates[10:], expected)
-
-
-@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-def test_row_losses_equal_their_definition(task, rng):
-    logits = torch.from_numpy(rng.normal(size=(7, 4)))
-    weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
-    if task == "multiclass":
-        labels = torch.eye(4, dtype=torch.uint8)[torch.tensor([0, 1, 2, 3, 0, 1, 2])]
-        p = torch.softmax(logits.float(), 1)
-        expected = -(labels * weights * p.log()).sum(1)
-    else:
-        labels = torch.from_numpy(rng.integers(0, 2, (7, 4)).astype(np.uint8))
-        p = torch.sigmoid(logits.float())
-        expected = -(weights * labels * p.log() + (1 - labels.float()) * (1 - p).log()).mean(1)
-    torch.testing.assert_close(row_losses(logits, labels, task, weights), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,12 @@
+"""Large networks in a narrow form: the same layers in a fraction of the time."""
+
+NARROW = {
+    "inception1d": {"width": 8},
+    "lstm": {"width": 16},
+    "lstm_bidir": {"width": 16},
+    "resnet1d": {"base_channels": 8},
+    "resnet1d_wang": {"width": 16},
+    "s4": {"width": 32},
+    "se_resnet1d": {"base_channels": 16},
+    "xresnet1d101": {"width": 16},
+}
