@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 import script
 
@@ -22,8 +23,16 @@ def start(threads: int) -> tuple[int, int, torch.device]:
         torch.cuda.set_device(device)
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        store, _, _ = next(rendezvous("env://"))
+        # torchrun's store outlives its restarts: what a process that died has left there must not be read again
+        attempt = dist.PrefixStore(f"attempt {restarts()}", store)  # type: ignore[attr-defined]
+        dist.init_process_group("nccl" if cuda else "gloo", store=attempt, rank=rank, world_size=world_size)
     return rank, world_size, device
+
+
+def restarts() -> int:
+    """Return how often torchrun has started the processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def wait() -> None:

@@ -477,8 +477,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if arguments.resume:
         settings = settings.model_copy(update={"run_dir": arguments.resume})
-    # torchrun starts all processes again when one has died
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and (settings.run_folder / runs.CONFIG).exists()
+    again = processes.restarts() > 0 and (settings.run_folder / runs.CONFIG).exists()
     if arguments.list_models:
         print(models.listing())
         return
