@@ -103,6 +103,12 @@ class Augmentation(Section):
     """largest amplitude of a slow sine added to each lead, in units of the row"""
     shift_s: float = Field(0.0, ge=0)
     """largest shift in time, s; edges repeat"""
+    polarity: float = Field(0.0, ge=0, le=1)
+    """chance that a row is turned upside down"""
+    lead_dropout: float = Field(0.0, ge=0, lt=1)
+    """chance of each lead to become zero; never all of them"""
+    time_mask_s: float = Field(0.0, ge=0)
+    """longest stretch that becomes zero in all leads, s"""
 
 
 class Cropping(Section):

@@ -335,9 +335,12 @@ def augment(
     gain: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     wander: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     shift_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    polarity: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    lead_dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    time_mask_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
 ) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
     """
-    Change rows at random: shift them in time, scale them, add a slow wave, add noise, in this order.
+    Change rows at random: shift them in time, scale or turn them, add a slow wave, add noise, hide leads and a stretch.
 
     Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
     SIMD level: Threefry 4x32-20 (Salmon et al. 2011) with these as its key, normal numbers after Box and Muller (1958).
@@ -353,6 +356,9 @@ def augment(
     gain : float, below 1; a row is multiplied by a factor between 1 - gain and 1 + gain
     wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for each lead, in units of the row
     shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
+    polarity : float, 0 to 1, chance that a row is turned upside down
+    lead_dropout : float, below 1, chance of each lead to become zero; where it hits all leads of a row, all stay
+    time_mask_s : float, longest stretch that becomes zero in all leads of a row, s
 
     Returns
     -------

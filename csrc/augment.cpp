@@ -41,6 +41,18 @@ void shift_by(std::ptrdiff_t shift, float* x, std::ptrdiff_t n) {
   }
 }
 
+// Sets each lead to zero by chance, but not all of them.
+void drop_leads(const RandomKey& key, double chance, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
+                std::ptrdiff_t n) {
+  const auto dropped = [&](std::ptrdiff_t lead) {
+    return Words(key, of_lead, static_cast<std::uint32_t>(lead)).unit(2) < chance;
+  };
+  std::ptrdiff_t kept = 0;
+  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) kept += !dropped(lead);
+  for (std::ptrdiff_t lead = 0; kept > 0 && lead < n_leads; ++lead)
+    if (dropped(lead)) std::fill_n(x + lead * length, n, 0.0f);
+}
+
 void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
             std::ptrdiff_t first, std::ptrdiff_t last) {
   constexpr double slowest_hz = 0.05, fastest_hz = 0.5;
@@ -48,19 +60,28 @@ void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n
   const Words of_all(key, of_row, 0);
   const double most = std::round(a.shift_s * a.fs);  // samples either way
   const auto shift = static_cast<std::ptrdiff_t>(std::floor((2 * most + 1) * of_all.unit(0)) - most);
-  const auto factor = static_cast<float>(of_all.between(1, 1 - a.gain, 1 + a.gain));
+  const double sign = of_all.unit(3) < a.polarity ? -1 : 1;
+  const auto factor = static_cast<float>(sign * of_all.between(1, 1 - a.gain, 1 + a.gain));
   const auto turns_per_sample = static_cast<float>(of_all.between(2, slowest_hz, fastest_hz) / a.fs);
   const std::ptrdiff_t n = last - first;
   for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
     float* const here = x + lead * length + first;
     if (shift != 0) shift_by(shift, here, n);
-    if (a.gain > 0) std::transform(here, here + n, here, [&](float value) { return value * factor; });
+    if (factor != 1) std::transform(here, here + n, here, [&](float value) { return value * factor; });
     if (a.wander > 0) {
       const Words of_this(key, of_lead, static_cast<std::uint32_t>(lead));
       kernels().add_wave(static_cast<float>(of_this.between(0, 0, a.wander)), turns_per_sample,
                          static_cast<float>(of_this.unit(1)), here, n);
     }
     if (a.noise > 0) kernels().add_noise(&key, static_cast<std::uint32_t>(lead), static_cast<float>(a.noise), here, n);
+  }
+  if (a.lead_dropout > 0) drop_leads(key, a.lead_dropout, x + first, n_leads, length, n);
+  if (a.time_mask_s > 0) {
+    const Words of_mask(key, of_row, 1);
+    const auto longest = std::min(std::round(a.time_mask_s * a.fs), static_cast<double>(n));
+    const auto hidden = static_cast<std::ptrdiff_t>((longest + 1) * of_mask.unit(0));
+    const auto from = static_cast<std::ptrdiff_t>(static_cast<double>(n - hidden + 1) * of_mask.unit(1));
+    for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) std::fill_n(x + lead * length + first + from, hidden, 0.0f);
   }
 }
 
@@ -77,7 +98,10 @@ void check(const Augmentation& a) {
   check_amount("noise", a.noise);
   check_amount("wander", a.wander);
   check_amount("shift_s", a.shift_s);
+  check_amount("time_mask_s", a.time_mask_s);
   if (!(a.gain >= 0 && a.gain < 1)) refuse("gain", a.gain, "0 or more and below 1");
+  if (!(a.polarity >= 0 && a.polarity <= 1)) refuse("polarity", a.polarity, "0 to 1");
+  if (!(a.lead_dropout >= 0 && a.lead_dropout < 1)) refuse("lead_dropout", a.lead_dropout, "0 or more and below 1");
   if (a.shift_s * a.fs > 0x1p31) refuse("shift_s", a.shift_s, "less than 2^31 samples");
 }
 

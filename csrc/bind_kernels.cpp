@@ -312,13 +312,14 @@ TypeError
   m.def(
       "augment",
       [](const py::array& x, const py::object& rows, const py::object& valid, double fs, std::uint64_t seed,
-         std::uint32_t epoch, double noise, double gain, double wander, double shift_s) {
+         std::uint32_t epoch, double noise, double gain, double wander, double shift_s, double polarity,
+         double lead_dropout, double time_mask_s) {
         return augmented(x, integers_of("rows", rows, "(B,)", 1), integers_of("valid", valid, "(B, 2)", 2),
-                         {fs, noise, gain, wander, shift_s, seed, epoch});
+                         {fs, noise, gain, wander, shift_s, polarity, lead_dropout, time_mask_s, seed, epoch});
       },
       "x"_a, "rows"_a, "valid"_a, "fs"_a, "seed"_a = 0, "epoch"_a = 0, py::kw_only(), "noise"_a = 0.0, "gain"_a = 0.0,
-      "wander"_a = 0.0, "shift_s"_a = 0.0,
-      R"(Change rows at random: shift them in time, scale them, add a slow wave, add noise, in this order.
+      "wander"_a = 0.0, "shift_s"_a = 0.0, "polarity"_a = 0.0, "lead_dropout"_a = 0.0, "time_mask_s"_a = 0.0,
+      R"(Change rows at random: shift them in time, scale or turn them, add a slow wave, add noise, hide leads and a stretch.
 
 Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
 SIMD level: Threefry 4x32-20 (Salmon et al. 2011) with these as its key, normal numbers after Box and Muller (1958).
@@ -334,6 +335,9 @@ noise : float, standard deviation of white noise, in units of the row
 gain : float, below 1; a row is multiplied by a factor between 1 - gain and 1 + gain
 wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for each lead, in units of the row
 shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
+polarity : float, 0 to 1, chance that a row is turned upside down
+lead_dropout : float, below 1, chance of each lead to become zero; where it hits all leads of a row, all stay
+time_mask_s : float, longest stretch that becomes zero in all leads of a row, s
 
 Returns
 -------

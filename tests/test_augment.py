@@ -104,7 +104,41 @@ def test_a_shift_longer_than_the_row_leaves_its_end():
     assert (moved == moved[:, :, :1]).all(axis=(1, 2)).any()
 
 
-AMOUNTS = {"noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05}
+def test_polarity_turns_whole_rows_by_chance():
+    x = augmented(rows(4000, 2, 5, value=2.0), polarity=0.25)
+    assert set(np.unique(x)) == {-2.0, 2.0} and (x == x[:, :1, :1]).all()
+    assert stats.binomtest(int((x[:, 0, 0] < 0).sum()), 4000, 0.25).pvalue > 0.01
+    assert (augmented(rows(9, 2, 5, value=2.0), polarity=1.0) == -2).all()
+
+
+def test_leads_are_dropped_by_chance_each_but_never_all_of_them():
+    x = augmented(rows(4000, 3, 5, value=2.0), lead_dropout=0.4)
+    zero = (x == 0).all(axis=2)
+    assert ((x == 2) | zero[:, :, None]).all() and not zero.all(axis=1).any()
+    # of three leads with a chance p each: all of them with p^3, and then none
+    n_dropped = np.bincount(zero.sum(axis=1), minlength=3)
+    p = stats.binom.pmf(np.arange(4), 3, 0.4)
+    assert stats.chisquare(n_dropped, 4000 * np.array([p[0] + p[3], p[1], p[2]])).pvalue > 0.01
+    assert stats.chisquare(zero.sum(axis=0)).pvalue > 0.01
+    assert (augmented(rows(50, 1, 5, value=2.0), lead_dropout=0.9) == 2).all()
+
+
+def test_a_time_mask_is_one_stretch_of_all_leads_of_any_length_and_place():
+    x = augmented(rows(6000, 2, 100, value=1.0), time_mask_s=0.3)  # 30 samples
+    assert (x[:, 0] == x[:, 1]).all()
+    hidden = (x[:, 0] == 0).astype(int)
+    edges = np.abs(np.diff(hidden, axis=1, prepend=0, append=0)).sum(axis=1)
+    assert set(np.unique(edges)) == {0, 2}
+    lengths = hidden.sum(axis=1)
+    assert stats.chisquare(np.bincount(lengths, minlength=31)).pvalue > 0.01
+    starts = hidden.argmax(axis=1)[lengths == 20]
+    assert starts.min() < 8 and starts.max() > 72 and stats.kstest(starts, stats.uniform(0, 81).cdf).pvalue > 0.01
+    assert (augmented(rows(300, 1, 4, value=1.0), time_mask_s=9.0) == 0).all(axis=(1, 2)).any()
+
+
+AMOUNTS = {
+    "noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05, "polarity": 0.5, "lead_dropout": 0.3, "time_mask_s": 0.1
+}  # fmt: skip
 
 
 def test_a_row_is_changed_alike_in_any_batch_and_differently_in_another_epoch(rng):
@@ -156,6 +190,9 @@ def test_without_amounts_nothing_changes_and_the_input_never_does(rng):
         ({"gain": 1.0}, ValueError, "gain 1.0"),
         ({"wander": np.inf}, ValueError, "wander inf"),
         ({"shift_s": 1e300}, ValueError, "shift_s"),
+        ({"polarity": 1.1}, ValueError, "polarity 1.1"),
+        ({"lead_dropout": 1.0}, ValueError, "lead_dropout 1.0"),
+        ({"time_mask_s": -1.0}, ValueError, "time_mask_s -1.0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, error, message):
