@@ -4,12 +4,11 @@ import csv
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from conftest import REPOSITORY, write_record
+from layouts import TWELVE, twelve
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +139,35 @@ def test_batches_are_timed_and_the_other_side_follows_the_same_laws(tmp_path, rn
     for side in ("memory map", "one .npz per record", "memory map, augmented", "memory map, augmented by NumPy"):
         assert f"\n{side} " in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_training_is_measured():
+    command = [sys.executable, "benchmarks/train.py", "--networks", "cnn1d", "--seconds", "0.05", "--patients", "60"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for text in ("\ncnn1d ", "\nfetched ahead, augmented ", "\nfeeding alone: ", "\n2 processes "):
+        assert text in done.stdout
+
+
+def test_networks_are_compared_on_ptbxl(tmp_path, rng):
+    header = "ecg_id,patient_id,report,scp_codes,strat_fold,filename_lr,filename_hr"
+    lines = [header]
+    for number in range(56):
+        fold = 1 + number // 4 if number < 32 else 9 + number // 44
+        place = f"records100/00000/{number:05d}_lr"
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        signal = twelve(rng, 1000) * (1 if number % 2 else -1)  # upside down: an infarction
+        write_record((tmp_path / place).parent, place.split("/")[-1], signal, 100, TWELVE)
+        code = "NORM" if number % 2 else "IMI"
+        lines.append(f"{number},{number},text,{{'{code}': 100.0}},{fold},{place},{place}")
+    (tmp_path / "ptbxl_database.csv").write_text("\n".join(lines))
+    command = [sys.executable, "benchmarks/ptbxl.py", "--raw", str(tmp_path), "--work", str(tmp_path / "work")]
+    command += ["--networks", "cnn1d", "--seeds", "2", "--epochs", "2"]
+    for _ in range(2):  # the second time it finds its runs finished
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "32 recordings to learn from, 2 of 5 classes" in done.stdout
+        table = [line for line in done.stdout.splitlines() if line.startswith(("logistic regression ", "cnn1d "))]
+        assert "1.000 (1.000 to 1.000)  [1.000, 1.000]" in table[0]
+        assert len(table) == 2
