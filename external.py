@@ -226,7 +226,7 @@ def _report(
     for each in scored:
         of_patient[each.item.recording.patient] += confusion_of(each, trained)
     counts = np.stack(list(of_patient.values()))  # (P, K + 1, K + 1)
-    pooled, intervals = _with_intervals(counts, trained.classes)
+    pooled, intervals = with_intervals(counts, trained.classes)
     alone = beat_scores(counts)
     rows = {"patient": [script.cell(patient) for patient in of_patient], "rows": counts.sum(axis=(1, 2))}
     pairs = [(name, c) for name in ("se", "precision") for c in range(k)]
@@ -247,7 +247,7 @@ def _flat(counts: Counts, classes: tuple[str, ...]) -> dict[str, NDArray[np.floa
     return flat
 
 
-def _with_intervals(
+def with_intervals(
     counts: Counts, classes: tuple[str, ...]
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
     """Return scores of all patients together, and 95 % intervals by drawing patients with replacement."""

@@ -27,7 +27,7 @@ import script
 import train
 from config import Data
 from data import Dataset
-from external import beat_scores, confusion_of, j_kappa, score_recording
+from external import beat_scores, confusion_of, score_recording, with_intervals
 from index import Index, Item, build_index, path_of
 from runs import checkpoint_of
 from sources import SOURCES
@@ -97,13 +97,19 @@ def one_lead(trained: bundle.Bundle, item: Item, index: Index, lead: int) -> bun
 
 def report(name: str, of_record: dict[str, np.ndarray], classes: tuple[str, ...]) -> None:
     counts = np.stack(list(of_record.values()))
-    pooled, alone = beat_scores(counts.sum(axis=0)), beat_scores(counts)
-    joint = j_kappa(pooled, classes)
-    print(f"\n{name}: {len(counts)} recordings, accuracy {pooled['accuracy']:.4f}, j-kappa {joint:.3f}")
+    alone = beat_scores(counts)
+    pooled, intervals = with_intervals(counts, classes)
+
+    def cell(score: str) -> str:
+        between = intervals[score]
+        return f"{pooled[score]:.3f}" + (f" ({between[0]:.3f} to {between[1]:.3f})" if between else "")
+
+    print(f"\n{name}: {len(counts)} recordings, accuracy {cell('accuracy')}, j-kappa {cell('j_kappa')}; ", end="")
+    print("in brackets the 95 % interval over recordings")
     for c, cls in enumerate(classes[:3]):
         of_one = [f"{np.nanmean(alone[k][:, c]):.3f} / {np.nanmedian(alone[k][:, c]):.3f}" for k in ("se", "precision")]
         print(
-            f"  {cls}: Se {pooled['se'][c]:.3f}, +P {pooled['precision'][c]:.3f}; "
+            f"  {cls}: Se {cell(f'se_{cls}')}, +P {cell(f'precision_{cls}')}; "
             f"by recording, mean / median: Se {of_one[0]}, +P {of_one[1]}"
         )
     print(counts.sum(axis=0))

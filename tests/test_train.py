@@ -23,6 +23,8 @@ ALL_ON = [
     "--training.sampler", "weighted", "--training.class_weights", "sqrt", "--training.ema_decay", "0.9",
     "--training.augmentation.noise", "0.02", "--training.augmentation.gain", "0.2",
     "--training.augmentation.shift_s", "0.01", "--training.augmentation.wander", "0.1",
+    "--training.augmentation.polarity", "0.3", "--training.augmentation.lead_dropout", "0.2",
+    "--training.augmentation.time_mask_s", "0.05",
 ]  # fmt: skip
 # Losses differ only by the order in which float32 sums are taken, and by what 20 steps make of that.
 PROCESS_TOLERANCE = 1e-5
