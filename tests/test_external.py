@@ -104,11 +104,11 @@ def test_intervals_hold_the_spread_of_patients(rng):
     counts = np.zeros((200, 4, 4), np.int64)
     right = rng.binomial(50, 0.9, 200)
     counts[:, 0, 0], counts[:, 0, 1] = right, 50 - right
-    pooled, intervals = external._with_intervals(counts, ("N", "S", "V"))
+    pooled, intervals = external.with_intervals(counts, ("N", "S", "V"))
     half = 1.96 * np.std(right / 50) / np.sqrt(200)
     assert pooled["accuracy"] == pytest.approx(right.mean() / 50)
     np.testing.assert_allclose(intervals["accuracy"], [pooled["accuracy"] - half, pooled["accuracy"] + half], atol=2e-3)
-    assert external._with_intervals(counts[:1], ("N", "S", "V"))[1]["accuracy"] is None
+    assert external.with_intervals(counts[:1], ("N", "S", "V"))[1]["accuracy"] is None
 
 
 @pytest.mark.parametrize(
