@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 import data
@@ -98,3 +99,23 @@ def test_evaluation_and_prediction_say_the_same_of_a_record_of_several_windows(d
 def test_a_folder_without_a_run_stops(tmp_path):
     with pytest.raises(Stop, match="config.yaml"):
         evaluate.main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_row_is_scored_by_its_pieces_as_infer_predicts_it(prepared_demo, demo_folder, tmp_path, pool):
+    run = tmp_path / "run"
+    words = [*prepared_demo, "--run_dir", str(run), "--training.epochs", "1", "--training.batch_size", "16"]
+    words += ["--training.crops.length_s", "2.5", "--training.crops.stride_s", "2", "--training.crops.pool", pool]
+    train.main(words)
+    table = pd.read_csv(run / "report/predictions.csv")
+    dataset = data.Dataset(*train.runs.settings_of(run).data_dirs)
+    found = infer.predict(str(demo_folder / table.record[0]), run=str(run))
+    scores = table.loc[0, [f"score_{name}" for name in found.classes]].to_numpy(float)
+    np.testing.assert_allclose(found.scores[0], scores, atol=1e-6)
+
+    (row,) = np.flatnonzero(dataset.record == table.record[0].encode())
+    signal = torch.from_numpy(dataset.signals(np.array([row]))).float()
+    pieces = torch.cat([signal[:, :, start : start + 250] for start in (0, 200, 400, 600, 750)])
+    with torch.no_grad():
+        of_pieces = evaluate.bundle.load(run / "best.pt").network(pieces).sigmoid().numpy()
+    np.testing.assert_allclose(scores, of_pieces.mean(axis=0) if pool == "mean" else of_pieces.max(axis=0), atol=1e-5)
