@@ -15,10 +15,11 @@ import train
 from script import Stop
 
 BEATS = [*ALL_ON, "--training.batch_size", "16", "--training.accumulation", "2", "--training.epochs", "3"]
+BEATS += ["--training.threads", "1"]
 PIECES = [
     "--training.batch_size", "8", "--training.epochs", "3", "--training.crops.length_s", "2.5",
     "--training.mixup", "0.4", "--training.ema_decay", "0.9", "--training.schedule", "one_cycle",
-    "--training.augmentation.noise", "0.05", "--training.workers", "2",
+    "--training.augmentation.noise", "0.05", "--training.workers", "2", "--training.threads", "1",
 ]  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_a_run_that_is_not_there_cannot_be_resumed_by_its_name(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_twenty_times_ends_in_the_same_bits(prepared_beats, tmp_path):
-    words = [*prepared_beats, *BEATS, "--training.epochs", "20", "--training.threads", "1"]
+    words = [*prepared_beats, *BEATS, "--training.epochs", "20"]
     train.main([*words, "--run_dir", str(tmp_path / "whole")])
     command = [sys.executable, "tests/train_killed.py", "20", str(tmp_path / "cut"), *words]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
