@@ -55,6 +55,7 @@ class Bundle:
     thresholds: tuple[float, ...] | None  # (K,); None where the highest score decides
     origin: Origin
     crops: Crops | None = None  # pieces of a row that are scored one by one; None: the row as it is
+    temperature: float = 1.0  # divides the logits of a row
 
     def save(self, path: Path, training: dict[str, Any] | None = None) -> None:
         """Write a checkpoint, whole or not at all; `training`: what State adds to it."""
@@ -68,6 +69,7 @@ class Bundle:
             "thresholds": None if self.thresholds is None else list(self.thresholds),
             "origin": vars(self.origin),
             "crops": None if self.crops is None else list(self.crops),
+            "temperature": self.temperature,
             "weights": self.network.state_dict(),
             "training": training,
         }
@@ -98,11 +100,14 @@ def load(path: Path) -> Bundle:
         origin, task = Origin(**checkpoint["origin"]), checkpoint["task"]
         pieces = checkpoint.get("crops")  # not in checkpoints of before 2026-11-28
         pieces = None if pieces is None else Crops(*pieces)
+        temperature = float(checkpoint.get("temperature", 1.0))
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature {temperature}: must be above 0")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise Stop(f"{path}: is damaged, or not of these networks: {script.one_line(error)}") from error
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     limits = None if thresholds is None else tuple(thresholds)
-    return Bundle(network, name, arguments, recipe, classes, task, limits, origin, pieces)
+    return Bundle(network, name, arguments, recipe, classes, task, limits, origin, pieces, temperature)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -159,7 +164,7 @@ def score(trained: Bundle, batches: Iterable[Batch]) -> tuple[Rows, NDArray[np.f
     with torch.inference_mode():
         for batch in batches:
             rows.append(batch.rows)
-            pieces.append(_logits_of(trained, batch).cpu().numpy())  # (B, K)
+            pieces.append((_logits_of(trained, batch) / trained.temperature).cpu().numpy())  # (B, K)
     network.train(was_training)
     if not rows:
         return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)

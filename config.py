@@ -155,6 +155,8 @@ class Training(Section):
     sampler: Literal["shuffle", "weighted"] = "shuffle"
     """each row once per epoch, or rows drawn with the inverse frequency of their classes"""
     augmentation: Augmentation = Augmentation()
+    sensitivity: float | None = Field(None, gt=0, le=1)
+    """of several classes in a row: thresholds that find this share of each on the validation rows; null: the best F1"""
     metric: Literal["macro_f1", "macro_auroc", "accuracy", "loss"] = "macro_f1"
     """what decides the best epoch on the validation rows"""
     patience: int = Field(10, ge=0)

@@ -38,6 +38,7 @@ from config import Settings
 from data import Dataset
 from decide import decide
 from folds import Rows
+from intervals import intervals_of
 from metrics import Report
 from script import Stop
 
@@ -95,6 +96,9 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     report = metrics.scores_of(
         target, scores, dataset.classes, dataset.task, trained.thresholds, settings.data.scored_classes
     )
+    decided = decide(scores, dataset.task, trained.thresholds)
+    scored = [dataset.classes.index(name) for name in report.scored_classes]
+    between = intervals_of(target, scores, decided, dataset.patient[rows], scored)
     split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
     folds = list(getattr(settings.data, split))
     origin = {
@@ -114,16 +118,15 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         f"# {run}: {split} rows\n\n"
         f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
         f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
-        f"{leak}{metrics.report_markdown(report)}"
+        f"{leak}{metrics.report_markdown(report, between)}"
     )
 
     place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
     with script.folder_aside(place) as folder:
-        (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree()}, indent=1))
+        (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree(), "intervals": between}, indent=1))
         (folder / "report.md").write_text(text)
         per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
         pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
-        decided = decide(scores, dataset.task, trained.thresholds)
         table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
         plots.save_confusion(report, folder / "confusion.png")
         plots.save_f1(report, folder / "f1.png")

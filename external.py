@@ -30,6 +30,7 @@ from decide import decide
 from ec57 import flutter
 from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
 from infer import fill_slots, logits_of
+from intervals import intervals_of
 from runs import REPORT
 from script import Stop
 from sources import SOURCES, Problem
@@ -220,7 +221,12 @@ def _report(
     }  # fmt: skip
     if trained.task != "multiclass":
         table = pd.DataFrame({"patient": [], "rows": []})
-        return head + metrics.report_markdown(report), {**origin, **report.tree()}, table
+        decided = decide(scores, trained.task, trained.thresholds)
+        owner = np.repeat([each.item.recording.patient for each in scored], [len(each.targets) for each in scored])
+        counted = [trained.classes.index(name) for name in report.scored_classes]
+        between = intervals_of(targets, scores, decided, owner, counted)
+        text = head + metrics.report_markdown(report, between)
+        return text, {**origin, **report.tree(), "intervals": between}, table
     k = len(trained.classes)
     of_patient = {patient: np.zeros((k + 1, k + 1), np.int64) for patient in patients}
     for each in scored:

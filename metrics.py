@@ -17,7 +17,7 @@ Where a score has no value:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from decide import TASKS, decide, thresholds_of
 
 Array = NDArray[Any]
 ZERO_DIVISION = 0.0
+BINS = 10  # of the calibration error
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Report:
     macro_average_precision: float | None
     macro_average_precision_classes: int
     micro_average_precision: float | None
+    brier: float | None  # mean squared distance of scores from 0 and 1, over rows and classes; None of other scores
+    calibration_error: float | None  # mean distance of ten bins' mean score from the share of positives in them (ECE)
     per_class: tuple[ClassScores, ...]
     # multiclass (K, K) rows, [class][decided]; multilabel (K, 2, 2) rows, [[TN, FP], [FN, TP]] of each class
     confusion: list[Any]
@@ -148,6 +151,8 @@ def scores_of(
         macro_average_precision=precision.macro,
         macro_average_precision_classes=precision.n_macro,
         micro_average_precision=precision.micro,
+        brier=float(((scores - targets) ** 2).mean()) if (scores >= 0).all() and (scores <= 1).all() else None,
+        calibration_error=_calibration_error(targets, scores),
         per_class=_class_scores(targets, decided, classes, auroc, precision),
         confusion=_confusion(targets, decided, task).tolist(),
     )
@@ -225,6 +230,15 @@ def _ranking(score: Any, targets: Array, scores: Array, defined: Array, columns:
     return Ranking(per_class, macro, len(usable), micro)
 
 
+def _calibration_error(targets: Array, scores: Array) -> float | None:
+    """Return the expected calibration error of all decisions, in ten bins of equal width (Guo et al. 2017)."""
+    if (scores < 0).any() or (scores > 1).any():
+        return None
+    place = np.minimum((scores * BINS).astype(int), BINS - 1).ravel()
+    gaps = np.bincount(place, (scores - targets).ravel(), BINS)  # of each bin, the sum over its decisions
+    return float(np.abs(gaps).sum() / targets.size)
+
+
 def _confusion(targets: Array, decided: Array, task: str) -> Array:
     """Count rows: (K, K) of one class decided for another, or for multilabel (K, 2, 2)."""
     columns = list(range(targets.shape[1]))
@@ -242,27 +256,34 @@ def _confusion(targets: Array, decided: Array, task: str) -> Array:
 MAX_CONFUSION_COLUMNS = 20  # a wider table is no longer read; the most frequent confusions are listed instead
 
 
-def report_markdown(report: Report) -> str:
-    """Return a report as Markdown: overall scores, one line per class, and the confusion matrix."""
-    sections = [_overall_section(report), _classes_section(report), _confusion_section(report)]
+def report_markdown(report: Report, intervals: Mapping[str, tuple[float, float]] | None = None) -> str:
+    """Return a report as Markdown: overall scores with their intervals, one line per class, the confusion matrix."""
+    sections = [_overall_section(report, intervals or {}), _classes_section(report), _confusion_section(report)]
     return "\n\n".join(sections) + "\n"
 
 
-def _overall_section(report: Report) -> str:
+def _overall_section(report: Report, intervals: Mapping[str, tuple[float, float]]) -> str:
+    def value(name: str) -> str:
+        between = f" ({intervals[name][0]:.3f} to {intervals[name][1]:.3f})" if name in intervals else ""
+        return _number(getattr(report, name)) + between
+
     multilabel = report.task == "multilabel"
-    rows = [("accuracy" + (" (all classes of a row right)" if multilabel else ""), _number(report.accuracy))]
+    rows = [("accuracy" + (" (all classes of a row right)" if multilabel else ""), value("accuracy"))]
     if multilabel:
         rows.append(("accuracy, mean over classes", _number(report.mean_class_accuracy)))
     some = "" if report.scored_classes == report.classes else f" of {', '.join(report.scored_classes)}"
     for score, label in (("f1", "F1"), ("precision", "precision"), ("recall", "recall")):
         for mean, which in (("macro", some), ("micro", ""), ("weighted", "")):
-            rows.append((f"{mean} {label}{which}", _number(getattr(report, f"{mean}_{score}"))))
+            rows.append((f"{mean} {label}{which}", value(f"{mean}_{score}")))
     for score, label in (("auroc", "AUROC"), ("average_precision", "average precision")):
         entered = f"over {getattr(report, f'macro_{score}_classes')} of {len(report.scored_classes)} classes"
-        rows.append((f"macro {label}{some}, {entered}", _number(getattr(report, f"macro_{score}"))))
-        rows.append((f"micro {label}", _number(getattr(report, f"micro_{score}"))))
+        rows.append((f"macro {label}{some}, {entered}", value(f"macro_{score}")))
+        rows.append((f"micro {label}", value(f"micro_{score}")))
+    rows += [("Brier score", value("brier")), ("calibration error", value("calibration_error"))]
     kind = "any number of classes per row" if multilabel else "one class per row"
     text = f"{report.n_rows:,} rows, {len(report.classes)} classes, {kind} ({report.task}). Scores are 0 to 1."
+    if intervals:
+        text += " In brackets the 95 % interval over patients."
     absent = [name for name in report.classes_without_rows if name in report.scored_classes]
     if absent:
         text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(absent, ', ')}."

@@ -223,17 +223,34 @@ def score_rows(trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -
     return np.asarray(logits[order][np.searchsorted(seen[order], rows)])
 
 
-def validate(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor) -> Validation:
-    """Score the validation rows; windows of one record count as one."""
+def validate(
+    logits: NDArray[np.float32], dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor
+) -> Validation:
+    """Return the scores of the validation rows; windows of one record count as one, thresholds are a half."""
     import metrics  # loads scikit-learn, which listing the networks does without
 
-    logits = score_rows(trained, dataset, rows, settings.evaluation.batch_size)
     target = torch.from_numpy(dataset.labels[rows])
     loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
     first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
     labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
     report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
     return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
+
+
+def calibrated(
+    trained: Bundle, logits: NDArray[np.float32], dataset: Dataset, rows: Rows, sensitivity: float | None
+) -> Bundle:
+    """Return the bundle with the temperature and the thresholds that suit the validation rows."""
+    import calibration  # loads SciPy
+
+    if not len(rows):
+        return trained
+    temperature = calibration.temperature_of(logits, dataset.labels[rows], dataset.task)
+    if dataset.task == "multiclass":
+        return replace(trained, temperature=temperature)
+    first, scores = bundle.pool(logits / temperature, dataset.units(rows), dataset.inside(rows), dataset.task)
+    limits = calibration.best_thresholds(dataset.labels[rows[first]], scores, sensitivity)
+    return replace(trained, temperature=temperature, thresholds=limits)
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -334,12 +351,15 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
             due = (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs
-            asked = replace(trained, network=state.scored)
-            scores = validate(asked, dataset, rows["validation"], settings, weights) if due else None
+            kept, scores = replace(trained, network=state.scored), None
+            if due:
+                of_validation = score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
+                scores = validate(of_validation, dataset, rows["validation"], settings, weights)
+                kept = calibrated(kept, of_validation, dataset, rows["validation"], training.sensitivity)
             earned = end_epoch(state, scores, training)
             if main_process:
                 line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
-                write_epoch(folder, line, losses, trained, state, earned)
+                write_epoch(folder, line, losses, kept, state, earned)
                 print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
             if state.finished:
                 break
@@ -420,7 +440,7 @@ def write_epoch(
     first_step = (line.epoch - 1) * len(losses) + 1
     steps = [{"epoch": line.epoch, "step": first_step + k, "loss": loss} for k, loss in enumerate(losses)]
     runs.log_events(folder, [{"event": "step", **step} for step in steps])
-    trained = replace(trained, network=state.scored, origin=replace(trained.origin, epoch=state.epoch))
+    trained = replace(trained, origin=replace(trained.origin, epoch=state.epoch))
     for name in earned:
         trained.save(folder / name)
     state.save(folder / runs.LAST, trained)  # written last, so it never claims an unsaved epoch

@@ -1,6 +1,12 @@
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
+from sklearn.metrics import f1_score
 
+import bundle
+import data
+from batches import Batches
+from calibration import best_thresholds, temperature_of
 from decide import decide, thresholds_of
 
 
@@ -44,3 +50,59 @@ def test_thresholds_are_one_for_each_class_and_none_where_the_highest_score_deci
     assert thresholds_of("multilabel", 3) == (0.5, 0.5, 0.5)
     assert thresholds_of("multilabel", 2, [0.25, 0.75]) == (0.25, 0.75)
     assert thresholds_of("multiclass", 3) is None
+
+
+# ------------------------------------------------------------------------------------- chosen on the validation rows
+
+
+def test_the_best_threshold_of_a_class_is_that_of_a_search(rng):
+    targets = (rng.random((200, 3)) < [0.1, 0.4, 0.8]).astype(np.uint8)
+    scores = np.round(np.clip(0.3 * targets + 0.8 * rng.random((200, 3)), 0, 1), 2).astype(np.float32)  # with equals
+    limits = best_thresholds(targets, scores)
+    for k, limit in enumerate(limits):
+        by_limit = {at: f1_score(targets[:, k], scores[:, k] >= at) for at in np.arange(-0.005, 1.01, 0.01)}
+        assert f1_score(targets[:, k], scores[:, k] >= limit) == pytest.approx(max(by_limit.values()))
+
+
+@pytest.mark.parametrize("sensitivity", [0.5, 0.9, 1.0])
+def test_a_stated_sensitivity_is_reached_by_the_highest_threshold(rng, sensitivity):
+    targets = (rng.random((300, 2)) < 0.3).astype(np.uint8)
+    scores = rng.random((300, 2)).astype(np.float32)
+    for k, limit in enumerate(best_thresholds(targets, scores, sensitivity)):
+        of_class = scores[targets[:, k] > 0, k]
+        assert (of_class >= limit).mean() >= sensitivity
+        next_higher = of_class[of_class >= limit].min()
+        assert (of_class > next_higher).mean() < sensitivity
+
+
+def test_a_class_of_few_rows_keeps_the_threshold_of_all():
+    targets = np.zeros((50, 1), np.uint8)
+    targets[:4] = 1
+    assert best_thresholds(targets, np.linspace(1, 0, 50, dtype=np.float32)[:, None]) == (0.5,)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 3.0])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_the_temperature_of_logits_that_were_scaled_is_found(rng, task, temperature):
+    logits = 2 * rng.normal(size=(20_000, 3))
+    if task == "multiclass":
+        drawn = (softmax(logits, axis=1).cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
+        targets = np.eye(3, dtype=np.uint8)[drawn]
+    else:
+        targets = (rng.random(logits.shape) < expit(logits)).astype(np.uint8)
+    found = temperature_of((logits * temperature).astype(np.float32), targets, task)
+    assert found == pytest.approx(temperature, rel=0.05)
+    assert temperature_of(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), task) == 1
+
+
+def test_a_checkpoint_holds_what_validation_taught_and_every_score_follows_it(demo_run, prepared_demo):
+    trained = bundle.load(demo_run / "best.pt")
+    dataset = data.Dataset(data.Path(prepared_demo[prepared_demo.index("--data.dir") + 1]))
+    rows = dataset.splits(["0"], ["7"], [])["validation"]
+    one = bundle.replace(trained, temperature=1.0)
+    logits = bundle.score(one, [Batches(dataset)[rows]])[1]
+    assert trained.temperature == pytest.approx(temperature_of(logits, dataset.labels[rows], "multilabel"), rel=1e-3)
+    np.testing.assert_allclose(
+        bundle.score(trained, [Batches(dataset)[rows]])[1], logits / trained.temperature, rtol=1e-5, atol=1e-6
+    )
+    assert len(trained.thresholds) == 6

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, f1_score
 
 import data
@@ -116,6 +117,8 @@ def test_a_row_is_scored_by_its_pieces_as_infer_predicts_it(prepared_demo, demo_
     (row,) = np.flatnonzero(dataset.record == table.record[0].encode())
     signal = torch.from_numpy(dataset.signals(np.array([row]))).float()
     pieces = torch.cat([signal[:, :, start : start + 250] for start in (0, 200, 400, 600, 750)])
+    trained = evaluate.bundle.load(run / "best.pt")
     with torch.no_grad():
-        of_pieces = evaluate.bundle.load(run / "best.pt").network(pieces).sigmoid().numpy()
-    np.testing.assert_allclose(scores, of_pieces.mean(axis=0) if pool == "mean" else of_pieces.max(axis=0), atol=1e-5)
+        of_pieces = trained.network(pieces).double().sigmoid().numpy()
+    pooled = of_pieces.mean(axis=0) if pool == "mean" else of_pieces.max(axis=0)
+    np.testing.assert_allclose(scores, expit(logit(pooled) / trained.temperature), atol=1e-5)

@@ -313,3 +313,20 @@ def test_class_names_with_a_bar_or_a_line_break_keep_the_table_whole():
     report = scores_of(np.eye(2), np.eye(2), ("a|b", "c\nd"), "multiclass")
     _, per_class, _ = tables(report_markdown(report))
     assert [row[0] for row in per_class[1:]] == [r"a\|b", "c d"]
+
+
+def test_brier_score_and_calibration_error_equal_their_definitions(rng):
+    targets = (rng.random((400, 3)) < 0.3).astype(np.uint8)
+    scores = rng.random((400, 3))
+    report = scores_of(targets, scores, names(3), "multilabel")
+    assert report.brier == pytest.approx(np.mean([sk.brier_score_loss(targets[:, k], scores[:, k]) for k in range(3)]))
+    error = 0.0
+    for low in np.arange(10) / 10:
+        inside = (scores >= low) & (scores < low + 0.1)
+        error += inside.sum() / scores.size * abs(scores[inside].mean() - targets[inside].mean())
+    assert report.calibration_error == pytest.approx(error)
+    likely = (rng.random((100_000, 1)) < 0.7).astype(np.uint8)
+    calibrated = scores_of(likely, np.full((100_000, 1), 0.7), ("a",), "multilabel")
+    assert calibrated.calibration_error < 0.01
+    other = scores_of(targets, 3 * scores - 1, names(3), "multilabel")
+    assert other.brier is None and other.calibration_error is None
