@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import bundle
+import challenge
 import config
 import metrics
 import plots
@@ -99,6 +100,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     decided = decide(scores, dataset.task, trained.thresholds)
     scored = [dataset.classes.index(name) for name in report.scored_classes]
     between = intervals_of(target, scores, decided, dataset.patient[rows], scored)
+    ranked = challenge.challenge_scores(target, decided, dataset.classes, settings.evaluation.challenge)
     split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
     folds = list(getattr(settings.data, split))
     origin = {
@@ -118,12 +120,14 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         f"# {run}: {split} rows\n\n"
         f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
         f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
-        f"{leak}{metrics.report_markdown(report, between)}"
+        f"{leak}{challenge.as_text(ranked)}{metrics.report_markdown(report, between)}"
     )
 
     place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
     with script.folder_aside(place) as folder:
-        (folder / "metrics.json").write_text(json.dumps({**origin, **report.tree(), "intervals": between}, indent=1))
+        (folder / "metrics.json").write_text(
+            json.dumps({**origin, **report.tree(), "intervals": between, "challenge": ranked}, indent=1)
+        )
         (folder / "report.md").write_text(text)
         per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
         pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import bundle
+import challenge
 import metrics
 import script
 from beats import WINDOW_S, context_of, detect, match_beats
@@ -204,6 +205,8 @@ def _report(
     report = metrics.scores_of(
         targets, scores, trained.classes, trained.task, trained.thresholds, settings.data.scored_classes
     )
+    decided = decide(scores, trained.task, trained.thresholds)
+    ranked = challenge.challenge_scores(targets, decided, trained.classes, settings.evaluation.challenge)
     patients = sorted({each.item.recording.patient for each in scored})
     of_beats = trained.recipe.of_beats
     known = f"{len(patients):,} patients" if index.patients_known else "unknown patients"
@@ -212,16 +215,15 @@ def _report(
         f"# {run}: {settings.data.name} at {settings.data.raw}\n\n"
         f"{trained.name}, {settings.evaluation.checkpoint} checkpoint of epoch {trained.origin.epoch}, on "
         f"{len(scored):,} recordings of {known}: {len(targets):,} {index.target.rows}{where}; "
-        f"{len(problems):,} problems in failures.csv.\n\n"
+        f"{len(problems):,} problems in failures.csv.\n\n{challenge.as_text(ranked)}"
     )
     origin = {
         "run": str(run), "data": settings.data.name, "raw": str(settings.data.raw), "recordings": len(scored),
         "patients": len(patients), "r_peaks": settings.evaluation.r_peaks if of_beats else None,
-        "problems": len(problems), "commit": trained.origin.commit,
+        "problems": len(problems), "challenge": ranked, "commit": trained.origin.commit,
     }  # fmt: skip
     if trained.task != "multiclass":
         table = pd.DataFrame({"patient": [], "rows": []})
-        decided = decide(scores, trained.task, trained.thresholds)
         owner = np.repeat([each.item.recording.patient for each in scored], [len(each.targets) for each in scored])
         counted = [trained.classes.index(name) for name in report.scored_classes]
         between = intervals_of(targets, scores, decided, owner, counted)

@@ -139,18 +139,18 @@ def prepared_demo(demo_folder, tmp_path_factory) -> list[str]:
     """Settings of the prepared simulated patients, rows of 10 s in ten folds."""
     import preprocess
 
-    folder = tmp_path_factory.mktemp("prepared_demo")
+    folder = tmp_path_factory.mktemp("demo_run") / "prepared"
     words = ["--data.raw", str(demo_folder), "--data.dir", str(folder), "--data.folds", "10"]
     preprocess.main(words)
     return words
 
 
 @pytest.fixture(scope="session")
-def demo_run(prepared_demo, tmp_path_factory) -> Path:
-    """A network for whole records, trained for one epoch on the simulated patients."""
+def demo_run(prepared_demo) -> Path:
+    """A network for whole records, trained for one epoch on the simulated patients; beside their prepared form."""
     import train
 
-    folder = tmp_path_factory.mktemp("demo_run") / "run"
+    folder = Path(prepared_demo[prepared_demo.index("--data.dir") + 1]).parent / "run"
     train.main([*prepared_demo, "--run", str(folder), "--training.epochs", "1", "--training.batch_size", "16"])
     return folder
 
