@@ -3,6 +3,7 @@
     python evaluate.py                       # the demo's run, runs/demo
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
+    python evaluate.py runs/a runs/b         # the same rows scored by two runs: compare.py
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
@@ -143,15 +144,23 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"), help="a run of train.py")
-    settings, arguments = config.load(parser, argv, base=lambda given: given.folder / runs.CONFIG)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/demo")], metavar="RUN",
+                        help="a run of train.py, or two to compare")  # fmt: skip
+    settings, arguments = config.load(parser, argv, base=lambda given: given.folders[0] / runs.CONFIG)
     words = sys.argv[1:] if argv is None else argv
-    if any(word.partition("=")[0] == "--data.raw" for word in words):  # the run's own settings hold its data.raw too
+    folder = arguments.folders[0]
+    if len(arguments.folders) > 2:
+        raise Stop(f"{len(arguments.folders)} runs: one is scored, two are compared")
+    if len(arguments.folders) == 2:
+        from compare import compare
+
+        print(compare(*arguments.folders, settings))
+    elif any(word.partition("=")[0] == "--data.raw" for word in words):  # the run's own settings hold its data.raw too
         import external
 
-        external.evaluate(arguments.folder, settings)
+        external.evaluate(folder, settings)
     else:
-        evaluate_run(arguments.folder, settings)
+        evaluate_run(folder, settings)
 
 
 if __name__ == "__main__":

@@ -39,19 +39,47 @@ def intervals_of(
     -------
     Empty where there is one patient only, or a class so rare that draws with all of them hardly come.
     """
+    return _between(_over_draws(targets, [(scores, decided)], patients, scored, seed)[0])
+
+
+def differences_of(
+    targets: Array,
+    one: tuple[Array, Array],
+    other: tuple[Array, Array],
+    patients: Array,
+    scored: Sequence[int],
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of the differences, `other` minus `one`, each (scores, decided) of the same rows.
+
+    Both are scored on the same draws: what makes a draw hard for both is no part of their difference.
+    """
+    first, second = _over_draws(targets, [one, other], patients, scored, seed)
+    return _between({name: second[name] - first[name] for name in first})
+
+
+def _over_draws(
+    targets: Array, answers: Sequence[tuple[Array, Array]], patients: Array, scored: Sequence[int], seed: int
+) -> list[dict[str, Array]]:
+    """Return the scores of each of several answers (scores, decided) over the same draws, (B,) by name."""
     columns = list(scored)
     support = targets[:, columns].sum(axis=0, dtype=int)
     ranked = [c for c, n in zip(columns, support, strict=True) if 0 < n < len(targets)]
     names, of_row = np.unique(patients, return_inverse=True)
-    per_patient = np.stack(
-        [np.bincount(of_row, of, len(names)) for of in (np.ones(len(of_row)), *targets[:, ranked].T)]
-    )
+    counted = (np.ones(len(of_row)), *targets[:, ranked].T)  # rows, and rows of each class
+    per_patient = np.stack([np.bincount(of_row, of, len(names)) for of in counted])
     drawn = draws(per_patient, int(np.clip(MOST_CELLS / len(targets), *DRAWS)), seed)
-    pieces: dict[str, list[Array]] = {}
+    pieces: list[dict[str, list[Array]]] = [{} for _ in answers]
     for some in np.array_split(drawn, max(1, len(drawn) * len(targets) // CELLS_AT_ONCE)) if len(drawn) else ():
-        for name, values in _scores(targets, scores, decided, some[:, of_row], columns, ranked).items():
-            pieces.setdefault(name, []).append(values)
-    quantiles = {name: np.quantile(np.concatenate(values), LEVEL) for name, values in pieces.items()}
+        times = some[:, of_row]
+        for (scores, decided), into in zip(answers, pieces, strict=True):
+            for name, values in _scores(targets, scores, decided, times, columns, ranked).items():
+                into.setdefault(name, []).append(values)
+    return [{name: np.concatenate(values) for name, values in of.items()} for of in pieces]
+
+
+def _between(values: dict[str, Array]) -> dict[str, tuple[float, float]]:
+    quantiles = {name: np.quantile(of, LEVEL) for name, of in values.items()}
     return {name: (float(low), float(high)) for name, (low, high) in quantiles.items()}
 
 
