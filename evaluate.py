@@ -7,8 +7,8 @@
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
-per_class.csv, report.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every row of the
-split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
+per_class.csv, report.md, model_card.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every
+row of the split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
 
 With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py);
 the report is then in runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
@@ -36,6 +36,7 @@ import runs
 import script
 from batches import Batches, scoring_batches
 from bundle import Bundle
+from card import model_card
 from config import Settings
 from data import Dataset
 from decide import decide
@@ -130,6 +131,8 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
             json.dumps({**origin, **report.tree(), "intervals": between, "challenge": ranked}, indent=1)
         )
         (folder / "report.md").write_text(text)
+        card = model_card(trained, dataset, settings, report, between, patients)
+        (folder / "model_card.md").write_text(card)
         per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
         pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
         table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
@@ -154,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(arguments.folders) == 2:
         from compare import compare
 
-        print(compare(*arguments.folders, settings))
+        print(compare(folder, arguments.folders[1], settings))
     elif any(word.partition("=")[0] == "--data.raw" for word in words):  # the run's own settings hold its data.raw too
         import external
 

@@ -32,8 +32,8 @@ def test_the_report_agrees_with_its_own_predictions(beat_run):
 def test_the_report_holds_what_it_promises(demo_run):
     names = {p.name for p in (demo_run / "report").iterdir()}
     assert names == {
-        "metrics.json", "per_class.csv", "report.md", "confusion.png", "roc.png", "pr.png", "calibration.png", "f1.png",
-        "predictions.csv",
+        "metrics.json", "per_class.csv", "report.md", "model_card.md", "predictions.csv",
+        "confusion.png", "roc.png", "pr.png", "calibration.png", "f1.png",
     }  # fmt: skip
 
 
@@ -122,3 +122,17 @@ def test_a_row_is_scored_by_its_pieces_as_infer_predicts_it(prepared_demo, demo_
         of_pieces = trained.network(pieces).double().sigmoid().numpy()
     pooled = of_pieces.mean(axis=0) if pool == "mean" else of_pieces.max(axis=0)
     np.testing.assert_allclose(scores, expit(logit(pooled) / trained.temperature), atol=1e-5)
+
+
+def test_the_card_of_a_run_says_what_it_is_learnt_from_and_scored_on(beat_run, demo_run):
+    report = json.loads((beat_run / "report/metrics.json").read_text())
+    text = (beat_run / "report/model_card.md").read_text()
+    assert "Not a medical device" in text and "folds 0 to learn from; 1 to choose epoch" in text
+    low, high = report["intervals"]["macro_f1"]
+    assert f"| macro F1 | {report['macro_f1']:.3f} ({low:.3f} to {high:.3f}) |" in text
+    assert f"of {report['patients']:,} patients; in brackets" in text
+    rare = [entry["class"] for entry in report["per_class"] if entry["support"] < 10]
+    assert f"Fewer than 10 rows of {', '.join(rare)}:" in text
+    assert (
+        "patients unknown" not in text and "It takes 10 s at 100 Hz" in (demo_run / "report/model_card.md").read_text()
+    )
