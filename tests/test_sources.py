@@ -127,7 +127,7 @@ def test_what_is_prepared_can_be_learnt_and_predicted(ptbxl, tmp_path):
     words = ["--dataset", "ptbxl", "--data.raw", str(ptbxl), "--data.dir", str(tmp_path / "out")]
     words += ["--data.train", "1", "--data.validation", "2", "--data.test", "4"]
     preprocess.main(words)
-    more = ["--training.epochs", "1", "--training.batch_size", "1"]
+    more = ["--training.epochs", "1", "--training.batch_size", "1", "--training.metric", "macro_f1"]
     train.main([*words, "--run", str(tmp_path / "run"), *more])
     dataset = data.Dataset(tmp_path / "out")
     prediction = infer.predict(ptbxl / "records100/00000/00001_lr.hea", run=tmp_path / "run")
