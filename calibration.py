@@ -46,8 +46,9 @@ def best_thresholds(
     ----------
     targets : (N, K) of 0 and 1
     scores : (N, K), 0 to 1
-    sensitivity : None for the best F1, the highest threshold of equals; otherwise the highest threshold by which at
-        least this share of the rows of the class is found
+    sensitivity : None for the best F1, but for one row: of all thresholds with at most one more error that nearest to
+        a half, so that no single row moves it; otherwise the highest threshold by which at least this share of the
+        rows of the class is found
 
     A class with fewer than LEAST_POSITIVES rows keeps THRESHOLD.
     """
@@ -62,9 +63,10 @@ def _best(present: NDArray[np.bool_], score: NDArray[np.float32], sensitivity: f
     sorted_scores = score[order].astype(np.float64)
     last = np.flatnonzero(np.append(np.diff(sorted_scores) < 0, True))  # of each group of equal scores
     found = np.cumsum(present[order])[last]  # by deciding down to this score
-    if sensitivity is None:
-        place = int(np.argmax(2 * found / (last + 1 + n_present)))
-    else:
-        place = int(np.argmax(found >= sensitivity * n_present))
-    lower = sorted_scores[last[place] + 1] if place + 1 < len(last) else 0.0
-    return float((sorted_scores[last[place]] + lower) / 2)
+    limits = (sorted_scores[last] + np.append(sorted_scores[last[:-1] + 1], 0.0)) / 2  # below each group
+    if sensitivity is not None:
+        return float(limits[np.argmax(found >= sensitivity * n_present)])
+    wrong = last + 1 - found + n_present - found
+    best = np.argmax(2 * found / (last + 1 + n_present))
+    near = np.flatnonzero(wrong <= wrong[best] + 1)
+    return float(limits[near[np.argmin(np.abs(limits[near] - THRESHOLD))]])
