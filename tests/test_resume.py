@@ -244,3 +244,13 @@ def test_a_network_learns_pieces_with_all_that_there_is(prepared_demo, tmp_path,
     losses = steps(tmp_path / "run")
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert bundle.load(tmp_path / "run/best.pt").crops == (250, 250, "max")
+
+
+@pytest.mark.slow
+def test_a_compiled_training_has_the_losses_of_one_that_is_not(prepared_demo, tmp_path):
+    words = [*prepared_demo, "--training.batch_size", "16", "--training.epochs", "1", "--training.threads", "1"]
+    words += ["--model.arguments", '{"dropout": 0.0}']
+    train.main([*words, "--run_dir", str(tmp_path / "plain")])
+    train.main([*words, "--run_dir", str(tmp_path / "compiled"), "--training.compile", "true"])
+    np.testing.assert_allclose(steps(tmp_path / "compiled"), steps(tmp_path / "plain"), rtol=1e-3)
+    bundle.load(tmp_path / "compiled/best.pt")  # of the plain network's names
