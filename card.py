@@ -72,7 +72,7 @@ def model_card(
 {leak}
 ## How it scores on its {settings.evaluation.split} rows
 
-{report.n_rows:,} of {patients}; in brackets the 95 % interval over patients.
+{report.n_rows:,} rows of {patients}; in brackets the 95 % interval over patients.
 
 {_table(report, between)}
 
