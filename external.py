@@ -31,7 +31,7 @@ from decide import decide
 from ec57 import flutter
 from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
 from infer import fill_slots, logits_of
-from intervals import intervals_of
+from intervals import LEVEL, draws, intervals_of
 from runs import REPORT
 from script import Stop
 from sources import SOURCES, Problem
@@ -260,13 +260,12 @@ def with_intervals(
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
     """Return scores of all patients together, and 95 % intervals by drawing patients with replacement."""
     pooled = {name: _number(value) for name, value in _flat(counts.sum(axis=0), classes).items()}
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), BOOTSTRAPS)  # (B, P) times each
+    drawn = draws(counts.sum(axis=(1, 2))[None], BOOTSTRAPS, seed=0)  # (B, P) times each
     together = np.tensordot(drawn, counts, axes=1)  # (B, K + 1, K + 1)
     intervals: dict[str, list[float] | None] = {}
     for name, values in _flat(together, classes).items():
         finite = values[np.isfinite(values)]
-        intervals[name] = np.quantile(finite, [0.025, 0.975]).tolist() if len(finite) and len(counts) > 1 else None
+        intervals[name] = np.quantile(finite, LEVEL).tolist() if len(finite) and len(counts) > 1 else None
     return pooled, intervals
 
 

@@ -38,12 +38,13 @@ import train
 from benchmarks import machine
 from config import Settings
 from data import Dataset
+from decide import decide
 from folds import Rows
+from intervals import intervals_of
 
 CONFIG = str(Path(__file__).resolve().parent.parent / "configs/ptbxl.yaml")
 OF_RECORDS = [name for name in models.NETWORKS if not name.startswith("beat")]
 LEAST_POSITIVES = 5  # of a class on each side; rarer ones are left out of the mean
-RESAMPLES = 500
 
 
 def features(signal: NDArray[Any], fs: float) -> NDArray[np.float64]:
@@ -89,17 +90,8 @@ def auroc(dataset: Dataset, rows: Rows, scores: NDArray[Any], counted: NDArray[n
 
 def interval(dataset: Dataset, rows: Rows, scores: NDArray[Any], counted: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the 95 % interval of the macro AUROC over patients."""
-    generator = np.random.default_rng(0)
-    patients, of_row = np.unique(dataset.patient[rows], return_inverse=True)
-    places = [np.flatnonzero(of_row == p) for p in range(len(patients))]
-    values: list[float] = []
-    while len(values) < RESAMPLES:
-        drawn = np.concatenate([places[p] for p in generator.integers(0, len(patients), len(patients))])
-        support = dataset.labels[rows[drawn]][:, counted].sum(axis=0, dtype=int)
-        if ((support > 0) & (support < len(drawn))).all():
-            values.append(auroc(dataset, rows[drawn], scores[drawn], counted))
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+    targets, columns = dataset.labels[rows], np.flatnonzero(counted).tolist()
+    return intervals_of(targets, scores, decide(scores, "multilabel"), dataset.patient[rows], columns)["macro_auroc"]
 
 
 def main() -> None:

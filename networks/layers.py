@@ -123,12 +123,10 @@ def max_and_mean(x: Tensor, mask: Tensor | None) -> Tensor:
 class ResidualBlock(nn.Module):
     """Two convolutions with batch norm and GELU beside a shortcut: (B, n_in, T) -> (B, n_out, ceil(T / stride)).
 
-    With a reduction, a gate weighs the channels before the sum.
+    With a gate, the channels are weighed before the sum.
     """
 
-    def __init__(
-        self, n_in: int, n_out: int, kernel: int, stride: int, dropout: float, reduction: int | None = None
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.stride = stride
         self.conv1 = convolution(n_in, n_out, kernel, stride)
@@ -136,7 +134,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = convolution(n_out, n_out, kernel)
         self.norm2 = nn.BatchNorm1d(n_out)
-        self.gate = None if reduction is None else SqueezeExcite(n_out, reduction)
+        self.gate: SqueezeExcite | None = None
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             self.shortcut = nn.Sequential(convolution(n_in, n_out, 1, stride), nn.BatchNorm1d(n_out))
