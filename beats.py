@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pqrst
-from recipe import RR_NUMBERS, VIEW, Recipe, RRNumber, ecg_leads
+from recipe import RR_NUMBERS, STRIP, VIEW, Recipe, RRNumber, ecg_leads
+from strip import strip_numbers
 from view import view_beats
 
 FEW_BEATS = 10
@@ -71,6 +72,27 @@ def context_of(
         slots = [opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1]) for place in places]
         columns.append(view_beats(np.stack(slots), fs, r_peaks).numbers)
     return np.concatenate(columns, axis=1)
+
+
+def context_of_record(recipe: Recipe, record: Callable[[], pqrst.Record]) -> NDArray[np.float32]:
+    """Compute the numbers about a whole record that the recipe wants beside each of its rows, (F,).
+
+    Parameters
+    ----------
+    recipe : whether it wants any, and which lead is the first slot: that is described
+    record : gives the recording, and is asked only where numbers are wanted
+
+    Raises
+    ------
+    ValueError
+        As leads_of.
+    """
+    if STRIP not in recipe.context:
+        return np.zeros(0, np.float32)
+    opened = record()
+    place = pqrst.match_leads(recipe.leads, list(opened.leads))[0]
+    lead = opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1])
+    return strip_numbers(lead, opened.fs, detect(opened))
 
 
 def doubts(recipe: Recipe, context: NDArray[np.float32]) -> list[str]:

@@ -112,7 +112,8 @@ def score_recording(
     record = open_recording(item, index)
     recipe, _ = fill_slots(record, trained.recipe)
     trained = replace(trained, recipe=recipe)
-    asked = {"centers": "annotations"} | ({"context": ()} if detected else {})  # numbers of annotated beats alone
+    beside = () if detected or not recipe.of_beats else recipe.context  # numbers of annotated beats alone
+    asked = {"centers": "annotations", "context": beside}
     truth = read_labels(item, index, recipe.model_copy(update=asked))
     targets, classes = truth.labels, trained.classes
     none = np.zeros(len(classes), np.int64)
@@ -127,7 +128,7 @@ def score_recording(
         _, scores = bundle.pool(logits, units, inside, trained.task)
         known = targets.any(axis=1) if index.target.without != "kept" else np.ones(len(targets), bool)
         return Scored(item, targets[known], scores[known], none, none), left
-    centers, context = truth.beats.sample, truth.beats.context
+    centers, context = truth.beats.sample, truth.context
     if detected:
         centers = detect(record)
         context = context_of(recipe, centers, record.fs, lambda: record)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import pqrst
 import readers
 import script
-from beats import WINDOW_S, context_of, detect, match_beats
+from beats import WINDOW_S, context_of, context_of_record, detect, match_beats
 from config import Data
 from folds import Fold, deal_patients, deal_rows, draw_key, keeps_fold, take_evenly
 from recipe import Recipe
@@ -43,13 +43,13 @@ class Beats(NamedTuple):
     sample: NDArray[np.int64]
     symbol: NDArray[np.bytes_]
     beat_index: NDArray[np.int64]  # of each among all beats of the record
-    context: NDArray[np.float32]
 
 
 class RowLabels(NamedTuple):
-    """Labels of a recording's rows, and the beats where rows are beats."""
+    """Labels of a recording's N rows, the numbers beside each, and the beats where rows are beats."""
 
     labels: Labels
+    context: NDArray[np.float32]  # (N, F)
     beats: Beats | None = None
     undetected: int = 0  # annotated beats without a detected R peak, where those are the centres; their labels are 0
 
@@ -301,11 +301,18 @@ def _read(path: str, recording: Recording) -> pqrst.Record:
 
 def no_labels(target: Target, recipe: Recipe) -> RowLabels:
     """Return labels and beats of no row."""
-    labels = np.zeros((0, len(target.classes)), np.uint8)
-    if target.rows != "beats":
-        return RowLabels(labels)
-    none, context = np.zeros(0, np.int64), np.zeros((0, len(recipe.context_columns)), np.float32)
-    return RowLabels(labels, Beats(none, np.zeros(0, "S4"), none, context))
+    labels, context = (
+        np.zeros((0, len(target.classes)), np.uint8),
+        np.zeros((0, len(recipe.context_columns)), np.float32),
+    )
+    none = np.zeros(0, np.int64)
+    return RowLabels(labels, context, Beats(none, np.zeros(0, "S4"), none) if target.rows == "beats" else None)
+
+
+def _beside_rows(n_rows: int, path: str, item: Item, recipe: Recipe) -> NDArray[np.float32]:
+    """Return the numbers about a recording, the same beside each of its rows, (N, F)."""
+    numbers = context_of_record(recipe, lambda: _read(path, item.recording))
+    return np.broadcast_to(numbers, (n_rows, len(numbers)))
 
 
 def _annotation_file(path: str, recording: Recording) -> Path:
@@ -361,7 +368,8 @@ def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
 
 
 def _recording_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
-    return RowLabels(np.repeat(one_hot(item.recording.labels, target), item.n_rows, axis=0))
+    labels = np.repeat(one_hot(item.recording.labels, target), item.n_rows, axis=0)
+    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe))
 
 
 # Windows, each with the rhythm that fills it.
@@ -398,7 +406,8 @@ def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
 
 def _read_window_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
     annotations = annotations_of(path, item.recording)
-    return RowLabels(window_labels(annotations, item.n_samples, item.fs, target, recipe))
+    labels = window_labels(annotations, item.n_samples, item.fs, target, recipe)
+    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe))
 
 
 # Beats.
@@ -469,8 +478,8 @@ def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLa
         labels[~found] = 0  # a beat that is not detected loses its label, and with it its row
         undetected = int((~found).sum())
     context = context_of(recipe, r_peaks, fs, record)
-    beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index, context[beat_index])
-    return RowLabels(labels, beats, undetected)
+    beats = Beats(r_peaks[beat_index], symbols.astype("S4"), beat_index)
+    return RowLabels(labels, context[beat_index], beats, undetected)
 
 
 # By what carries the labels: how a recording's rows are counted for the index, and how their labels are read.

@@ -37,7 +37,7 @@ import readers
 import runs
 import script
 from batches import Batch, scoring_batches
-from beats import context_of, detect, doubts, leads_of
+from beats import context_of, context_of_record, detect, doubts, leads_of
 from bundle import Bundle
 from decide import decide
 from formats import said
@@ -253,11 +253,15 @@ def logits_of(
     ----------
     record : what is read
     trained : network, recipe and classes
-    centers, context : for beats, (M,) samples and (M, F) numbers about each; rows may be fewer
+    centers, context : for beats, (M,) samples and (M, F) numbers about each; rows may be fewer. None: rows of a record
     batch_size : rows at a time
     """
     prepared = pqrst.prepare([record], trained.recipe.chain(), None if centers is None else [centers])
-    of_rows = np.zeros((len(prepared.rows), 0), np.float32) if context is None else context[prepared.index]
+    if context is None:
+        of_record = context_of_record(trained.recipe, lambda: record)
+        of_rows = np.broadcast_to(of_record, (len(prepared.rows), len(of_record)))
+    else:
+        of_rows = context[prepared.index]
     _, logits = bundle.score(trained, _batches(prepared, of_rows, len(trained.classes), batch_size))
     return prepared, logits.reshape(-1, len(trained.classes))
 

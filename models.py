@@ -9,10 +9,13 @@ A network takes x (B, L, T) float and gives logits (B, K); softmax or sigmoid be
 further inputs exist. A network says itself which of them it wants, and `extra_inputs(network)` names them in the order
 of the call:
 
-- `context_features`, a tuple of names: a second tensor (B, F) float32, the numbers about a beat that go beside its
-  signal, in the order of the names. A missing number is NaN (the first beat of a record has no previous one);
+- `context_features`, a tuple of names: a second tensor (B, F) float32, the numbers about a beat or a record that go
+  beside the signal, in the order of the names. A missing one is NaN (the first beat of a record has no previous one);
 - `uses_valid`: the valid range (B, 2) int64, start and stop of each row's real samples. What lies outside is padding;
   at the end of a row its length and content do not change the logits. Left out, every sample is valid.
+
+A network with `grow(context, labels, weights)` is shown the numbers (N, F) and labels (N, K) of all training rows, and
+the weight of each class (K,), before the first step.
 
 `min_samples` is the least T; any T from there up works. `source` names the paper that a network is from. In eval mode a
 row's logits do not depend on what else is in the batch. While training, batch statistics see padded samples too, as
@@ -34,6 +37,7 @@ from networks.inception import Inception1d
 from networks.recurrent import LSTM, BidirectionalLSTM
 from networks.residual import ResNet1d, ResNet1dWang, SEResNet1d, XResNet1d101
 from networks.state_space import S4
+from networks.strips import StripNet
 from script import nearest
 
 # Name -> class `(n_leads, n_classes, *, ...)`. A new family is a file in networks/ and its lines here.
@@ -48,6 +52,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "resnet1d_wang": ResNet1dWang,
     "s4": S4,
     "se_resnet1d": SEResNet1d,
+    "stripnet": StripNet,
     "xresnet1d101": XResNet1d101,
 }
 

@@ -38,13 +38,14 @@ from index import (
     read_labels,
     total_rows,
 )
-from recipe import VIEW, Recipe, paddings
+from recipe import STRIP, VIEW, Recipe, paddings
 from script import Stop
 from sources import Problem
 
 PART_BYTES = 64 * 2**20  # about one part's signals
 LABEL_RULE = 2  # of windows and of detected beats: parts with labels by another rule are made anew
 VIEW_RULE = 1  # of the numbers of view.py and the recordings of variants.py: likewise
+STRIP_RULE = 1  # of the numbers of strip.py: likewise
 BATCH = 16  # recordings per thread and call of the native chain: few, so that their rows stay in the cache
 
 
@@ -123,7 +124,7 @@ def columns_of(part: Part, labelled: list[RowLabels], job: Job) -> tuple[dict[st
         "patient": np.repeat(np.array([item.recording.patient.encode() for item in part.items]), each),
         "fold": np.concatenate(folds),
         "labels": labels,
-        "context": np.zeros((len(labels), 0), np.float32),
+        "context": np.concatenate([empty.context, *(rows.context for rows in labelled)]),
     }
     if empty.beats:
         beats = zip(empty.beats, *(rows.beats for rows in labelled if rows.beats), strict=True)
@@ -272,6 +273,8 @@ def stamp_of(part: Part, job: Job) -> str:
         made_from.append(LABEL_RULE)
     if VIEW in job.recipe.context:
         made_from.append(VIEW_RULE)
+    if STRIP in job.recipe.context:
+        made_from.append(STRIP_RULE)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 

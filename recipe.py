@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import pqrst
 from script import Stop, nearest
+from strip import STRIP_NUMBERS
 from view import VIEW_NUMBERS
 
 TWELVE_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -48,6 +49,7 @@ def ecg_leads(names: Sequence[str]) -> list[bool]:
 RRNumber = Literal["rr_previous_s", "rr_next_s", "rr_mean10_s", "rr_record_s"]
 RR_NUMBERS: tuple[RRNumber, ...] = get_args(RRNumber)
 VIEW: Literal["view"] = "view"  # stands for all numbers of view.py
+STRIP: Literal["strip"] = "strip"  # stands for all numbers of strip.py, about a whole recording
 
 
 class Section(BaseModel):
@@ -129,25 +131,29 @@ class Recipe(Section):
     centers: Literal["annotations", "rpeaks"] = "annotations"
     """where the R peaks of beat rows come from"""
     scale: Scale = Scale()
-    context: tuple[RRNumber | Literal["view"], ...] = ()
-    """numbers about a beat that go beside the signal; `view`: all those of view.py"""
+    context: tuple[RRNumber | Literal["view", "strip"], ...] = ()
+    """numbers that go beside the signal: about a beat, or `view`, all those of view.py; about a record `strip`"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if not self.leads or any(not slot for slot in self.leads):
             raise ValueError("leads: every slot needs at least one lead name")
-        if self.context and self.window.kind != "beat":
-            raise ValueError("context: only beat rows have a context")
+        if self.window.kind == "beat" and STRIP in self.context:
+            raise ValueError("context: strip is about a whole record; beat rows take RR numbers and view")
+        if set(self.context) - {STRIP} and self.window.kind != "beat":
+            raise ValueError("context: only beat rows have RR numbers and view; other rows take strip")
         return self
 
     @property
     def intervals(self) -> tuple[RRNumber, ...]:
         """Return the RR numbers of the context, in order."""
-        return tuple(name for name in self.context if name != VIEW)
+        return tuple(name for name in self.context if name not in (VIEW, STRIP))
 
     @property
     def context_columns(self) -> tuple[str, ...]:
-        """Return the name of each column of the context: intervals first, then the record's view."""
+        """Return the name of each column of the context: intervals, then the record's view; or those of a strip."""
+        if STRIP in self.context:
+            return STRIP_NUMBERS
         return (*self.intervals, *(VIEW_NUMBERS if VIEW in self.context else ()))
 
     @property

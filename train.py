@@ -136,7 +136,7 @@ def check_rows(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> N
     if training.loss == "asymmetric" and dataset.task != "multilabel":
         raise Stop(f"training.loss = asymmetric: {dataset.folder} has one class for each row; choose focal")
     if training.mixup and recipe.context_columns:
-        raise Stop(f"training.mixup = {training.mixup}: numbers about a beat cannot be mixed")
+        raise Stop(f"training.mixup = {training.mixup}: the numbers of recipe.context cannot be mixed")
     if training.crops.length_s and recipe.of_beats:
         raise Stop(f"training.crops.length_s = {training.crops.length_s}: rows are beats; crops are for longer rows")
     check_metric(dataset, rows["validation"], settings)
@@ -276,12 +276,16 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     dtype = amp_dtype(training.amp, device)
     trained = new_bundle(settings, dataset, device)
     network = trained.network
-    state = new_state(network, training, dtype)
-    if resume and not overwrite and last.exists():
-        state.restore(last, trained)
+    goes_on = resume and not overwrite and last.exists()
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
-    weights = torch.from_numpy(class_weights(labels, dataset.task, training.class_weights, scored)).to(device)
+    of_classes = class_weights(labels, dataset.task, training.class_weights, scored)
+    if hasattr(network, "grow") and not goes_on:
+        network.grow(dataset.context[rows["train"]], labels, of_classes)
+    state = new_state(network, training, dtype)
+    if goes_on:
+        state.restore(last, trained)
+    weights = torch.from_numpy(of_classes).to(device)
     chances = batches.row_weights(labels) if training.sampler == "weighted" else None
     parallel: nn.Module = network
     if world_size > 1:

@@ -95,7 +95,7 @@ def view_beats(signal: NDArray[np.floating], fs: float, r_peaks: NDArray[np.int6
         return View(np.zeros((0, len(VIEW_NUMBERS)), np.float32), empty, empty.astype(bool), empty.astype(np.int64))
     numbers = _rhythm(peaks / fs)
     role = _roles(numbers)
-    x = pqrst.resample(pqrst.bandpass(_bridged(signal), fs, 0.5, min(40.0, 0.45 * fs), 3), fs, RATE)
+    x = pqrst.resample(pqrst.bandpass(bridged(signal), fs, 0.5, min(40.0, 0.45 * fs), 3), fs, RATE)
     shape, cluster, normal = _shapes(x, np.round(peaks * (RATE / fs)).astype(np.int64), role == ROLES.index("early"))
     numbers |= shape
     group = np.where(cluster < 0, cluster.max() + 1, cluster)
@@ -116,7 +116,7 @@ def view_beats(signal: NDArray[np.floating], fs: float, r_peaks: NDArray[np.int6
 # ------------------------------------------------------------------------------------------------ helpers
 
 
-def _bridged(signal: NDArray[np.floating]) -> Numbers:
+def bridged(signal: NDArray[np.floating]) -> Numbers:
     """Return the leads with a line over each gap; zeros where nothing is valid."""
     x = np.array(signal, np.float64)
     for lead in x:

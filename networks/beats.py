@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers import ResidualBlock, check_input, convolution, initialise
+from networks.layers import ResidualBlock, check_context, check_input, convolution, different, initialise
 from recipe import RR_NUMBERS
 from view import VIEW_NUMBERS
 
@@ -26,13 +26,6 @@ RATIO_LIMIT = 1.0  # of |log ratio|: a factor of 2.7 either way; beyond lie miss
 RATIO_SPREAD = 0.3  # typical |log ratio| of a premature beat (0.74): divides, so that inputs are of order 1
 VIEW_LIMIT = 4.0  # of a number of view.py, in deviations
 NUMBER_LIMIT = 3.0  # of |log seconds| (0.05 .. 20 s) and of numbers without a unit
-
-
-def different(context_features: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a context's columns; ValueError where they are no list of different names."""
-    if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
-        raise ValueError(f"context_features {context_features!r}: must be a list of different names")
-    return tuple(context_features)
 
 
 class BeatCNN(nn.Module):
@@ -101,10 +94,8 @@ class BeatCNN(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (B, L, T) float, context (B, F) float32 with NaN where missing -> logits (B, K)."""
         check_input(x, self.n_leads, self.min_samples)
-        expected = (x.shape[0], len(self.context_features))
-        if (context is not None or self.context_features) and (context is None or context.shape != expected):
-            given = None if context is None else tuple(context.shape)
-            raise ValueError(f"context {given}: must be {expected}, columns {', '.join(self.context_features)}")
+        if context is not None or self.context_features:
+            check_context(context, len(x), self.context_features)
         h = F.gelu(self.stem_norm(self.stem(x)))  # (B, width, T)
         for block in self.blocks:
             h, _ = block(h)  # (B, 8/3 width, ceil(T / 8)) after the last
@@ -182,9 +173,7 @@ class BeatView(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (B, L, T) float, of which only the shape matters, context (B, F) float32, NaN where missing -> (B, K)."""
         check_input(x, self.n_leads, self.min_samples)
-        expected = (x.shape[0], len(self.context_features))
-        if context.shape != expected:
-            raise ValueError(f"context {tuple(context.shape)}: must be {expected}, the numbers of view.py")
+        check_context(context, len(x), self.context_features)
         mean = self.norm.running_mean
         assert mean is not None
         missing = ~torch.isfinite(context)

@@ -9,6 +9,8 @@ layer 0, batch norm 1 and 0: the first logits are small and no class is ahead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,21 @@ def check_input(x: Tensor, n_leads: int, min_samples: int) -> None:
     """Raise ValueError where x is not (B, n_leads, at least min_samples)."""
     if x.ndim != 3 or x.shape[1] != n_leads or x.shape[2] < min_samples:
         raise ValueError(f"x {tuple(x.shape)}: must be (B, {n_leads} leads, at least {min_samples} samples)")
+
+
+def different(context_features: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a context's columns; ValueError where they are no list of different names."""
+    if isinstance(context_features, str) or len(set(context_features)) != len(context_features):
+        raise ValueError(f"context_features {context_features!r}: must be a list of different names")
+    return tuple(context_features)
+
+
+def check_context(context: Tensor | None, n_rows: int, names: Sequence[str]) -> None:
+    """Raise ValueError where the context is not (n_rows, a column for each name)."""
+    if context is None or context.shape != (n_rows, len(names)):
+        given = None if context is None else tuple(context.shape)
+        columns = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise ValueError(f"context {given}: must be {(n_rows, len(names))}, columns {columns}")
 
 
 def valid_mask(x: Tensor, valid: Tensor | None) -> Tensor | None:
