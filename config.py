@@ -70,7 +70,7 @@ class Data(Section):
     train: Strings = ("0", "1", "2", "3", "4", "5", "6")
     """folds to learn from"""
     validation: Strings = ("7",)
-    """folds that choose the epoch"""
+    """folds that choose the epoch; none: all epochs are trained, and the last is kept"""
     test: Strings = ("8", "9")
     """folds that evaluate.py scores"""
     scored_classes: Strings = ()

@@ -109,7 +109,7 @@ def open_dataset(settings: Settings) -> Dataset:
 
 def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
     """Stop where the validation rows define no score that could choose the best epoch."""
-    if settings.training.metric == "macro_auroc":
+    if settings.training.metric == "macro_auroc" and len(rows):
         scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)
         support = dataset.labels[rows][:, scored].sum(axis=0, dtype=np.int64)
         if not ((support > 0) & (support < len(rows))).any():
@@ -280,8 +280,9 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
     of_classes = class_weights(labels, dataset.task, training.class_weights, scored)
-    if hasattr(network, "grow") and not goes_on:
-        network.grow(dataset.context[rows["train"]], labels, of_classes)
+    grow = getattr(network, "grow", None)
+    if grow and not goes_on:
+        grow(dataset.context[rows["train"]], labels, of_classes)
     state = new_state(network, training, dtype)
     if goes_on:
         state.restore(last, trained)
@@ -354,13 +355,16 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                     )
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
-            due = (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs
+            held_out = len(rows["validation"]) > 0
+            due = held_out and ((epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs)
             kept, scores = replace(trained, network=state.scored), None
             if due:
                 of_validation = score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
                 scores = validate(of_validation, dataset, rows["validation"], settings, weights)
                 kept = calibrated(kept, of_validation, dataset, rows["validation"], training.sensitivity)
             earned = end_epoch(state, scores, training)
+            if not held_out:
+                earned = [runs.BEST]  # nothing chooses an epoch: the last is kept
             if main_process:
                 line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
                 write_epoch(folder, line, losses, kept, state, earned)
@@ -483,6 +487,9 @@ def report(folder: Path, settings: Settings) -> None:
     import plots
 
     plots.save_curves(folder / runs.METRICS, folder / runs.CURVES)
+    if not settings.data.test and not settings.data.validation:
+        print("no fold is held out, so there is no report")
+        return
     split = settings.evaluation.split if settings.data.test else "validation"
     evaluation = settings.evaluation.model_copy(update={"split": split})
     evaluate.evaluate_run(folder, settings.model_copy(update={"evaluation": evaluation}))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from networks.layers import check_context, different
+from networks.layers import check_context, check_input, different
 from networks.residual import ResNet1d
 from strip import STRIP_NUMBERS
 
@@ -55,13 +55,13 @@ class BoostedTrees(nn.Module):
         Parameters
         ----------
         context : (N, F), NaN where unknown
-        labels : (N, K), 0 or 1. Where each row has one class, the classes grow together, for softmax; else one by one
+        labels : (N, K), 0 or 1. Where each row has one of three classes or more, they grow together, for softmax
         weights : (K,), how much a row of each class counts
         """
         from sklearn.ensemble import GradientBoostingClassifier  # loaded by a training alone
 
         numbers = np.nan_to_num(context, nan=UNKNOWN)
-        exclusive = labels.shape[1] > 2 and bool((labels.sum(axis=1) == 1).all())
+        exclusive = int(labels.any(axis=0).sum()) > 2 and bool((labels.sum(axis=1) == 1).all())
         tasks = [labels.argmax(axis=1)] if exclusive else list(labels.T)
         for k, target in enumerate(tasks):
             counts = weights[target] if exclusive else np.where(target == 1, weights[k], 1.0)
@@ -108,7 +108,8 @@ class BoostedTrees(nn.Module):
             asked = numbers.gather(1, feature[tree, place])
             place = 2 * place + 1 + (asked > threshold[tree, place]).long()
         answers = leaf[tree, place - (2**self.depth - 1)].unflatten(1, (n_classes, n_trees))
-        return self.prior + answers.sum(dim=2)
+        odds: Tensor = self.prior + answers.sum(dim=2)
+        return odds
 
 
 class StripNet(nn.Module):
@@ -157,6 +158,7 @@ class StripNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (B, L, T), context (B, F) float32 with NaN where unknown, valid (B, 2) or None -> logits (B, K)."""
+        check_input(x, self.reader.n_leads, self.min_samples)
         check_context(context, len(x), self.context_features)
         logits: Tensor = self.reader(x, valid)
         return logits if self.training else (logits + self.trees(context).to(logits.dtype)) / 2

@@ -7,7 +7,7 @@ NARROW = {
     "resnet1d": {"base_channels": 8},
     "resnet1d_wang": {"width": 16},
     "s4": {"width": 32},
-    "stripnet": {"base_channels": 8, "trees": 5, "depth": 3},
     "se_resnet1d": {"base_channels": 16, "reduction": 2},
+    "stripnet": {"base_channels": 8, "trees": 5, "depth": 3},
     "xresnet1d101": {"width": 16},
 }

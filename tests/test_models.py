@@ -32,6 +32,7 @@ def made(name, n_leads=2, n_classes=3, seed=0, **arguments):
 
 
 def last_layer(network):
+    network = getattr(network, "reader", network)
     return network.head.last if hasattr(network, "head") else network.last
 
 
@@ -45,7 +46,7 @@ def trained_statistics(network, n_leads=2, n_samples=200):
     return network.eval()
 
 
-def extras(network, x):
+def extras(network, x, valid=None):
     """Context and valid range for x, as the network declares them: plausible, different per row, some NaN."""
     n = len(x)
     width = len(getattr(network, "context_features", ()))
@@ -55,7 +56,10 @@ def extras(network, x):
         context = torch.randn(n, max(1, width), generator=torch.Generator().manual_seed(1))
     context[0, 0] = torch.nan  # the first beat of a record has no previous one
     stop = torch.linspace(x.shape[2] // 2, x.shape[2], n).long()
-    inputs = {"context": context, "valid": torch.stack([torch.zeros_like(stop), stop], dim=1)}
+    inputs = {
+        "context": context,
+        "valid": torch.stack([torch.zeros_like(stop), stop], dim=1) if valid is None else valid,
+    }
     return [inputs[key] for key in models.extra_inputs(network)]
 
 
@@ -64,7 +68,7 @@ def extras(network, x):
 
 def test_the_registry_holds_all_networks():
     published = {"xresnet1d101", "inception1d", "resnet1d_wang", "lstm", "lstm_bidir", "s4"}
-    assert {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview"} | published == set(NAMES)
+    assert {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview", "stripnet"} | published == set(NAMES)
     assert list(models.NETWORKS) == NAMES
 
 
@@ -379,6 +383,12 @@ def test_inductor_gives_the_same_logits_of_every_network(name):
 # ------------------------------------------------------------------------------------------------------ valid range
 
 
+def logits_of(network, x, valid=None):
+    """Logits of x with this valid range, or without any, of a network that takes one."""
+    given = extras(network, x, valid)
+    return network(x, *(given[:-1] if valid is None else given))
+
+
 @pytest.mark.parametrize("name", WITH_VALID)
 @pytest.mark.parametrize("n_valid", [40, 100, 101, 127, 128])
 @pytest.mark.parametrize("n_padding", [0, 1, 31, 64, 200])
@@ -388,7 +398,7 @@ def test_padding_at_the_end_does_not_change_the_logits(name, n_valid, n_padding)
     padded = torch.cat([x, 10 * torch.randn(2, 2, n_padding)], dim=2)  # not even zeros: what stands there is not read
     valid = torch.tensor([[0, n_valid]] * 2)
     with torch.no_grad():
-        torch.testing.assert_close(network(padded, valid), network(x), rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(logits_of(network, padded, valid), logits_of(network, x), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", WITH_VALID)
@@ -396,9 +406,9 @@ def test_a_valid_range_of_everything_equals_none(name):
     network = trained_statistics(made(name))
     x = torch.randn(3, 2, 131)
     with torch.no_grad():
-        everything = network(x, torch.tensor([[0, 131]] * 3))
-        torch.testing.assert_close(everything, network(x), rtol=0, atol=TOLERANCE)
-        half = network(x, torch.tensor([[0, 60]] * 3))
+        everything = logits_of(network, x, torch.tensor([[0, 131]] * 3))
+        torch.testing.assert_close(everything, logits_of(network, x), rtol=0, atol=TOLERANCE)
+        half = logits_of(network, x, torch.tensor([[0, 60]] * 3))
         assert (half - everything).abs().max() > 100 * TOLERANCE
 
 
@@ -411,14 +421,14 @@ def test_what_stands_before_the_valid_range_is_not_read(name):
     other[:, :, 90:] = -100
     valid = torch.tensor([[37, 90], [37, 90]])
     with torch.no_grad():
-        assert torch.equal(network(x, valid), network(other, valid))
+        assert torch.equal(logits_of(network, x, valid), logits_of(network, other, valid))
 
 
 @pytest.mark.parametrize("name", WITH_VALID)
 def test_a_valid_range_of_another_shape_is_an_error(name):
     network = made(name)
     with pytest.raises(ValueError, match=r"valid \(2,\): must be \(4, 2\)"):
-        network(torch.zeros(4, 2, 100), torch.tensor([0, 100]))
+        logits_of(network, torch.zeros(4, 2, 100), torch.tensor([0, 100]))
 
 
 # ----------------------------------------------------------------------------------------------------------- context

@@ -5,8 +5,13 @@ import pytest
 import torch
 from sklearn.ensemble import GradientBoostingClassifier
 
+import bundle
+import data
+import infer
 import models
 import pqrst
+import preprocess
+import train
 from beats import context_of_record
 from networks.strips import UNKNOWN, BoostedTrees
 from recipe import Recipe
@@ -160,6 +165,18 @@ def test_trees_say_what_scikit_learn_says_of_findings():
     assert (scores[:, 2] > 0.99).all() and (scores[:, 3] < 0.01).all()  # of all rows, and of none
 
 
+@pytest.mark.parametrize("n_seen", [1, 2, 3])
+def test_classes_without_a_row_are_hardly_expected(n_seen):
+    context, target = numbers_and_labels(n_seen)
+    trees = BoostedTrees(5, 10, 3, 0.05)
+    trees.grow(context, np.eye(5, dtype=np.uint8)[target], np.ones(5, np.float32))
+    odds = trees(torch.from_numpy(context)).numpy()
+    assert (odds[:, n_seen:] < -4).all()
+    assert ((odds.argmax(1) == target).mean() > 0.6) and (
+        odds[:, :n_seen].max(axis=1) > odds[:, n_seen:].max(axis=1)
+    ).all()
+
+
 def test_trees_split_where_scikit_learn_splits_to_the_last_bit():
     context, target = numbers_and_labels(3)
     trees = BoostedTrees(3, 5, 3, 0.05)
@@ -196,3 +213,30 @@ def test_the_logits_are_the_mean_of_network_and_trees_and_a_step_goes_by_the_net
 def test_a_strip_network_that_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError, match=r"trees|context_features"):
         models.build("stripnet", 1, 3, **arguments)
+
+
+# ------------------------------------------------------------------------------------------------------ the pipeline
+
+
+def test_a_strip_network_learns_from_all_rows_and_predicts_from_the_same_numbers(demo_folder, tmp_path, monkeypatch):
+    """With no validation fold the last epoch is kept, and infer.py feeds it to the bit what was stored."""
+    words = ["--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "prepared"), "--data.folds", "2"]
+    words += ["--recipe.context", '["strip"]', "--data.train", "0,1", "--data.validation", "[]", "--data.test", "[]"]
+    preprocess.main(words)
+    dataset = data.Dataset(tmp_path / "prepared")
+    assert dataset.context.shape == (len(dataset), len(STRIP_NUMBERS))
+    assert np.isfinite(dataset.context[:, STRIP_NUMBERS.index("bpm")]).all()
+    words += ["--model.name", "stripnet", "--model.arguments", '{"base_channels": 4, "trees": 3, "depth": 2}']
+    train.main([*words, "--run", str(tmp_path / "run"), "--training.epochs", "2", "--training.batch_size", "16"])
+    best, last = (bundle.load(tmp_path / "run" / name) for name in ("best.pt", "last.pt"))
+    assert best.origin.epoch == 2 and not (tmp_path / "run" / "report").exists()
+    assert torch.equal(best.network.reader.last.weight, last.network.reader.last.weight)
+    assert best.network.trees.leaf.abs().sum() > 0
+    seen = []
+    inputs_of = bundle.inputs_of
+    monkeypatch.setattr(bundle, "inputs_of", lambda network, batch: seen.append(batch) or inputs_of(network, batch))
+    for row in (0, 17):
+        seen.clear()
+        found = infer.predict(demo_folder / dataset.record[row].decode(), run=tmp_path / "run")
+        np.testing.assert_array_equal(seen[0].context[0], dataset.context[row])
+        assert found.scores.shape == (1, len(dataset.classes))
