@@ -182,6 +182,8 @@ class Evaluation(Section):
     """which rows"""
     r_peaks: Literal["annotated", "detected"] = "annotated"
     """of beats in other recordings (--data.raw): where they are, as annotated or as infer.py finds them"""
+    windows: bool = False
+    """score the windows of a record one by one, and not as one"""
     challenge: Path | None = None
     """table of weights (weights_abbreviations.csv) of the CinC challenges of 2020 and 2021, for their score"""
     batch_size: int = Field(512, ge=1)

@@ -8,7 +8,8 @@
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
 per_class.csv, report.md, model_card.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every
-row of the split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one.
+row of the split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one, unless
+--evaluation.windows true asks for each.
 
 With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py);
 the report is then in runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
@@ -66,7 +67,8 @@ def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Setting
     batches, shares = Batches(dataset), list(scoring_batches(rows, settings.evaluation.batch_size))
     bar = tqdm(shares, settings.evaluation.split, unit=" batches", disable=None, leave=False)
     _, logits = bundle.score(trained, (batches[share] for share in bar))
-    first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
+    units = rows if settings.evaluation.windows else dataset.units(rows)
+    first, scores = bundle.pool(logits, units, dataset.inside(rows), dataset.task)
     return rows[first], scores
 
 

@@ -95,6 +95,11 @@ def test_evaluation_and_prediction_say_the_same_of_a_record_of_several_windows(d
         np.testing.assert_allclose(prediction.scores[0], scores, rtol=1e-4)  # the table has six digits
         present = [row["class"] for row in prediction.rows() if row["present"]]
         assert ("+".join(present) or "-") == line.decided
+    evaluate.main([str(tmp_path / "run"), "--evaluation.windows", "true"])
+    each = pd.read_csv(tmp_path / "run/report/predictions.csv", keep_default_na=False)
+    assert len(each) == tested.sum() and list(each.start[:3]) == list(dataset.start[tested][:3])
+    score = f"score_{dataset.classes[0]}"
+    np.testing.assert_allclose(each[score].to_numpy().reshape(-1, 3).mean(axis=1), table[score], rtol=1e-4)
 
 
 def test_a_folder_without_a_run_stops(tmp_path):
