@@ -182,6 +182,8 @@ class Evaluation(Section):
     """which rows"""
     r_peaks: Literal["annotated", "detected"] = "annotated"
     """of beats in other recordings (--data.raw): where they are, as annotated or as infer.py finds them"""
+    first_s: float = Field(300.0, ge=0)
+    """where runs of beats and heart rates of other recordings count from: EC57 leaves five minutes for learning, s"""
     windows: bool = False
     """score the windows of a record one by one, and not as one"""
     challenge: Path | None = None

@@ -4,7 +4,8 @@
 
 The recordings are those of a dataset of sources.py, with its labels; there are no folds, and no training rows. Beats
 are counted as ANSI/AAMI EC57 has it: a beat that is not found counts against its class, and a detection where no beat
-is against the class that it was given, unless it lies in ventricular flutter, where no beats are marked.
+is against the class that it was given, unless it lies in ventricular flutter, where no beats are marked. Runs of
+ectopic beats and the heart rate are compared by episodes.py.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from tqdm import tqdm
 
 import bundle
 import challenge
+import episodes
 import metrics
 import script
 from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
-from config import Settings
+from config import Evaluation, Settings
 from decide import decide
 from ec57 import flutter
 from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
@@ -34,7 +36,7 @@ from infer import fill_slots, logits_of
 from intervals import LEVEL, draws, intervals_of
 from runs import REPORT
 from script import Stop
-from sources import SOURCES, Problem
+from sources import BEAT_SYMBOLS, SOURCES, Problem
 
 BOOTSTRAPS = 2000
 LEFT_OUT = ("paced",)  # folds that no split takes, as AAMI practice has it
@@ -49,6 +51,7 @@ class Scored(NamedTuple):
     scores: NDArray[np.float32]  # (N, K)
     missed: Counts  # (K,) annotated beats that were not found, by class
     false: Counts  # (K,) detections without a beat, by the class that they were given
+    runs: episodes.RecordCounts | None = None  # of beats that S and V are among
 
 
 def evaluate(run: Path, settings: Settings) -> None:
@@ -71,7 +74,7 @@ def evaluate(run: Path, settings: Settings) -> None:
         known, here = ", ".join(trained.classes), ", ".join(index.target.classes)
         raise Stop(f"{run} knows classes {known}, {data.raw} has {here}; choose another --data.target")
     detected = trained.recipe.of_beats and settings.evaluation.r_peaks == "detected"
-    scored, problems = _score_all(index, trained, detected, settings.evaluation.batch_size)
+    scored, problems = _score_all(index, trained, detected, settings.evaluation)
     if not sum(len(each.targets) for each in scored):
         raise Stop(f"{data.raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
     text, tree, patients = _report(run, index, trained, scored, problems, detected, settings)
@@ -89,14 +92,14 @@ def evaluate(run: Path, settings: Settings) -> None:
 # ------------------------------------------------------------------------------------------------ the scores
 
 
-def _score_all(index: Index, trained: Bundle, detected: bool, batch_size: int) -> tuple[list[Scored], list[Problem]]:
+def _score_all(index: Index, trained: Bundle, detected: bool, how: Evaluation) -> tuple[list[Scored], list[Problem]]:
     scored: list[Scored] = []
     problems = list(index.problems)
     for item in tqdm(index.items, "records", unit=" records", disable=None, leave=False):
         if item.recording.fold in LEFT_OUT:
             continue
         try:
-            each, warnings = score_recording(item, index, trained, detected, batch_size)
+            each, warnings = score_recording(item, index, trained, detected, how.batch_size, how.first_s)
             scored.append(each)
             problems += [problem_below(index.raw, item.recording.locator, stage, text) for stage, text in warnings]
         except (OSError, ValueError) as error:
@@ -106,9 +109,14 @@ def _score_all(index: Index, trained: Bundle, detected: bool, batch_size: int) -
 
 
 def score_recording(
-    item: Item, index: Index, trained: Bundle, detected: bool, batch_size: int
+    item: Item,
+    index: Index,
+    trained: Bundle,
+    detected: bool,
+    batch_size: int,
+    first_s: float = episodes.LEARNING_S,
 ) -> tuple[Scored, list[tuple[str, str]]]:
-    """Score one recording; also say what was left out of it."""
+    """Score one recording, its runs and rate from first_s on; also say what was left out of it."""
     record = open_recording(item, index)
     recipe, _ = fill_slots(record, trained.recipe)
     trained = replace(trained, recipe=recipe)
@@ -135,18 +143,37 @@ def score_recording(
     prepared, logits = logits_of(record, trained, centers, context, batch_size)
     left = [(stage, text) for _, stage, text in prepared.errors]
     _, scores = bundle.pool(logits, np.arange(len(logits)), np.ones(len(logits), np.int64), trained.task)
+    decided = decide(scores, trained.task, trained.thresholds)
+    annotations = annotations_of(path_of(index.raw, item.recording), item.recording)
+    unmarked = flutter(annotations.sample, annotations.symbol)  # no beats are marked there
+    runs = None
+    if trained.task == "multiclass" and {"S", "V"} <= set(classes):
+        # All annotated beats: those without a class are no rows, but end a run and count for the rate.
+        reference = annotations.sample[np.isin(annotations.symbol, list(BEAT_SYMBOLS))]
+        places = truth.beats.beat_index
+        test, test_places = (centers, prepared.index) if detected else (reference, places[prepared.index])
+        reference_classes = _names_at(places, targets, classes, len(reference))
+        test_classes = _names_at(test_places, decided, classes, len(test))
+        start = round(first_s * record.fs)
+        runs = episodes.score_record(reference, reference_classes, test, test_classes, record.fs, start, unmarked)
     if not detected:
-        return Scored(item, targets[prepared.index], scores, none, none), left
+        return Scored(item, targets[prepared.index], scores, none, none, runs), left
     pairs = match_beats(truth.beats.sample, prepared.start, WINDOW_S * record.fs)
     missed = np.ones(len(targets), bool)
     missed[pairs[:, 0]] = False
     alone = np.ones(len(scores), bool)
     alone[pairs[:, 1]] = False
-    annotations = annotations_of(path_of(index.raw, item.recording), item.recording)
-    for first, last in flutter(annotations.sample, annotations.symbol):  # no beats are marked there
+    for first, last in unmarked:
         alone &= (prepared.start < first) | (prepared.start > last)
-    false = decide(scores[alone], trained.task, trained.thresholds).sum(axis=0, dtype=np.int64)
-    return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false), left
+    false = decided[alone].sum(axis=0, dtype=np.int64)
+    return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false, runs), left
+
+
+def _names_at(places: Counts, labels: NDArray[Any], classes: tuple[str, ...], n_beats: int) -> NDArray[np.str_]:
+    """Return the class of each of n_beats beats, "" where no row (N, K) of labels is at its place."""
+    names = np.full(n_beats, "", dtype=np.array(classes).dtype)
+    names[places] = np.array(classes)[labels.argmax(axis=1)]
+    return names
 
 
 # ------------------------------------------------------------------------------------------------ the report
@@ -241,7 +268,12 @@ def _report(
     pairs = [(name, c) for name in ("se", "precision") for c in range(k)]
     by_class = {f"{name}_{trained.classes[c]}": alone[name][:, c] for name, c in pairs}
     text = head + _tables(pooled, intervals, counts.sum(axis=0), alone, trained.classes, of_beats and detected)
+    ectopy: dict[str, Any] = {}
+    if compared := [each.runs for each in scored if each.runs is not None]:
+        ectopy = {"runs": episodes.report_tree(compared, settings.evaluation.first_s)}
+        text += "\n" + episodes.report_text(ectopy["runs"])
     tree = {**origin, "pooled": pooled, "intervals": intervals, "counts": counts.sum(axis=0).tolist(), **report.tree()}
+    tree |= ectopy
     return text, tree, pd.DataFrame({**rows, "accuracy": alone["accuracy"], **by_class})
 
 
