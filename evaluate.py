@@ -4,6 +4,7 @@
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
     python evaluate.py runs/a runs/b         # the same rows scored by two runs: compare.py
+    python evaluate.py runs/mitdb --robustness    # the same rows with noise, a lead off, another gain: robustness.py
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
@@ -151,12 +152,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/demo")], metavar="RUN",
                         help="a run of train.py, or two to compare")  # fmt: skip
+    parser.add_argument("--robustness", action="store_true", help="score the rows with noise, a lead off, another gain")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folders[0] / runs.CONFIG)
     words = sys.argv[1:] if argv is None else argv
     folder = arguments.folders[0]
     if len(arguments.folders) > 2:
         raise Stop(f"{len(arguments.folders)} runs: one is scored, two are compared")
-    if len(arguments.folders) == 2:
+    if arguments.robustness:
+        import robustness
+
+        if len(arguments.folders) > 1:
+            raise Stop("--robustness: is of one run")
+        robustness.evaluate(folder, settings)
+    elif len(arguments.folders) == 2:
         from compare import compare
 
         print(compare(folder, arguments.folders[1], settings))

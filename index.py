@@ -278,15 +278,21 @@ def total_rows(items: Iterable[Item]) -> int:
 # ------------------------------------------------------------------------------------------------ labels of rows
 
 
-def read_labels(item: Item, index: Index, recipe: Recipe) -> RowLabels:
+def read_labels(item: Item, index: Index, recipe: Recipe, changed: pqrst.Record | None = None) -> RowLabels:
     """Read labels and beats of a recording's rows; those of all recordings may not fit in memory.
+
+    Parameters
+    ----------
+    item, index, recipe : of the recording
+    changed : the recording in another form, e.g. with noise or at another rate, in which R peaks are looked for and of
+        which the numbers beside the rows are; its beats are at its own rate. None: as it is stored
 
     Raises
     ------
     OSError, ValueError
         The annotations cannot be read any more; or, where detected R peaks are the centres, the signal.
     """
-    return READERS[index.target.rows](path_of(index.raw, item.recording), item, index.target, recipe)
+    return READERS[index.target.rows](path_of(index.raw, item.recording), item, index.target, recipe, changed)
 
 
 def open_recording(item: Item, index: Index) -> pqrst.Record:
@@ -309,9 +315,11 @@ def no_labels(target: Target, recipe: Recipe) -> RowLabels:
     return RowLabels(labels, context, Beats(none, np.zeros(0, "S4"), none) if target.rows == "beats" else None)
 
 
-def _beside_rows(n_rows: int, path: str, item: Item, recipe: Recipe) -> NDArray[np.float32]:
+def _beside_rows(
+    n_rows: int, path: str, item: Item, recipe: Recipe, changed: pqrst.Record | None
+) -> NDArray[np.float32]:
     """Return the numbers about a recording, the same beside each of its rows, (N, F)."""
-    numbers = context_of_record(recipe, lambda: _read(path, item.recording))
+    numbers = context_of_record(recipe, lambda: changed or _read(path, item.recording))
     return np.broadcast_to(numbers, (n_rows, len(numbers)))
 
 
@@ -367,9 +375,9 @@ def _recording_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return lambda path, recording, info: promise(recording.labels, n_rows(info.n_samples, info.fs))
 
 
-def _recording_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+def _recording_labels(path: str, item: Item, target: Target, recipe: Recipe, changed: pqrst.Record | None) -> RowLabels:
     labels = np.repeat(one_hot(item.recording.labels, target), item.n_rows, axis=0)
-    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe))
+    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe, changed))
 
 
 # Windows, each with the rhythm that fills it.
@@ -404,10 +412,12 @@ def _window_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return promise
 
 
-def _read_window_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
+def _read_window_labels(
+    path: str, item: Item, target: Target, recipe: Recipe, changed: pqrst.Record | None
+) -> RowLabels:
     annotations = annotations_of(path, item.recording)
     labels = window_labels(annotations, item.n_samples, item.fs, target, recipe)
-    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe))
+    return RowLabels(labels, _beside_rows(len(labels), path, item, recipe, changed))
 
 
 # Beats.
@@ -452,19 +462,20 @@ def _beat_promises(target: Target, recipe: Recipe) -> PromiseOf:
     return promise
 
 
-def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe) -> RowLabels:
-    recording = item.recording
+def _beat_labels(path: str, item: Item, target: Target, recipe: Recipe, changed: pqrst.Record | None) -> RowLabels:
+    recording, fs = item.recording, item.fs
     if item.variant:
-        changed, r_peaks, symbols, labels = _varied(path, item, target)
+        variant, r_peaks, symbols, labels = _varied(path, item, target)
+        fs, changed = variant.fs, changed or variant
     else:
-        changed = None
         r_peaks, symbols, labels = _annotated_beats(path, recording, target)
+    if changed and changed.fs != fs:
+        r_peaks, fs = np.rint(r_peaks * (changed.fs / fs)).astype(np.int64), changed.fs
 
     @cache
     def record() -> pqrst.Record:
         return changed or _read(path, recording)
 
-    fs = changed.fs if changed else item.fs
     beat_index = np.flatnonzero(labels.any(axis=1))
     labels, symbols, undetected = labels[beat_index], symbols[beat_index], 0
     if recipe.centers == "rpeaks":

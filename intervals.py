@@ -58,13 +58,29 @@ def differences_of(
     return _between({name: second[name] - first[name] for name in first})
 
 
+def values_of(targets: Array, scores: Array, decided: Array, scored: Sequence[int]) -> dict[str, float]:
+    """Return the scores themselves, by the names of their intervals; arguments as in `intervals_of`.
+
+    They are those of metrics.py, but `decided` may differ from what the scores decide: a row without an answer.
+    """
+    columns = list(scored)
+    once = np.ones((1, len(targets)))
+    values = _scores(targets, scores, decided, once, columns, _ranked(targets, columns))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def _ranked(targets: Array, columns: Sequence[int]) -> list[int]:
+    """Return the columns that some rows have and some lack: only these have an AUROC."""
+    support = targets[:, columns].sum(axis=0, dtype=int)
+    return [c for c, n in zip(columns, support, strict=True) if 0 < n < len(targets)]
+
+
 def _over_draws(
     targets: Array, answers: Sequence[tuple[Array, Array]], patients: Array, scored: Sequence[int], seed: int
 ) -> list[dict[str, Array]]:
     """Return the scores of each of several answers (scores, decided) over the same draws, (B,) by name."""
     columns = list(scored)
-    support = targets[:, columns].sum(axis=0, dtype=int)
-    ranked = [c for c, n in zip(columns, support, strict=True) if 0 < n < len(targets)]
+    ranked = _ranked(targets, columns)
     names, of_row = np.unique(patients, return_inverse=True)
     counted = (np.ones(len(of_row)), *targets[:, ranked].T)  # rows, and rows of each class
     per_patient = np.stack([np.bincount(of_row, of, len(names)) for of in counted])
