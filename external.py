@@ -2,7 +2,8 @@
 
     external.evaluate(Path("runs/mitdb"), settings)      # python evaluate.py runs/mitdb --data.raw FOLDER
 
-The recordings are those of a dataset of sources.py, with its labels; there are no folds, and no training rows. Beats
+The recordings are those of a dataset of sources.py, with its labels, which joining.py tells as the run's classes where
+they are others; there are no folds, and no training rows. Beats
 are counted as ANSI/AAMI EC57 has it: a beat that is not found counts against its class, and a detection where no beat
 is against the class that it was given, unless it lies in ventricular flutter, where no beats are marked. Runs of
 ectopic beats and the heart rate are compared by episodes.py.
@@ -34,6 +35,8 @@ from ec57 import flutter
 from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
 from infer import fill_slots, logits_of
 from intervals import LEVEL, draws, intervals_of
+from joining import Joined, join
+from recipe import Recipe
 from runs import REPORT
 from script import Stop
 from sources import BEAT_SYMBOLS, SOURCES, Problem
@@ -60,7 +63,7 @@ def evaluate(run: Path, settings: Settings) -> None:
     Raises
     ------
     Stop
-        No recording that can be scored, or classes that the run does not know.
+        No recording that can be scored, or none of the classes that the run knows.
     """
     trained = bundle.load(run / f"{settings.evaluation.checkpoint}.pt")
     data = settings.data
@@ -70,14 +73,20 @@ def evaluate(run: Path, settings: Settings) -> None:
         raise Stop(f"data.name = {data.name!r}: no such dataset ({', '.join(SOURCES)})")
     annotated = trained.recipe.model_copy(update={"centers": "annotations"})
     index = build_index(SOURCES[data.name], data, annotated, data.raw)
+    joined = None
     if index.target.classes != trained.classes:
-        known, here = ", ".join(trained.classes), ", ".join(index.target.classes)
-        raise Stop(f"{run} knows classes {known}, {data.raw} has {here}; choose another --data.target")
+        joined, index = _joined(run, index, trained, settings, annotated)
+        scored_classes = tuple(name for name in joined.shared if name in (data.scored_classes or joined.shared))
+        scored_data = data.model_copy(update={"scored_classes": scored_classes or joined.shared})
+        settings = settings.model_copy(update={"data": scored_data})
     detected = trained.recipe.of_beats and settings.evaluation.r_peaks == "detected"
     scored, problems = _score_all(index, trained, detected, settings.evaluation)
     if not sum(len(each.targets) for each in scored):
         raise Stop(f"{data.raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
     text, tree, patients = _report(run, index, trained, scored, problems, detected, settings)
+    if joined:
+        text += _of_classes(joined, trained.classes)
+        tree |= {"shared": joined.shared, "lacking": joined.lacking}
     place = run / f"{REPORT}-{data.name}{'-detected' if detected else ''}"
     with script.folder_aside(place) as folder:
         (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
@@ -87,6 +96,27 @@ def evaluate(run: Path, settings: Settings) -> None:
         pd.DataFrame(cells, columns=list(Problem._fields)).to_csv(folder / "failures.csv", index=False)
     print(text)
     print(f"report in {place}", file=sys.stderr)
+
+
+def _joined(run: Path, index: Index, trained: Bundle, settings: Settings, recipe: Recipe) -> tuple[Joined, Index]:
+    """List the recordings again with the labels told as the run's classes; Stop where there is none of these."""
+    data, source = settings.data, SOURCES[settings.data.name]
+    joined = join(index.target, trained.classes, trained.task)
+    if not joined.shared:
+        known, here = ", ".join(trained.classes), ", ".join(index.target.classes)
+        raise Stop(f"{run} knows classes {known}, {index.raw} has {here}; choose another --data.target")
+    translated = replace(source, targets=dict.fromkeys(source.targets, joined.target))
+    return joined, build_index(translated, data, recipe, index.raw)
+
+
+def _of_classes(joined: Joined, classes: tuple[str, ...]) -> str:
+    """Say which classes both sides know, and which one of them lacks."""
+    untold = [name for name in classes if name not in joined.shared]
+    return (
+        f"\n## Classes\n\nScored: {', '.join(joined.shared)}. The run knows, these recordings do not tell: "
+        f"{', '.join(untold) or 'none'}. These recordings tell, the run does not know: "
+        f"{', '.join(joined.lacking) or 'none'}.\n"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the scores
