@@ -1,6 +1,8 @@
-"""What is known of recordings."""
+"""What is known of recordings, the scores of groups, and coverage against risk."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,17 @@ import pandas as pd
 import pytest
 from conftest import write_record
 from layouts import run, twelve, write_mat, write_table
+from sklearn.metrics import f1_score, roc_auc_score
 
 import data
+import evaluate
+import groups
 import parts
 import preprocess
+import risk
 import sources
 from index import Item
+from script import Stop
 from sources import About, Recording
 
 # ---------------------------------------------------------------------------------------------- what a source knows
@@ -151,6 +158,181 @@ def test_a_dataset_of_an_older_version_gets_the_file_and_keeps_its_parts(ptbxl, 
     run("ptbxl", ptbxl, tmp_path / "out")
     assert (tmp_path / "out/records.csv").read_bytes() == whole
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+# ---------------------------------------------------------------------------------------------- groups
+
+
+def frame(**columns):
+    n = len(next(iter(columns.values())))
+    return pd.DataFrame({name: columns.get(name, [""] * n) for name in groups.COLUMNS})
+
+
+def test_ages_are_in_bands():
+    ages = ["0", "17", "17.9", "18", "39", "40", "59", "60", "79", "80", "90", ""]
+    bands = ["0-17"] * 3 + ["18-39"] * 2 + ["40-59"] * 2 + ["60-79"] * 2 + ["80+"] * 2 + ["unknown"]
+    assert [groups._band(age) for age in ages] == bands
+
+
+def test_small_groups_are_pooled_and_unknown_ones_counted():
+    known = frame(
+        sex=["F"] * 30 + ["M"] * 20 + [""] * 15,
+        device=["A"] * 25 + ["B"] * 21 + ["C"] * 9 + ["D"] * 7 + [""] * 3,
+        site=["0"] * 46 + ["1"] * 19,  # one large group alone is no comparison
+    )
+    found = groups.group_names(known)
+    counts = {column: pd.Series(names).value_counts().to_dict() for column, names in found.items()}
+    assert counts == {
+        "sex": {"F": 30, "M": 20, "unknown": 15},
+        "device": {"A": 25, "B": 21, "other": 16, "unknown": 3},
+    }
+
+
+def hand_made(rng, n=200):
+    """A multilabel set of two rows a patient, with a class that no man has."""
+    sex = np.array(["F", "M"])[(np.arange(n) // 2) % 2]
+    targets = rng.integers(0, 2, (n, 3)).astype(np.uint8)
+    targets[sex == "M", 2] = 0
+    scores = np.clip(0.3 * targets + rng.uniform(0, 0.7, targets.shape), 0, 1)
+    answers = groups.Answers(targets, scores, np.arange(n) // 2, ("a", "b", "c"), "multilabel", (0.5,) * 3, ("a", "c"))
+    return sex, answers
+
+
+def test_each_group_is_scored_as_by_sklearn_over_the_classes_that_it_has(rng):
+    sex, answers = hand_made(rng)
+    table = groups.score_groups(frame(sex=list(sex)), answers).set_index("group")
+    for name, columns in (("F", [0, 2]), ("M", [0])):
+        here, line = sex == name, table.loc[name]
+        decided = answers.scores[here] >= 0.5
+        targets = answers.targets[here]
+        assert (line.by, line.rows, line.patients, line.classes) == ("sex", 100, 50, len(columns))
+        f1 = np.mean([f1_score(targets[:, c], decided[:, c]) for c in columns])
+        auroc = np.mean([roc_auc_score(targets[:, c], answers.scores[here][:, c]) for c in columns])
+        assert (line.macro_f1, line.macro_auroc) == (pytest.approx(f1), pytest.approx(auroc))
+        assert line.macro_f1_low < line.macro_f1 < line.macro_f1_high
+        assert line.macro_auroc_low < line.macro_auroc < line.macro_auroc_high
+
+
+def test_a_group_too_small_for_a_score_has_its_rows_and_a_dash(rng):
+    sex, answers = hand_made(rng)
+    sex[:5] = ""
+    table = groups.score_groups(frame(sex=list(sex)), answers)
+    assert list(table.group) == ["F", "M", "unknown"] and table.rows.sum() == 200
+    text = groups.as_text(table)
+    assert text.startswith("## By sex\n") and "## By age" not in text
+    assert "| unknown | 5 | 3 | 2 | – | – |" in text
+
+
+def test_one_patient_alone_has_no_interval(rng):
+    sex, answers = hand_made(rng)
+    table = groups.score_groups(frame(sex=list(sex)), answers._replace(patients=np.zeros(len(sex), int)))
+    assert table.macro_f1.notna().all() and table.macro_f1_low.isna().all()
+
+
+def test_records_are_joined_by_name_whatever_stands_before_it(tmp_path):
+    head = ["record", "patient", "fold", *groups.COLUMNS]
+    for name, sex in (("a", "F"), ("b", "M")):
+        write_table(tmp_path / name / "records.csv", [head, ["100.hea", "1", "0", "", sex, "", ""],
+                                                      ["'=1.hea", "2", "0", "50", sex, "", ""]])  # fmt: skip
+    (tmp_path / "c").mkdir()
+    one = groups.known_of([tmp_path / "a"], ["100.hea", "100.hea", "=1.hea", "absent.hea"])
+    assert one.sex.tolist() == ["F", "F", "F", ""] and one.age.tolist() == ["", "", "50", ""]
+    folders = [tmp_path / name for name in "abc"]
+    several = groups.known_of(folders, ["b/100.hea", "a/=1.hea", "c/100.hea"])
+    assert several.sex.tolist() == ["M", "F", ""]
+    assert groups.known_of([tmp_path / "c"], ["100.hea"]) is None
+
+
+def test_a_file_that_is_no_table_of_records_stops(tmp_path):
+    (tmp_path / "records.csv").write_text("record,age\n100.hea,50\n")
+    with pytest.raises(Stop, match="records.csv: has no column sex, device, site; preprocess.py writes it anew"):
+        groups.known_of([tmp_path], ["100.hea"])
+
+
+# ---------------------------------------------------------------------------------------------- coverage
+
+
+def test_four_rows_by_hand():
+    curve = risk.coverage_curve(np.array([1, 0, 1, 0]), np.array([0.6, 0.9, 0.8, 0.7]))
+    np.testing.assert_allclose(curve.coverage, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curve.risk, [0, 1 / 2, 1 / 3, 2 / 4])  # right, wrong, right, wrong
+    assert curve.area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    assert [curve.risk_at(percent) for percent in (100, 75, 74, 50, 25, 1)] == pytest.approx(
+        [1 / 2, 1 / 3, 1 / 3, 1 / 2, 0, 0]
+    )
+
+
+def test_no_order_has_less_area_than_the_perfect_one(rng):
+    wrong = rng.integers(0, 2, 60)
+    best = risk.best_curve(wrong)
+    assert best.area == pytest.approx(risk.coverage_curve(wrong, 1.0 - wrong).area)
+    right, k = int((wrong == 0).sum()), np.arange(1, 61)
+    np.testing.assert_allclose(best.risk, np.maximum(0, k - right) / k)
+    areas = [risk.coverage_curve(wrong, rng.permutation(60)).area for _ in range(200)]
+    assert best.area < min(areas) and max(areas) < risk.coverage_curve(wrong, 1.0 * wrong).area
+
+
+def test_the_order_of_rows_of_equal_certainty_does_not_matter(rng):
+    wrong, certain = rng.integers(0, 2, 40), rng.integers(0, 4, 40) / 4
+    curve = risk.coverage_curve(wrong, certain)
+    for _ in range(20):
+        order = rng.permutation(40)
+        np.testing.assert_allclose(risk.coverage_curve(wrong[order], certain[order]).risk, curve.risk)
+    drawn = [_plain_area(wrong[order], certain[order]) for order in (rng.permutation(40) for _ in range(4000))]
+    assert curve.area == pytest.approx(np.mean(drawn), abs=0.005)  # the mean of so many orders spreads by less
+    np.testing.assert_allclose(risk.coverage_curve(wrong, np.ones(40)).risk, wrong.mean())
+
+
+def _plain_area(wrong, certain):
+    kept = wrong[np.argsort(-certain, kind="stable")]
+    return (kept.cumsum() / np.arange(1, len(kept) + 1)).mean()
+
+
+def test_certainty_is_the_highest_score_or_the_least_distance_from_a_threshold():
+    np.testing.assert_allclose(risk.certainty([[0.7, 0.2, 0.1], [0.4, 0.3, 0.3]], "multiclass"), [0.7, 0.4])
+    multilabel = risk.certainty([[0.9, 0.1], [0.35, 0.0]], "multilabel", (0.5, 0.2))
+    np.testing.assert_allclose(multilabel, [0.1, 0.15])
+
+
+@pytest.mark.parametrize(("wrong", "certain"), [([], []), ([0, 1], [0.5]), ([[0]], [[0.5]])])
+def test_shapes_that_are_no_rows_are_refused(wrong, certain):
+    with pytest.raises(ValueError, match="N at least 1"):
+        risk.coverage_curve(np.array(wrong), np.array(certain))
+
+
+# ---------------------------------------------------------------------------------------------- the report
+
+
+def test_the_report_has_sections_for_groups_and_the_curve(demo_run, prepared_demo, monkeypatch):
+    monkeypatch.setattr(groups, "LEAST", 2)  # the test rows are few
+    place = ["--evaluation.split", "train"]
+    evaluate.main([str(demo_run), *place])
+    folder = demo_run / "report-train"
+    text, tree = (folder / "report.md").read_text(), json.loads((folder / "metrics.json").read_text())
+    assert "\n## By sex\n" in text and "\n## By age\n" in text and "\n## By device\n" not in text
+    table = pd.read_csv(folder / "groups.csv")
+    assert set(table.by) == {"age", "sex"}
+    assert (table.groupby("by").rows.sum() == tree["n_rows"]).all(), "every row is in a group"
+    drawn = pd.DataFrame.from_dict(records_of(folder_of(prepared_demo)), orient="index")
+    predictions = pd.read_csv(folder / "predictions.csv")
+    counts = drawn.loc[predictions.record].sex.value_counts()
+    assert table[table.by == "sex"].set_index("group").rows.to_dict() == counts.to_dict()
+    wrong = predictions.target != predictions.decided
+    assert tree["abstention"]["risk_at_coverage"]["100"] == pytest.approx(wrong.mean())
+    assert 0 <= tree["abstention"]["least_aurc"] <= tree["abstention"]["aurc"] <= 1
+    assert "\n## Abstention\n" in text and f"| {100 * wrong.mean():.2f} % |" in text
+    assert (folder / "coverage.png").stat().st_size > 0
+    shutil.rmtree(folder)
+
+
+def test_without_the_file_the_report_says_nothing_of_groups(demo_run, prepared_demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "LEAST", 2)
+    shutil.copytree(folder_of(prepared_demo), tmp_path / "old", ignore=shutil.ignore_patterns("records.csv"))
+    evaluate.main([str(demo_run), "--evaluation.split", "validation", "--data.dir", str(tmp_path / "old")])
+    folder = demo_run / "report-validation"
+    assert "## By" not in (folder / "report.md").read_text() and not (folder / "groups.csv").exists()
+    assert (folder / "coverage.png").exists()
+    shutil.rmtree(folder)
 
 
 def test_rows_of_one_recording_in_several_folds_leave_its_fold_empty(mitdb_like, tmp_path):
