@@ -23,6 +23,7 @@ from recipe import Recipe, Section
 from script import Stop
 
 SUMMARY = "dataset.json"
+RECORDS = "records.csv"  # what is known of each recording; for reports, and absent in what older versions prepared
 MANY_CLASSES = 12  # more than a table has columns for
 
 # ------------------------------------------------------------------------------------------------ the summary
@@ -167,6 +168,14 @@ def joined(summaries: Sequence[Summary], folders: Sequence[Path]) -> Summary:
     return first.model_copy(update=update) if len(summaries) > 1 else first
 
 
+def prefixes(folders: Sequence[Path]) -> list[str]:
+    """Return what stands before the names of records and patients of each of several datasets; nothing of one alone."""
+    names = [folder.name for folder in folders]
+    if len(folders) == 1:
+        return [""]
+    return [f"{folder.name if names.count(folder.name) == 1 else folder}/" for folder in folders]
+
+
 class Dataset:
     """A prepared dataset, or several as one. Labels and the like are in memory; signals stay on disk and are mapped.
 
@@ -203,9 +212,7 @@ class Dataset:
         self.summary = joined(summaries, folders)
         columns: dict[str, list[NDArray[Any]]] = {}
         self._signals: list[NDArray[Any]] = []
-        names = [folder.name for folder in folders]
-        for folder, summary in zip(folders, summaries, strict=True):
-            prefix = "" if len(folders) == 1 else f"{folder.name if names.count(folder.name) == 1 else folder}/"
+        for folder, summary, prefix in zip(folders, summaries, prefixes(folders), strict=True):
             for part in summary.parts:
                 with open_part(folder, summary, part) as file:
                     for name in file:

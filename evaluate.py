@@ -8,9 +8,10 @@
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
-per_class.csv, report.md, model_card.md, confusion.png, roc.png, pr.png, calibration.png, f1.png, predictions.csv. Every
-row of the split is scored, by the recipe and thresholds of the checkpoint; windows of one record count as one, unless
---evaluation.windows true asks for each.
+per_class.csv, report.md, model_card.md, confusion.png, roc.png, pr.png, calibration.png, coverage.png, f1.png,
+predictions.csv and, where age, sex, device or site of enough rows are known, groups.csv. Every row of the split is
+scored, by the recipe and thresholds of the checkpoint; windows of one record count as one, unless --evaluation.windows
+true asks for each.
 
 With --data.raw on the command line other recordings are scored, all of them, as infer.py predicts them (external.py);
 the report is then in runs/<name>/report-<data.name>/, of beats found by infer.py in report-<data.name>-detected/.
@@ -32,8 +33,10 @@ from tqdm import tqdm
 import bundle
 import challenge
 import config
+import groups
 import metrics
 import plots
+import risk
 import runs
 import script
 from batches import Batches, scoring_batches
@@ -45,6 +48,7 @@ from decide import decide
 from folds import Rows
 from intervals import intervals_of
 from metrics import Report
+from risk import Coverage
 from script import Stop
 
 
@@ -93,6 +97,29 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
     return table
 
 
+def risk_curves(
+    target: NDArray[np.uint8], scores: NDArray[np.float32], decided: NDArray[np.uint8], trained: Bundle
+) -> tuple[Coverage, Coverage]:
+    """Return coverage against risk of the scored rows, and the best that any order of them gives."""
+    wrong = (target != decided).any(axis=1)  # (U, K) -> (U,): as accuracy counts
+    certain = risk.certainty(scores, trained.task, trained.thresholds)
+    return risk.coverage_curve(wrong, certain), risk.best_curve(wrong)
+
+
+def scores_by_group(
+    dataset: Dataset, rows: Rows, scores: NDArray[np.float32], trained: Bundle, report: Report, settings: Settings
+) -> pd.DataFrame:
+    """Return a line per group of people or places, see groups.py; none where nothing is known of them."""
+    known = groups.known_of(settings.data_dirs, dataset.record[rows].astype(str).tolist())
+    if known is None:
+        return pd.DataFrame()
+    answers = groups.Answers(
+        dataset.labels[rows], scores, dataset.patient[rows], dataset.classes, dataset.task, trained.thresholds,
+        report.scored_classes,
+    )  # fmt: skip
+    return groups.score_groups(known, answers)
+
+
 def evaluate_run(run: Path, settings: Settings) -> Report:
     """Score a split of the run's dataset, write the report and print it."""
     trained, dataset, rows = open_run(run, settings)
@@ -106,6 +133,9 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     scored = [dataset.classes.index(name) for name in report.scored_classes]
     between = intervals_of(target, scores, decided, dataset.patient[rows], scored)
     ranked = challenge.challenge_scores(target, decided, dataset.classes, settings.evaluation.challenge)
+    curves = risk_curves(target, scores, decided, trained)
+    abstention = risk.tree(*curves)
+    by_group = scores_by_group(dataset, rows, scores, trained, report, settings)
     split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
     folds = list(getattr(settings.data, split))
     origin = {
@@ -125,20 +155,24 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         f"# {run}: {split} rows\n\n"
         f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
         f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
-        f"{leak}{challenge.as_text(ranked)}{metrics.report_markdown(report, between)}"
+        f"{leak}{challenge.as_text(ranked)}{metrics.report_markdown(report, between)}\n{risk.as_text(abstention)}"
+        + (f"\n{groups.as_text(by_group)}" if len(by_group) else "")
     )
 
     place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
     with script.folder_aside(place) as folder:
-        (folder / "metrics.json").write_text(
-            json.dumps({**origin, **report.tree(), "intervals": between, "challenge": ranked}, indent=1)
-        )
+        tree = {**origin, **report.tree(), "intervals": between, "challenge": ranked, "abstention": abstention}
+        (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
         (folder / "report.md").write_text(text)
         card = model_card(trained, dataset, settings, report, between, patients)
         (folder / "model_card.md").write_text(card)
         per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
         pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
         table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+        if len(by_group):
+            names = by_group["group"].map(script.cell)
+            by_group.assign(group=names).to_csv(folder / "groups.csv", index=False, float_format="%.6g")
+        plots.save_coverage(*curves, folder / "coverage.png")
         plots.save_confusion(report, folder / "confusion.png")
         plots.save_f1(report, folder / "f1.png")
         for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):

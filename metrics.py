@@ -287,7 +287,7 @@ def _overall_section(report: Report, intervals: Mapping[str, tuple[float, float]
     absent = [name for name in report.classes_without_rows if name in report.scored_classes]
     if absent:
         text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(absent, ', ')}."
-    return f"## Overall\n\n{text}\n\n" + _table(("score", "value"), rows)
+    return f"## Overall\n\n{text}\n\n" + markdown_table(("score", "value"), rows)
 
 
 def _classes_section(report: Report) -> str:
@@ -301,7 +301,7 @@ def _classes_section(report: Report) -> str:
     if report.thresholds is not None:
         header.append("threshold")
         text += " A class is decided at or above its threshold."
-    return f"## Per class\n\n{text}\n\n" + _table(header, rows)
+    return f"## Per class\n\n{text}\n\n" + markdown_table(header, rows)
 
 
 def _confusion_section(report: Report) -> str:
@@ -324,7 +324,7 @@ def _confusion_section(report: Report) -> str:
         ]  # (rows, class, decided)
         pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
         rows = [[classes[i], classes[j], f"{n:,}"] for n, i, j in pairs[:MAX_CONFUSION_COLUMNS]]
-    return f"## Confusion\n\n{text}\n\n" + _table(header, rows)
+    return f"## Confusion\n\n{text}\n\n" + markdown_table(header, rows)
 
 
 def _class_number(entry: ClassScores, key: str) -> str:
@@ -341,8 +341,8 @@ def _cells(words: Sequence[str], separator: str) -> str:
     return separator.join(word.replace("|", "\\|").replace("\n", " ") for word in words)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, first column to the left, numbers to the right."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, first column to the left, numbers to the right."""
     lines = [_cells(header, " | "), " | ".join([":--", *["--:"] * (len(header) - 1)])]
     lines += [_cells(row, " | ") for row in rows]
     return "\n".join(f"| {line} |" for line in lines)

@@ -280,8 +280,10 @@ def stamp_of(part: Part, job: Job) -> str:
 
 def item_line(item: Item) -> str:
     """Return what a stamp says of a recording; the rows around it in a table do not matter."""
-    recording = item.recording._replace(table="", row=0)
-    return f"{recording} {item.n_bytes} {item.n_rows}" + (f" variant {item.variant}" if item.variant else "")
+    fields = item.recording._replace(table="", row=0)._asdict()
+    del fields["about"]  # not in any row: parts made before it was known stay as they are
+    recording = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    return f"Recording({recording}) {item.n_bytes} {item.n_rows}" + (f" variant {item.variant}" if item.variant else "")
 
 
 def has_stamp(path: Path, stamp: str) -> bool:

@@ -30,6 +30,7 @@ import pqrst
 from data import Dataset
 from figures import DASH, NO_CLASS, class_colours, class_style, label_bars, one_against_all, plain, plain_all, save
 from metrics import Report
+from risk import Coverage
 from runs import PANELS
 
 Array = npt.NDArray[Any]
@@ -147,6 +148,30 @@ def save_f1(report: Report, path: str | Path) -> None:
     label_bars(axes, places, plain_all(report.classes), texts)
     axes.set_xlim(0, 1)
     axes.set_xlabel("F1")
+    save(figure, path)
+
+
+def save_coverage(curve: Coverage, best: Coverage, path: str | Path) -> None:
+    """Draw the share of wrong rows against the share of rows that are kept, the most certain first.
+
+    Beside it the best order of the same rows, and the line of a certainty that says nothing.
+    """
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lines = ((curve, "-", "by falling certainty"), (best, "--", "best order"))
+    for place, (each, style, name) in enumerate(lines):
+        colour = class_colours(1)[0] if place == 0 else "black"
+        label = f"{name}: area {each.area:.4f}"
+        axes.plot(100 * each.coverage, 100 * each.risk, color=colour, linestyle=style, linewidth=1.4, label=label)
+    overall = float(curve.risk[-1])
+    axes.axhline(100 * overall, color="0.5", linewidth=0.8, linestyle=":", label=f"random order: area {overall:.4f}")
+    # a few wrong rows among the first make a high peak that would flatten all that follows
+    axes.set_ylim(0, min(100.0, max(1.0, 250 * overall)))
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("rows decided, the most certain first, %")
+    axes.set_ylabel("wrong rows among them, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     save(figure, path)
 
 

@@ -5,8 +5,9 @@
     python preprocess.py --dataset ptbxl --download                          # into raw/ptbxl, then the same
     python preprocess.py --inspect prepared/ptbxl                            # its counts again, and pictures
 
-Writes prepared/<name>/: parts (HDF5), dataset.json, failures.csv, prepare.log.json. A recording that cannot be
-prepared is listed in failures.csv and counted, and the run goes on. What is whole is never made twice.
+Writes prepared/<name>/: parts (HDF5), dataset.json, records.csv, failures.csv, prepare.log.json. A recording that
+cannot be prepared is listed in failures.csv and counted, and the run goes on. What is whole is never made twice.
+records.csv holds what the source knows of each recording (age, sex, device, site), for reports and never for training.
 
     torchrun --nproc_per_node 4 preprocess.py --dataset code15 --data.raw ~/data/code15
 
@@ -38,13 +39,13 @@ from tqdm import tqdm
 import config
 import script
 from config import Data, Settings
-from data import SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
-from folds import leak_of
-from index import Index, build_index, common_reason, draw_folds, first_reason, total_rows, with_variants
+from data import RECORDS, SUMMARY, Counts, Identity, PartFile, Sources, SplitCounts, Summary, open_part
+from folds import Fold, leak_of
+from index import Index, Item, build_index, common_reason, draw_folds, first_reason, total_rows, with_variants
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
-from sources import SOURCES, Problem
+from sources import SOURCES, About, Problem
 
 FORMAT_VERSION = 2  # of the prepared dataset
 SHOWN = 20  # kinds of recordings and problems that --dry_run lists
@@ -80,6 +81,8 @@ def prepare(settings: Settings, overwrite: bool = False, dry_run: bool = False) 
         if not up_to_date(folder, job.identity, overwrite):
             make_dataset(folder, job, parts, data, began, started)
         elif rank == 0:
+            if not (folder / RECORDS).exists():  # prepared before there was this file; the parts stay as they are
+                save_records(folder, index.items, folds)
             print(f"{folder} is up to date: nothing to do", file=sys.stderr)
     return folder
 
@@ -117,9 +120,28 @@ def make_dataset(folder: Path, job: Job, parts: list[Part], data: Data, began: d
     log = {"began": began, "finished": _now(), **log_of(job, duration_s), "warnings": warnings}
     cells = ([script.cell(text) for text in problem] for problem in failures)
     _write(folder / "failures.csv", lambda file: csv.writer(file).writerows([Problem._fields, *cells]))
+    items, folds = [i for part in parts for i in part.items], [fold for part in parts for fold in part.folds]
+    save_records(folder, items, folds)
     _write(folder / "prepare.log.json", lambda file: json.dump(log, file, indent=1))
     summary.save(folder)
     conclude(summary, failures, warnings, len(job.index.items), duration_s)
+
+
+def save_records(folder: Path, items: Sequence[Item], folds: Sequence[Fold]) -> None:
+    """Write a line per recording of the index, also of one without rows: who, which fold, and what the source knows.
+
+    The age is in years. What is not known is empty, and so is the fold where the rows of a recording are in several.
+    """
+
+    def line(item: Item, fold: Fold) -> list[str]:
+        patient, about = item.recording.patient, item.recording.about
+        age = "" if about.age is None else f"{about.age:g}"
+        whole = fold.decode() if isinstance(fold, bytes) else ""
+        return [item.name, patient, whole, age, about.sex, about.device, about.site]
+
+    head = ["record", "patient", "fold", *About._fields]
+    cells = ([script.cell(text) for text in line(*each)] for each in zip(items, folds, strict=True))
+    _write(folder / RECORDS, lambda file: csv.writer(file).writerows([head, *cells]))
 
 
 class File(NamedTuple):

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 CODES = Path(__file__).parent / "codes.csv"
 
 
+class About(NamedTuple):
+    """What a source knows of the person and the place of a recording. For reports only, never for training."""
+
+    age: float | None = None  # years
+    sex: Literal["F", "M", ""] = ""
+    device: str = ""
+    site: str = ""
+
+
+NOTHING_KNOWN = About()
+
+
 class Recording(NamedTuple):
     """One recording of a dataset."""
 
@@ -37,6 +49,7 @@ class Recording(NamedTuple):
     table: str = ""  # the file that names the recording; a failure quotes it and the row
     row: int = 0
     patient_known: bool = True  # otherwise the recording stands for a patient of its own
+    about: About = NOTHING_KNOWN
 
 
 class Problem(NamedTuple):
@@ -165,17 +178,59 @@ def by_stem(raw: Path, *suffixes: str) -> dict[str, str]:
     return {path.stem: path.relative_to(raw).as_posix() for path in paths}
 
 
-def comments(path: Path) -> dict[str, str] | None:
-    """Read the `# key: value` lines of a header, keys in lower case; None for a header that cannot be read.
+def comment_lines(path: Path) -> list[str] | None:
+    """Read the comments of a header; None for a header that cannot be read.
 
     Such a header becomes a problem later, when the index looks at the recording.
     """
     try:
-        lines = pqrst.header(path).comments
+        return list(pqrst.header(path).comments)
     except (OSError, ValueError):
+        return None
+
+
+def comments(path: Path) -> dict[str, str] | None:
+    """Read the `# key: value` lines of a header, keys in lower case; None for a header that cannot be read."""
+    lines = comment_lines(path)
+    if lines is None:
         return None
     pairs = (line.partition(":") for line in lines)
     return {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
+
+
+# ------------------------------------------------------------------------------------------------ age and sex
+
+OLDEST = 120  # years; a number above it, or below 0, stands for an unknown age
+SEXES: Mapping[str, Literal["F", "M"]] = {"f": "F", "female": "F", "m": "M", "male": "M"}
+HOLTER_LINE = re.compile(r"^\s*(\d+|-1|\?)\s+([MF?])\s")  # of MIT-BIH: 69 M 1085 1629 x1
+
+
+def age_of(text: str) -> float | None:
+    """Return an age in years; None for what is no number of years: empty, NaN, Unknown, -1."""
+    try:
+        age = float(text)
+    except ValueError:
+        return None
+    return age if 0 <= age <= OLDEST else None
+
+
+def about_of(notes: Mapping[str, str]) -> About:
+    """Return age and sex from `age` and `sex` among the comments of a header."""
+    return About(age_of(notes.get("age", "")), SEXES.get(notes.get("sex", "").lower(), ""))
+
+
+def about_of_holter(lines: Iterable[str]) -> About:
+    """Return age and sex from the comments of MIT-BIH, whose first line begins with both: `69 M 1085 1629 x1`."""
+    for line in lines:
+        if found := HOLTER_LINE.match(line):
+            return About(age_of(found[1]), SEXES.get(found[2].lower(), ""))
+    return NOTHING_KNOWN
+
+
+def column(found: pd.DataFrame, name: str) -> list[str]:
+    """Return the cells of a column without blanks around and doubled inside; empty ones where there is no column."""
+    cells = found[name].tolist() if name in found else [""] * len(found)
+    return [FLOAT.sub(r"\1", " ".join(cell.split())) for cell in cells]
 
 
 # ------------------------------------------------------------------------------------------------ beats
@@ -208,14 +263,16 @@ def mitdb(raw: Path) -> Iterator[Recording]:
     groups = {name: group for group, names in (("DS1", DS1), ("DS2", DS2), ("paced", PACED)) for name in names}
     for header in sorted(raw.glob("*.hea")):
         patient = SAME_PERSON.get(header.stem, header.stem)
-        yield Recording(header.name, patient, fold=groups.get(header.stem), annotations="atr")
+        about = about_of_holter(comment_lines(header) or ())
+        yield Recording(header.name, patient, fold=groups.get(header.stem), annotations="atr", about=about)
 
 
 @source(beats=BEATS)
 def svdb(raw: Path) -> Iterator[Recording]:
     """MIT-BIH Supraventricular Arrhythmia Database 1.0.0: two-lead Holter recordings of half an hour.
 
-    The leads are called ECG1 and ECG2; their positions are unknown. No patient table is published.
+    The leads are called ECG1 and ECG2; their positions are unknown. No patient table is published, and the headers
+    have no comments, so nothing is known of age and sex.
     """
     for header in sorted(raw.glob("*.hea")):
         yield Recording(header.name, header.stem, annotations="atr", patient_known=False)
@@ -255,19 +312,26 @@ def ptbxl(raw: Path, rate: int = 100) -> Iterator[Recording | Problem]:
 
     As in the benchmark of Strodthoff et al. 2020: a statement counts whatever its likelihood (0 is unknown, not
     absent), and a recording without any statement of the target is left out. `rate`: the version to read, 100 or 500.
+    Ages above 89 are published as 300 and kept as 90: read 90 as `90 or more`.
     """
     path = raw / "ptbxl_database.csv"
-    column = {100: "filename_lr", 500: "filename_hr"}.get(rate)
-    if column is None:
+    name_column = {100: "filename_lr", 500: "filename_hr"}.get(rate)
+    if name_column is None:
         raise Stop(f"data.arguments: rate = {rate!r}: PTB-XL comes at 100 and at 500 Hz")
-    found = table(path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", column))
+    found = table(path, ("ecg_id", "patient_id", "scp_codes", "strat_fold", name_column))
     found, again = once(path, found, "ecg_id")
     yield from again
-    columns = (found[name].tolist() for name in (column, "patient_id", "scp_codes", "strat_fold"))
-    for row, name, patient, statements, fold in zip(found.index, *columns, strict=True):
+    columns = (found[name].tolist() for name in (name_column, "patient_id", "scp_codes", "strat_fold"))
+    people = zip(*(column(found, name) for name in ("age", "sex", "device", "site")), strict=True)
+    for row, name, patient, statements, fold, person in zip(found.index, *columns, people, strict=True):
         # a Python dictionary in a cell: the codes are its quoted words
         labels = tuple(re.findall(r"'([^']+)'", statements))
-        yield Recording(f"{name}.hea", patient, labels, fold, table=str(path), row=row)
+        yield Recording(f"{name}.hea", patient, labels, fold, table=str(path), row=row, about=_of_ptbxl(*person))
+
+
+def _of_ptbxl(age: str, sex: str, device: str, site: str) -> About:
+    sexes: Mapping[str, Literal["F", "M"]] = {"0": "M", "1": "F"}
+    return About(90.0 if age == "300" else age_of(age), sexes.get(sex, ""), device, site)
 
 
 PTB_DIAGNOSES = {
@@ -298,14 +362,16 @@ PTB_DIAGNOSES = {
 def ptbdb(raw: Path) -> Iterator[Recording]:
     """PTB Diagnostic ECG Database 1.0.0: 15 leads at 1000 Hz, about two minutes; the diagnosis is in the header."""
     for header in sorted(raw.glob("patient*/s*.hea")):
-        reason = (comments(header) or {}).get("reason for admission", "n/a").lower()
+        notes = comments(header) or {}
+        reason = notes.get("reason for admission", "n/a").lower()
         label = re.sub(r"\s*\(.*", "", reason)  # heart failure (NYHA 2)
-        yield Recording(header.relative_to(raw).as_posix(), header.parent.name, (label,))
+        yield Recording(header.relative_to(raw).as_posix(), header.parent.name, (label,), about=about_of(notes))
 
 
 # ------------------------------------------------------------------------------------------------ CODE
 
 CODE_CLASSES = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")  # ST is sinus tachycardia; the tables order them differently
+_IS_MALE: Mapping[str, Literal["F", "M"]] = {"true": "M", "1": "M", "false": "F", "0": "F"}
 
 
 @source(
@@ -326,9 +392,11 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
     found, again = once(path, found, "exam_id")
     yield from again
     column_of = {"normal": "normal_ecg", **{name: name for name in CODE_CLASSES}}
-    flags = {name: true(found[column]).to_numpy() for name, column in column_of.items() if column in found}
+    flags = {name: true(found[cell]).to_numpy() for name, cell in column_of.items() if cell in found}
     labels = [tuple(name for name, flag in flags.items() if flag[i]) for i in range(len(found))]
-    columns = (found["patient_id"], labels, found["trace_file"], found.index)
+    people = zip(column(found, "age"), column(found, "is_male"), strict=True)
+    about = [About(age_of(age), _IS_MALE.get(male.lower(), "")) for age, male in people]
+    columns = (found["patient_id"], labels, found["trace_file"], found.index, about)
     exams = dict(zip(found["exam_id"], zip(*columns, strict=True), strict=True))
     for name in sorted(set(found["trace_file"])):
         try:
@@ -340,11 +408,12 @@ def code15(raw: Path) -> Iterator[Recording | Problem]:
             continue
         for row, exam in enumerate(ids):
             if exam in exams and exams[exam][2] == name:
-                patient, labels_of_exam, _, line = exams.pop(exam)
-                yield Recording(f"{name}#{row}", patient, labels_of_exam, table=str(path), row=line)
+                patient, labels_of_exam, _, line, person = exams.pop(exam)
+                place = f"{name}#{row}"
+                yield Recording(place, patient, labels_of_exam, table=str(path), row=line, about=person)
             elif exam != "0":
                 yield Problem(f"{name}#{row}", "index", f"{path}: has no row for exam {exam} of {name}")
-        for exam, line in [(exam, line) for exam, (_, _, part, line) in exams.items() if part == name]:
+        for exam, line in [(exam, line) for exam, (_, _, part, line, _) in exams.items() if part == name]:
             yield Problem(exam, "index", f"{raw / name}: has no exam {exam}, which {path} names in row {line}")
 
 
@@ -418,7 +487,8 @@ def _dx(raw: Path, year: str) -> Iterator[Recording | Problem]:
             continue
         # the gains in 2020's headers contradict the samples: a unit is 1 uV, as the release of 2021 says
         scale = 1000.0 if year == "2020" else None
-        yield Recording(locator, header.stem, labels, units_per_mv=scale, patient_known=False)
+        about = about_of(notes or {})
+        yield Recording(locator, header.stem, labels, units_per_mv=scale, patient_known=False, about=about)
 
 
 @source(scored=dx_target("2020"))
@@ -612,4 +682,4 @@ def demo(raw: Path) -> Iterator[Recording]:
     with (raw / "records.csv").open(newline="", encoding="utf-8") as rows:
         for row in csv.DictReader(rows):
             labels = tuple(name for name in CODE_CLASSES if int(row[name]))
-            yield Recording(row["record"] + ".hea", row["patient"], labels)
+            yield Recording(row["record"] + ".hea", row["patient"], labels, about=about_of(row))

@@ -33,7 +33,7 @@ def test_the_report_holds_what_it_promises(demo_run):
     names = {p.name for p in (demo_run / "report").iterdir()}
     assert names == {
         "metrics.json", "per_class.csv", "report.md", "model_card.md", "predictions.csv",
-        "confusion.png", "roc.png", "pr.png", "calibration.png", "f1.png",
+        "confusion.png", "roc.png", "pr.png", "calibration.png", "coverage.png", "f1.png",
     }  # fmt: skip
 
 
