@@ -26,6 +26,7 @@ import bundle
 import challenge
 import episodes
 import metrics
+import runs
 import script
 from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
@@ -37,7 +38,6 @@ from infer import fill_slots, logits_of
 from intervals import LEVEL, draws, intervals_of
 from joining import Joined, join
 from recipe import Recipe
-from runs import REPORT
 from script import Stop
 from sources import BEAT_SYMBOLS, SOURCES, Problem
 
@@ -54,7 +54,7 @@ class Scored(NamedTuple):
     scores: NDArray[np.float32]  # (N, K)
     missed: Counts  # (K,) annotated beats that were not found, by class
     false: Counts  # (K,) detections without a beat, by the class that they were given
-    runs: episodes.RecordCounts | None = None  # of beats that S and V are among
+    ectopy: episodes.RecordCounts | None = None  # of beats that S and V are among
 
 
 def evaluate(run: Path, settings: Settings) -> None:
@@ -66,13 +66,16 @@ def evaluate(run: Path, settings: Settings) -> None:
         No recording that can be scored, or none of the classes that the run knows.
     """
     trained = bundle.load(run / f"{settings.evaluation.checkpoint}.pt")
-    data = settings.data
-    if data.raw is None or not data.raw.is_dir():
-        raise Stop(f"{data.raw}: no such folder")
+    data, raw = settings.data, settings.data.raw
+    if raw is None or not raw.is_dir():
+        raise Stop(f"{raw}: no such folder")
     if data.name not in SOURCES:
         raise Stop(f"data.name = {data.name!r}: no such dataset ({', '.join(SOURCES)})")
+    if data.target == runs.settings_of(run).data.target and data.target not in SOURCES[data.name].targets:
+        data = data.model_copy(update={"target": None})  # that of the run's own dataset: here the default
+        settings = settings.model_copy(update={"data": data})
     annotated = trained.recipe.model_copy(update={"centers": "annotations"})
-    index = build_index(SOURCES[data.name], data, annotated, data.raw)
+    index = build_index(SOURCES[data.name], data, annotated, raw)
     joined = None
     if index.target.classes != trained.classes:
         joined, index = _joined(run, index, trained, settings, annotated)
@@ -82,12 +85,12 @@ def evaluate(run: Path, settings: Settings) -> None:
     detected = trained.recipe.of_beats and settings.evaluation.r_peaks == "detected"
     scored, problems = _score_all(index, trained, detected, settings.evaluation)
     if not sum(len(each.targets) for each in scored):
-        raise Stop(f"{data.raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
+        raise Stop(f"{raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
     text, tree, patients = _report(run, index, trained, scored, problems, detected, settings)
     if joined:
         text += _of_classes(joined, trained.classes)
         tree |= {"shared": joined.shared, "lacking": joined.lacking}
-    place = run / f"{REPORT}-{data.name}{'-detected' if detected else ''}"
+    place = run / f"{runs.REPORT}-{data.name}{'-detected' if detected else ''}"
     with script.folder_aside(place) as folder:
         (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
         (folder / "report.md").write_text(text)
@@ -176,7 +179,7 @@ def score_recording(
     decided = decide(scores, trained.task, trained.thresholds)
     annotations = annotations_of(path_of(index.raw, item.recording), item.recording)
     unmarked = flutter(annotations.sample, annotations.symbol)  # no beats are marked there
-    runs = None
+    ectopy = None
     if trained.task == "multiclass" and {"S", "V"} <= set(classes):
         # All annotated beats: those without a class are no rows, but end a run and count for the rate.
         reference = annotations.sample[np.isin(annotations.symbol, list(BEAT_SYMBOLS))]
@@ -185,9 +188,9 @@ def score_recording(
         reference_classes = _names_at(places, targets, classes, len(reference))
         test_classes = _names_at(test_places, decided, classes, len(test))
         start = round(first_s * record.fs)
-        runs = episodes.score_record(reference, reference_classes, test, test_classes, record.fs, start, unmarked)
+        ectopy = episodes.score_record(reference, reference_classes, test, test_classes, record.fs, start, unmarked)
     if not detected:
-        return Scored(item, targets[prepared.index], scores, none, none, runs), left
+        return Scored(item, targets[prepared.index], scores, none, none, ectopy), left
     pairs = match_beats(truth.beats.sample, prepared.start, WINDOW_S * record.fs)
     missed = np.ones(len(targets), bool)
     missed[pairs[:, 0]] = False
@@ -196,7 +199,7 @@ def score_recording(
     for first, last in unmarked:
         alone &= (prepared.start < first) | (prepared.start > last)
     false = decided[alone].sum(axis=0, dtype=np.int64)
-    return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false, runs), left
+    return Scored(item, targets[pairs[:, 0]], scores[pairs[:, 1]], targets[missed].sum(axis=0), false, ectopy), left
 
 
 def _names_at(places: Counts, labels: NDArray[Any], classes: tuple[str, ...], n_beats: int) -> NDArray[np.str_]:
@@ -298,12 +301,12 @@ def _report(
     pairs = [(name, c) for name in ("se", "precision") for c in range(k)]
     by_class = {f"{name}_{trained.classes[c]}": alone[name][:, c] for name, c in pairs}
     text = head + _tables(pooled, intervals, counts.sum(axis=0), alone, trained.classes, of_beats and detected)
-    ectopy: dict[str, Any] = {}
-    if compared := [each.runs for each in scored if each.runs is not None]:
-        ectopy = {"runs": episodes.report_tree(compared, settings.evaluation.first_s)}
-        text += "\n" + episodes.report_text(ectopy["runs"])
+    of_runs: dict[str, Any] = {}
+    if compared := [each.ectopy for each in scored if each.ectopy is not None]:
+        of_runs = {"runs": episodes.report_tree(compared, settings.evaluation.first_s)}
+        text += "\n" + episodes.report_text(of_runs["runs"])
     tree = {**origin, "pooled": pooled, "intervals": intervals, "counts": counts.sum(axis=0).tolist(), **report.tree()}
-    tree |= ectopy
+    tree |= of_runs
     return text, tree, pd.DataFrame({**rows, "accuracy": alone["accuracy"], **by_class})
 
 

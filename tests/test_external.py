@@ -129,6 +129,25 @@ def test_classes_that_the_run_does_not_know_stop(beat_run, demo_folder):
         evaluate.main([str(beat_run), "--data.name", "demo", "--data.raw", str(demo_folder)])
 
 
+def test_a_folder_is_scored_whose_labels_have_other_names(demo_run, demo_folder, tmp_path):
+    """`AFIB` is what the run calls AF, and `banana` is nothing that it knows."""
+    records = sorted(demo_folder.glob("*.hea"))[:12]
+    lines = ["record,label"]
+    for number, header in enumerate(records):
+        for path in (header, header.with_suffix(".dat")):
+            shutil.copy(path, tmp_path)
+        lines.append(f"{header.name},{'AFIB' if number % 2 else 'banana'}")
+    (tmp_path / "unified_label_mapping.csv").write_text("\n".join(lines))
+    run = shutil.copytree(demo_run, tmp_path / "run")
+    evaluate.main([str(run), "--data.name", "folder", "--data.raw", str(tmp_path)])
+    tree = json.loads((run / "report-folder/metrics.json").read_text())
+    assert tree["scored_classes"] == ["AF"] and tree["lacking"] == ["banana"] and tree["n_rows"] == 12
+    (af,) = (each for each in tree["per_class"] if each["class"] == "AF")
+    assert af["support"] == 6
+    text = (run / "report-folder/report.md").read_text()
+    assert "Scored: AF." in text and "the run does not know: banana" in text
+
+
 def test_what_is_found_in_ventricular_flutter_is_not_false(beat_run, run_of, mitdb_like, tmp_path):
     """Beats of a stretch of ten seconds lose their marks; between [ and ] they are nobody's error."""
     beat_run, raw = run_of(beat_run), tmp_path / "raw"
