@@ -8,6 +8,7 @@ import wfdb.processing
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+import ec57
 import pqrst
 from beats import match_beats
 from ec57 import BeatScore, flutter, pooled, score_beats
@@ -198,3 +199,48 @@ def test_flutter_costs_no_beat_around_it():
     # the first beat comes 0.2 s after the flutter; a detection 0.01 s after the flutter is false
     samples, symbols = np.array([10, 50, 90, 110]), ["N", "[", "]", "N"]
     assert counts(score([10, 110], [10, 91, 110], left_out=flutter(samples, symbols))) == (2, 0, 1)
+
+
+# -------------------------------------------------------------------------------------------------- annotation files
+
+
+def write_pair(folder, name, reference, test, fs=100, n_samples=100_000):
+    """A header and two annotation files; each entry is (sample, symbol, aux)."""
+    (folder / f"{name}.hea").write_text(f"{name} 1 {fs} {n_samples}\n{name}.dat 16 200 12 0 0 0 0 II\n")
+    for extension, entries in (("atr", reference), ("qrs", test)):
+        samples, symbols, aux = zip(*entries, strict=True)
+        wfdb.wrann(name, extension, np.array(samples), list(symbols), fs=fs, aux_note=list(aux), write_dir=str(folder))
+    return folder / f"{name}.hea"
+
+
+def test_two_annotation_files_are_compared_beat_by_beat_and_by_rhythm(tmp_path):
+    """By hand: of N V V S | the test finds N V N, misses S, and adds a V; AF of 300 s is found for 200 s."""
+    reference = [(1000, "N", ""), (30_100, "+", "(AFIB"), (31_000, "N", ""), (31_080, "V", ""), (31_160, "V", "")]
+    reference += [(31_300, "A", ""), (60_100, "+", "(N"), (61_000, "L", "")]
+    test = [(1000, "V", ""), (31_003, "N", ""), (31_082, "V", ""), (31_158, "N", ""), (32_000, "V", "")]
+    test += [(40_100, "+", "(AFIB"), (60_100, "+", "(N"), (61_000, "N", "")]
+    agreement = ec57.compare_files(write_pair(tmp_path, "a", reference, test), "atr", "qrs", 300.0)
+    expected = np.zeros((6, 6), int)
+    expected[0, 0], expected[2, 2], expected[2, 0], expected[1, 5], expected[5, 2] = 2, 1, 1, 1, 1
+    np.testing.assert_array_equal(agreement.beats, expected)
+    assert agreement.fibrillation.duration_sensitivity == pytest.approx(2 / 3)
+    assert agreement.fibrillation.sensitivity == agreement.fibrillation.duration_precision == 1
+    assert agreement.runs_and_rate.runs["VEB"].sensitivity[0] == 0  # the couplet is found as one beat
+    whole = ec57.compare_files(tmp_path / "a.hea", "atr", "qrs", 0.0)
+    assert whole.beats[0, 2] == 1 and whole.beats.sum() == expected.sum() + 1
+
+
+def test_the_tables_of_equal_files_are_perfect(tmp_path, capsys):
+    beats = [(400 + 80 * k, "NNVN"[k % 4], "") for k in range(500)]
+    paths = [write_pair(tmp_path, name, beats, beats) for name in ("a", "b")]
+    ec57.main([*map(str, paths), "--first_s", "0"])
+    text = capsys.readouterr().out
+    assert "| N | 750 | 0 | 0 | 0 | 0 | 0 | 100.00 % | 100.00 % |" in text
+    assert "| V | 0 | 0 | 250 | 0 | 0 | 0 | 100.00 % | 100.00 % |" in text
+    assert "RMS error: 0.00 bpm" in text and "0 episodes in the reference" in text
+
+
+def test_a_missing_annotation_file_is_one_line(tmp_path):
+    path = write_pair(tmp_path, "a", [(10, "N", "")], [(10, "N", "")])
+    with pytest.raises((OSError, ValueError), match=r"a\.ecg"):
+        ec57.compare_files(path, "atr", "ecg", 0.0)
