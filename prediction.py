@@ -69,14 +69,20 @@ class Prediction:
         return order
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return an entry for each beat, in order of time, or for each class that may be found."""
+        """Return an entry for each beat, in order of time, or for each class that may be found.
+
+        Where the highest score decides, classes come by falling score: the first is the answer.
+        """
         if self.samples is None:
             limits = self.thresholds or (None,) * len(self.classes)
             columns = zip(self.classes, self.scores[0].tolist(), limits, self.decided[0].tolist(), strict=True)
-            return [
+            found = [
                 {"class": name, "probability": score, "threshold": limit, "present": bool(present)}
                 for name, score, limit, present in columns
             ]
+            return (
+                found if self.thresholds else sorted(found, key=lambda row: (not row["present"], -row["probability"]))
+            )
         return [
             {
                 "sample": sample,

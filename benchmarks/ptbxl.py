@@ -43,7 +43,7 @@ from folds import Rows
 from intervals import intervals_of
 
 CONFIG = str(Path(__file__).resolve().parent.parent / "configs/ptbxl.yaml")
-OF_RECORDS = [name for name in models.NETWORKS if not name.startswith("beat")]
+OF_RECORDS = [name for name in models.NETWORKS if "context_features" not in models.arguments_of(name)]
 LEAST_POSITIVES = 5  # of a class on each side; rarer ones are left out of the mean
 
 
