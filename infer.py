@@ -376,14 +376,14 @@ def annotate(target: Path, prediction: Prediction, fs: float) -> None:
 
 def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
     """Draw the record with what was found in it."""
-    import plots  # slow to import, and only this needs it
+    import sheet  # slow to import, and only this needs it
 
     if prediction.samples is None:
-        plots.save_prediction(record, prediction.title(), path, None)
+        sheet.save_sheet(path, record, prediction.title(), sheet.rows_of(record))
         return
     found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-    marks = [plots.Mark(sample, k, prediction.classes[k]) for sample, k in found]
-    plots.save_prediction(record, prediction.title(), path, marks, prediction.moments())
+    marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    sheet.save_sheet(path, record, prediction.title(), sheet.strips_of(record, prediction.moments()), marks)
 
 
 # ------------------------------------------------------------------------------------------------ the script

@@ -1,4 +1,4 @@
-"""Figures: the scores of a report, training curves, a prediction, the classes and rows of a prepared dataset.
+"""Figures: the scores of a report, training curves, the classes and rows of a prepared dataset; sheet.py draws records.
 
     save_confusion(report, "report/confusion.png")          # report: what metrics.scores_of returned
     save_roc(targets, scores, classes, "report/roc.png")    # (N, K) each
@@ -10,19 +10,16 @@ The suffix of the path chooses the format. A file is written aside and renamed, 
 A class has the same colour in every figure (`figures.class_style`). A score without a value is a dash, never a 0.
 """
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.collections import LineCollection
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -212,85 +209,6 @@ def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
         elif label == "learning rate" and (table[names[0]] > 0).all():
             axes.set_yscale("log")
     save(figure, path)
-
-
-STRIP_S = 10.0  # seconds of signal per line of a prediction
-MAX_STRIPS = 6  # lines of a prediction of beats: the first minute
-MAX_BESIDE = 4  # letters of a class that fit over a beat; a longer name stands in the legend alone
-LETTER_S = 0.08  # seconds of a strip that a letter over a beat covers
-
-
-class Mark(NamedTuple):
-    """A beat to be marked in a figure."""
-
-    sample: int
-    number: int  # of its class, which chooses the colour
-    name: str
-
-
-def save_prediction(
-    record: pqrst.Record,
-    title: str,
-    path: str | Path,
-    beats: Sequence[Mark] | None,
-    moments: Sequence[tuple[int, str]] = (),
-) -> None:
-    """Draw a record with what was found in it; of a long record the title says how much is drawn.
-
-    With beats: the first lead in lines of ten seconds, each beat marked with its class; of more than a minute the ten
-    seconds around each moment, a sample with what is there. Without beats (None): ten seconds of every lead.
-    """
-    signal, fs, leads = record.signal, record.fs, record.leads
-    duration_s = signal.shape[1] / fs
-    captions: list[str] = []
-    if beats is None:
-        strips, drawn_s = [(lead, 0.0, name) for lead, name in zip(signal, leads, strict=True)], STRIP_S
-    elif moments and duration_s > MAX_STRIPS * STRIP_S:
-        latest = duration_s - STRIP_S
-        strips = [(signal[0], min(max(0.0, at / fs - STRIP_S / 2), latest), leads[0]) for at, _ in moments]
-        captions, drawn_s = [caption for _, caption in moments], len(moments) * STRIP_S
-    else:
-        n_strips = min(MAX_STRIPS, int(np.ceil(duration_s / STRIP_S)))
-        strips, drawn_s = [(signal[0], k * STRIP_S, leads[0]) for k in range(n_strips)], n_strips * STRIP_S
-        beats = [beat for beat in beats if beat.sample < drawn_s * fs]
-    figure = Figure(figsize=(14, (1.6 if captions else 1.3) * len(strips) + 1.1), layout="constrained")
-    # lines of one lead have one scale, so that heights can be compared
-    panels = figure.subplots(len(strips), 1, squeeze=False, sharey=beats is not None)[:, 0]
-    for axes, (lead, start_s, name) in zip(panels, strips, strict=True):
-        first, last = round(start_s * fs), min(round((start_s + STRIP_S) * fs), len(lead))
-        axes.plot(np.arange(first, last) / fs, lead[first:last], color="black", linewidth=0.7)
-        axes.set_xlim(start_s, start_s + STRIP_S)
-        axes.set_ylabel(f"{plain(name, 12)}\n(mV)", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-        _mark_beats(axes, [beat for beat in beats or () if first <= beat.sample < last], fs)
-    panels[-1].set_xlabel("time (s)")
-    for axes, caption in zip(panels, captions, strict=False):
-        axes.set_title(plain(caption, 80), fontsize=8, loc="left", pad=14)
-    if captions:
-        title += f"; drawn: {len(captions)} times ten of {duration_s:,.0f} s"
-    elif duration_s > drawn_s:
-        title += f"; drawn: the first {drawn_s:.0f} of {duration_s:,.1f} s"
-    figure.suptitle(textwrap.fill(plain(title, 400), 150), fontsize=10)
-    if beats:
-        found = sorted({(beat.number, plain(beat.name, 60)) for beat in beats})
-        handles = [Line2D([], [], label=f"class {name}", **class_style(number)) for number, name in found]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=4)
-    save(figure, path)
-
-
-def _mark_beats(axes: Any, beats: Sequence[Mark], fs: float) -> None:
-    """Draw a line for each beat, and over it the name of its class where that is short and has room."""
-    top = axes.get_xaxis_transform()
-    for number in sorted({beat.number for beat in beats}):
-        lines = [[(beat.sample / fs, 0.0), (beat.sample / fs, 1.0)] for beat in beats if beat.number == number]
-        axes.add_collection(LineCollection(lines, linewidth=1, transform=top, **class_style(number)), autolim=False)
-    free_s = -np.inf  # where the last name ends
-    for beat in sorted(beats):
-        time_s, half_s = beat.sample / fs, LETTER_S * (len(beat.name) + 1) / 2
-        if len(beat.name) <= MAX_BESIDE and time_s - half_s >= free_s:
-            axes.text(time_s, 1.02, plain(beat.name), ha="center", va="bottom", fontsize=8, transform=top)
-            free_s = time_s + half_s
 
 
 MAX_FOLDS = 20  # folds that have a place in the legend

@@ -1,7 +1,6 @@
 import itertools
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,6 @@ from matplotlib.text import Text
 
 import figures
 import plots
-import pqrst
 import runs
 from metrics import report_markdown, scores_of
 from recipe import Recipe
@@ -299,11 +297,18 @@ def overlap(one, other):
 
 def assert_readable(figure, texts):
     """Every text is inside the figure and outside of all axes, where lines and bars are, and no two overlap."""
+    assert_apart(figure, texts)
+    for text, box in texts:
+        over = any(overlap(box, axes.bbox) for axes in figure.axes)
+        assert not over, f"{text.get_text()!r} is written over a drawing"
+
+
+def assert_apart(figure, texts):
+    """Every text is inside the figure, and no two overlap."""
     for text, box in texts:
         words = text.get_text()
         assert box.x0 >= 0 and box.y0 >= 0, f"{words!r} leaves the figure"
         assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, f"{words!r} leaves the figure"
-        assert not any(overlap(box, axes.bbox) for axes in figure.axes), f"{words!r} is written over a drawing"
     for (text, box), (other, other_box) in itertools.combinations(texts, 2):
         assert not overlap(box, other_box), f"{text.get_text()!r} and {other.get_text()!r} overlap"
 
@@ -351,65 +356,6 @@ def test_no_text_of_samples_overlaps_or_leaves_the_figure(rng, tmp_path, monkeyp
     assert_readable(*drawn(monkeypatch, plots.save_samples, dataset, tmp_path / "samples.png"))
 
 
-def recording(n_leads, seconds, fs=250.0):
-    """A record with a spike each 0.8 s."""
-    time_s = np.arange(round(seconds * fs)) / fs
-    signal = np.exp(-(((time_s % 0.8 - 0.4) / 0.02) ** 2)) * np.arange(1, n_leads + 1)[:, None]
-    return pqrst.Record(signal.astype(np.float32), fs, [f"V{k + 1}" for k in range(n_leads)])
-
-
-@pytest.mark.parametrize("n_leads", [1, 2, 3, 12])
-def test_no_text_of_a_prediction_overlaps_or_leaves_the_figure(tmp_path, monkeypatch, n_leads):
-    title = ", ".join(f"{LONG} {k} 0.99" for k in range(10))
-    figure, texts = drawn(monkeypatch, plots.save_prediction, recording(n_leads, 60), title, tmp_path / "p.png", None)
-    assert_readable(figure, texts)
-    assert [axes.get_ylabel() for axes in figure.axes] == [f"V{k + 1}\n(mV)" for k in range(n_leads)]
-
-
-@pytest.mark.parametrize("classes", [["N", "S", "V", "PVC", "LBBB"], [f"{k} {LONG}" for k in range(5)]])
-@pytest.mark.parametrize("n_beats", [0, 1, 75, 500])
-def test_no_text_of_a_prediction_of_beats_overlaps_or_leaves_the_figure(tmp_path, monkeypatch, classes, n_beats):
-    places = np.linspace(0, 14_999, n_beats).astype(int).tolist()
-    beats = [plots.Mark(place, k % 5, classes[k % 5]) for k, place in enumerate(places)]
-    assert_readable(*drawn(monkeypatch, plots.save_prediction, recording(1, 60), "title", tmp_path / "p.png", beats))
-
-
-def test_a_beat_is_named_over_its_line_and_in_the_legend(tmp_path, monkeypatch):
-    beats = [plots.Mark(250, 0, "N"), plots.Mark(1250, 2, "V"), plots.Mark(1260, 0, "N")]  # the third has no room
-    figure, _ = drawn(monkeypatch, plots.save_prediction, recording(1, 10), "title", tmp_path / "p.png", beats)
-    (axes,) = figure.axes
-    assert [(text.get_text(), text.get_position()[0]) for text in axes.texts] == [("N", 1.0), ("V", 5.0)]
-    lines = {to_rgba(lines.get_color()[0]): [line[0, 0] for line in lines.get_segments()] for lines in axes.collections}
-    legend = {
-        text.get_text(): line for text, line in zip(*[figure.legends[0].get_texts(), figure.legends[0].get_lines()])
-    }
-    assert lines[to_rgba(legend["class N"].get_color())] == [1.0, 5.04]
-    assert lines[to_rgba(legend["class V"].get_color())] == [5.0]
-
-
-def test_strips_of_one_lead_have_one_scale_and_a_long_record_says_what_is_drawn(tmp_path, monkeypatch):
-    record = recording(2, 90)
-    record.signal[:, 0] = 7.0
-    figure, _ = drawn(monkeypatch, plots.save_prediction, record, "title", tmp_path / "p.png", [])
-    assert len({axes.get_ylim() for axes in figure.axes}) == 1
-    assert figure.get_suptitle() == "title; drawn: the first 60 of 90.0 s"
-    short, _ = drawn(monkeypatch, plots.save_prediction, recording(2, 60), "title", tmp_path / "p.png", [])
-    assert short.get_suptitle() == "title"
-
-
-def test_a_day_is_drawn_without_a_copy_of_it(tmp_path):
-    """24 hours at 250 Hz: the picture takes less memory than a tenth of the signal, and seconds."""
-    record = pqrst.Record(np.zeros((3, 86_400 * 250), np.float32), 250.0, ["I", "II", "V1"])
-    beats = [plots.Mark(200 * k, k % 5, "NSVFQ"[k % 5]) for k in range(108_000)]
-    plots.save_prediction(record, "first", tmp_path / "day.png", beats[:500])  # fonts are loaded before it is measured
-    tracemalloc.start()
-    plots.save_prediction(record, "title", tmp_path / "day.png", beats)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < record.signal.nbytes / 10
-    assert_drawn(tmp_path / "day.png")
-
-
 def lab(linear):
     """CIE L*a*b* of linear RGB (3,), 0..1."""
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -451,12 +397,6 @@ def test_a_class_has_one_colour_in_all_figures(rng, tmp_path, monkeypatch):
     balance, _ = drawn(monkeypatch, plots.save_class_balance, dataset, tmp_path / "balance.png")
     for name, bar in zip(classes, balance.axes[0].patches[1:]):
         colours[name].add(bar.get_facecolor())
-    beats = [plots.Mark(100 * k + 50, k, name) for k, name in enumerate(classes)]
-    marked, _ = drawn(monkeypatch, plots.save_prediction, recording(1, 20), "", tmp_path / "p.png", beats)
-    for axes in marked.axes:
-        for lines in axes.collections:
-            name = classes[round((lines.get_segments()[0][0, 0] * 250 - 50) / 100)]
-            colours[name].add(to_rgba(lines.get_color()[0]))
     samples, _ = drawn(monkeypatch, plots.save_samples, dataset, tmp_path / "samples.png")
     for axes, row in zip(samples.axes, plots._choose(dataset, 12, 0)):
         bars = [line for line in axes.lines if not line.get_clip_on()]
