@@ -199,7 +199,7 @@ def test_settings_that_contradict_each_other_stop_before_any_data_is_read(tmp_pa
     ("words", "message"),
     [
         (["--training.loss", "asymmetric"], "training.loss = asymmetric: .* has one class for each row"),
-        (["--training.mixup", "0.2"], "training.mixup = 0.2: numbers about a beat cannot be mixed"),
+        (["--training.mixup", "0.2"], "training.mixup = 0.2: the numbers of recipe.context cannot be mixed"),
         (["--training.crops.length_s", "0.2"], "training.crops.length_s = 0.2: rows are beats"),
     ],
 )
