@@ -282,6 +282,11 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     of_classes = class_weights(labels, dataset.task, training.class_weights, scored)
     grow = getattr(network, "grow", None)
     if grow and not goes_on:
+        if main_process:
+            print(
+                f"{settings.model.name} learns from the numbers of {len(labels):,} rows before its first step",
+                flush=True,
+            )
         grow(dataset.context[rows["train"]], labels, of_classes)
     state = new_state(network, training, dtype)
     if goes_on:

@@ -55,7 +55,8 @@ class BoostedTrees(nn.Module):
         Parameters
         ----------
         context : (N, F), NaN where unknown
-        labels : (N, K), 0 or 1. Where each row has one of three classes or more, they grow together, for softmax
+        labels : (N, K), 0 or 1. Where each row has one of three classes or more, all grow together, for softmax;
+            otherwise each grows alone
         weights : (K,), how much a row of each class counts
         """
         from sklearn.ensemble import GradientBoostingClassifier  # loaded by a training alone
