@@ -24,6 +24,11 @@ LEAST_SHARE, MOST_ALONE = 0.02, 0.4  # of beats: in a cluster of their own; more
 WINDOW_S = 0.15  # within which a detected beat is an annotated one (ANSI/AAMI EC57, WFDB's bxb)
 
 
+def voltages(record: pqrst.Record) -> list[int]:
+    """Return which signals hold a voltage; others are respiration, pressures and the like."""
+    return [index for index, unit in enumerate(record.units) if unit == "mV"]
+
+
 def leads_of(record: pqrst.Record) -> list[int]:
     """Return which signals are ECG leads in mV.
 
@@ -32,11 +37,11 @@ def leads_of(record: pqrst.Record) -> list[int]:
     ValueError
         No signal holds a voltage, or none of those is an ECG by its name.
     """
-    voltages = [index for index, unit in enumerate(record.units) if unit == "mV"]
-    if not voltages:
+    places = voltages(record)
+    if not places:
         raise ValueError(f"{record.name}: no lead holds a voltage; units are {', '.join(record.units)}")
-    names = [record.leads[index] for index in voltages]
-    leads = [index for index, is_lead in zip(voltages, ecg_leads(names), strict=True) if is_lead]
+    names = [record.leads[index] for index in places]
+    leads = [index for index, is_lead in zip(places, ecg_leads(names), strict=True) if is_lead]
     if not leads:
         raise ValueError(f"{record.name}: no signal is an ECG lead: {', '.join(names)}")
     return leads
@@ -67,10 +72,7 @@ def context_of(
     """
     columns = [beat_context(r_peaks, fs, recipe.intervals)]
     if VIEW in recipe.context:
-        opened = record()
-        places = pqrst.match_leads(recipe.leads, list(opened.leads))
-        slots = [opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1]) for place in places]
-        columns.append(view_beats(np.stack(slots), fs, r_peaks).numbers)
+        columns.append(view_beats(np.stack(_slots(recipe, record())), fs, r_peaks).numbers)
     return np.concatenate(columns, axis=1)
 
 
@@ -90,9 +92,13 @@ def context_of_record(recipe: Recipe, record: Callable[[], pqrst.Record]) -> NDA
     if STRIP not in recipe.context:
         return np.zeros(0, np.float32)
     opened = record()
-    place = pqrst.match_leads(recipe.leads, list(opened.leads))[0]
-    lead = opened.signal[place] if place >= 0 else np.zeros(opened.signal.shape[1])
-    return strip_numbers(lead, opened.fs, detect(opened))
+    return strip_numbers(_slots(recipe, opened)[0], opened.fs, detect(opened))
+
+
+def _slots(recipe: Recipe, record: pqrst.Record) -> list[NDArray[Any]]:
+    """Return the lead (T,) of each slot, zeros where there is none."""
+    places = pqrst.match_leads(recipe.leads, list(record.leads))
+    return [record.signal[place] if place >= 0 else np.zeros(record.signal.shape[1]) for place in places]
 
 
 def doubts(recipe: Recipe, context: NDArray[np.float32]) -> list[str]:

@@ -26,6 +26,7 @@ import episodes
 import pqrst
 import script
 from beats import WINDOW_S, match_beats
+from episodes import ratio
 from sources import BEAT_SYMBOLS, BEATS
 
 Array = npt.NDArray[Any]
@@ -44,17 +45,17 @@ class BeatScore:
     @property
     def sensitivity(self) -> float:
         """Return the share of annotated beats that are found (Se), 0..1."""
-        return _ratio(self.found, self.found + self.missed)
+        return ratio(self.found, self.found + self.missed)
 
     @property
     def precision(self) -> float:
         """Return the share of detections that are beats (+P), 0..1."""
-        return _ratio(self.found, self.found + self.false)
+        return ratio(self.found, self.found + self.false)
 
     @property
     def f1(self) -> float:
         """Return the harmonic mean of sensitivity and precision, 0..1."""
-        return _ratio(2 * self.found, 2 * self.found + self.missed + self.false)
+        return ratio(2 * self.found, 2 * self.found + self.missed + self.false)
 
     @property
     def median_error_s(self) -> float:
@@ -71,10 +72,6 @@ class BeatScore:
             f"Se {100 * self.sensitivity:.2f} %, +P {100 * self.precision:.2f} %, {self.missed} missed and "
             f"{self.false} false of {self.found + self.missed}, median distance {1000 * self.median_distance_s:.1f} ms"
         )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else np.nan
 
 
 def score_beats(
@@ -207,13 +204,13 @@ def tables(agreements: Sequence[Agreement], first_s: float) -> str:
     head = f"| reference \\ test | {' | '.join(columns)} | Se | +P |"
     lines = ["## Beats", "", head, "|---|" + "---|" * (len(columns) + 2)]
     for k, name in enumerate(columns):
-        ratios = [_ratio(counts[k, k], counts[k].sum()), _ratio(counts[k, k], counts[:, k].sum())]
-        shares = ["-" if np.isnan(ratio) or name == "no beat" else f"{100 * ratio:.2f} %" for ratio in ratios]
+        ratios = [ratio(counts[k, k], counts[k].sum()), ratio(counts[k, k], counts[:, k].sum())]
+        shares = ["-" if np.isnan(share) or name == "no beat" else f"{100 * share:.2f} %" for share in ratios]
         lines.append(f"| {name} | {' | '.join(f'{n:,}' for n in counts[k])} | {' | '.join(shares)} |")
     runs = episodes.report_text(episodes.report_tree([each.runs_and_rate for each in agreements], first_s))
     found = episodes.pooled([each.fibrillation for each in agreements])
     ratios = [found.sensitivity, found.precision, found.duration_sensitivity, found.duration_precision]
-    shares = ["-" if np.isnan(ratio) else f"{100 * ratio:.2f} %" for ratio in ratios]
+    shares = ["-" if np.isnan(share) else f"{100 * share:.2f} %" for share in ratios]
     fibrillation = [
         "## Atrial fibrillation\n",
         f"{found.reference:,} episodes in the reference, {found.test:,} in the test.\n",

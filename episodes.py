@@ -34,7 +34,8 @@ RUNS = {"couplets": 2, "short runs": 3, "long runs": 4}  # the categories that a
 RATE_INTERVALS = 8  # RR intervals of one measurement of the rate
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN of nothing."""
     return part / whole if whole else np.nan
 
 
@@ -59,13 +60,13 @@ class RunCounts:
     def sensitivity(self) -> Array:
         """Return the share of reference couplets, short and long runs found in their category or a longer one, (3,)."""
         counts = self.of_reference
-        return np.array([_ratio(counts[k, k:].sum(), counts[k].sum()) for k in RUNS.values()])
+        return np.array([ratio(counts[k, k:].sum(), counts[k].sum()) for k in RUNS.values()])
 
     @property
     def precision(self) -> Array:
         """Return the share of test couplets, short and long runs that are as long in the reference (+P), (3,)."""
         counts = self.of_test
-        return np.array([_ratio(counts[k:, k].sum(), counts[:, k].sum()) for k in RUNS.values()])
+        return np.array([ratio(counts[k:, k].sum(), counts[:, k].sum()) for k in RUNS.values()])
 
 
 def compare_runs(
@@ -154,22 +155,22 @@ class EpisodeCounts:
     @property
     def sensitivity(self) -> float:
         """Return the share of reference episodes that a test episode overlaps."""
-        return _ratio(self.reference_found, self.reference)
+        return ratio(self.reference_found, self.reference)
 
     @property
     def precision(self) -> float:
         """Return the share of test episodes that a reference episode overlaps (+P)."""
-        return _ratio(self.test_true, self.test)
+        return ratio(self.test_true, self.test)
 
     @property
     def duration_sensitivity(self) -> float:
         """Return the share of the time of reference episodes that test episodes cover."""
-        return _ratio(self.reference_overlap, self.reference_duration)
+        return ratio(self.reference_overlap, self.reference_duration)
 
     @property
     def duration_precision(self) -> float:
         """Return the share of the time of test episodes that reference episodes cover (+P)."""
-        return _ratio(self.test_overlap, self.test_duration)
+        return ratio(self.test_overlap, self.test_duration)
 
 
 def compare_episodes(
@@ -277,12 +278,12 @@ class RateCounts:
     @property
     def rms_bpm(self) -> float:
         """Return the root mean square of the error, beats per minute."""
-        return float(np.sqrt(_ratio(self.squares, self.n)))
+        return float(np.sqrt(ratio(self.squares, self.n)))
 
     @property
     def rms_percent(self) -> float:
         """Return the same in percent of the mean reference rate."""
-        return 100 * _ratio(self.rms_bpm * self.n, self.rates)
+        return 100 * ratio(self.rms_bpm * self.n, self.rates)
 
 
 def compare_rates(
@@ -376,11 +377,11 @@ def report_tree(records: Sequence[RecordCounts], first_s: float) -> dict[str, An
         tree[name] = {
             run: {
                 "annotated": int(gross.of_reference[category].sum()),
-                "se_gross": _number(gross.sensitivity[k]),
-                "se_average": _number(average["sensitivity"][k]),
+                "se_gross": number(gross.sensitivity[k]),
+                "se_average": number(average["sensitivity"][k]),
                 "predicted": int(gross.of_test[:, category].sum()),
-                "precision_gross": _number(gross.precision[k]),
-                "precision_average": _number(average["precision"][k]),
+                "precision_gross": number(gross.precision[k]),
+                "precision_average": number(average["precision"][k]),
             }
             for k, (run, category) in enumerate(RUNS.items())
         }
@@ -388,8 +389,8 @@ def report_tree(records: Sequence[RecordCounts], first_s: float) -> dict[str, An
     rate = pooled([record.rate for record in records])
     tree["rate"] = {"measurements": rate.n}
     for key in ("rms_bpm", "rms_percent"):
-        tree["rate"][f"{key}_gross"] = _number(getattr(rate, key))
-        tree["rate"][f"{key}_average"] = _number(_means([[getattr(each.rate, key)] for each in records])[0])
+        tree["rate"][f"{key}_gross"] = number(getattr(rate, key))
+        tree["rate"][f"{key}_average"] = number(_means([[getattr(each.rate, key)] for each in records])[0])
     return tree
 
 
@@ -428,7 +429,8 @@ def _means(rows: Sequence[Any]) -> Array:
         return np.asarray(np.where(finite, values, 0).sum(axis=0) / finite.sum(axis=0))
 
 
-def _number(value: float) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a number as JSON holds it: None for NaN."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -39,7 +39,7 @@ from intervals import LEVEL, draws, intervals_of
 from joining import Joined, join
 from recipe import Recipe
 from script import Stop
-from sources import BEAT_SYMBOLS, SOURCES, Problem
+from sources import BEAT_SYMBOLS, Problem, source_of
 
 BOOTSTRAPS = 2000
 LEFT_OUT = ("paced",)  # folds that no split takes, as AAMI practice has it
@@ -69,13 +69,12 @@ def evaluate(run: Path, settings: Settings) -> None:
     data, raw = settings.data, settings.data.raw
     if raw is None or not raw.is_dir():
         raise Stop(f"{raw}: no such folder")
-    if data.name not in SOURCES:
-        raise Stop(f"data.name = {data.name!r}: no such dataset ({', '.join(SOURCES)})")
-    if data.target == runs.settings_of(run).data.target and data.target not in SOURCES[data.name].targets:
+    source = source_of(data.name)
+    if data.target == runs.settings_of(run).data.target and data.target not in source.targets:
         data = data.model_copy(update={"target": None})  # that of the run's own dataset: here the default
         settings = settings.model_copy(update={"data": data})
     annotated = trained.recipe.model_copy(update={"centers": "annotations"})
-    index = build_index(SOURCES[data.name], data, annotated, raw)
+    index = build_index(source, data, annotated, raw)
     joined = None
     if index.target.classes != trained.classes:
         joined, index = _joined(run, index, trained, settings, annotated)
@@ -103,7 +102,7 @@ def evaluate(run: Path, settings: Settings) -> None:
 
 def _joined(run: Path, index: Index, trained: Bundle, settings: Settings, recipe: Recipe) -> tuple[Joined, Index]:
     """List the recordings again with the labels told as the run's classes; Stop where there is none of these."""
-    data, source = settings.data, SOURCES[settings.data.name]
+    data, source = settings.data, source_of(settings.data.name)
     joined = join(index.target, trained.classes, trained.task)
     if not joined.shared:
         known, here = ", ".join(trained.classes), ", ".join(index.target.classes)
@@ -325,7 +324,7 @@ def with_intervals(
     counts: Counts, classes: tuple[str, ...]
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
     """Return scores of all patients together, and 95 % intervals by drawing patients with replacement."""
-    pooled = {name: _number(value) for name, value in _flat(counts.sum(axis=0), classes).items()}
+    pooled = {name: episodes.number(value) for name, value in _flat(counts.sum(axis=0), classes).items()}
     drawn = draws(counts.sum(axis=(1, 2))[None], BOOTSTRAPS, seed=0)  # (B, P) times each
     together = np.tensordot(drawn, counts, axes=1)  # (B, K + 1, K + 1)
     intervals: dict[str, list[float] | None] = {}
@@ -333,10 +332,6 @@ def with_intervals(
         finite = values[np.isfinite(values)]
         intervals[name] = np.quantile(finite, LEVEL).tolist() if len(finite) and len(counts) > 1 else None
     return pooled, intervals
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _tables(

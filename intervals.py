@@ -54,8 +54,20 @@ def differences_of(
 
     Both are scored on the same draws: what makes a draw hard for both is no part of their difference.
     """
-    first, second = _over_draws(targets, [one, other], patients, scored, seed)
-    return _between({name: second[name] - first[name] for name in first})
+    return differences_from(targets, one, [other], patients, scored, seed)[0]
+
+
+def differences_from(
+    targets: Array,
+    one: tuple[Array, Array],
+    others: Sequence[tuple[Array, Array]],
+    patients: Array,
+    scored: Sequence[int],
+    seed: int = 0,
+) -> list[dict[str, tuple[float, float]]]:
+    """Return the intervals of the differences of each of several from the same one, all on the same draws."""
+    first, *rest = _over_draws(targets, [one, *others], patients, scored, seed)
+    return [_between({name: each[name] - first[name] for name in first}) for each in rest]
 
 
 def values_of(targets: Array, scores: Array, decided: Array, scored: Sequence[int]) -> dict[str, float]:

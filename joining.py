@@ -6,13 +6,11 @@ joined.target, joined.shared, joined.lacking
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import NamedTuple
 
-from sources import CODES, Target
+from sources import Target, code_lines
 
 
 class Joined(NamedTuple):
@@ -60,14 +58,8 @@ def _counterpart(theirs: str, classes: Sequence[str]) -> str:
 def _words(name: str) -> set[str]:
     """Return what codes.csv calls a class: codes, names and classes of its lines and of those of the same meaning."""
     wanted = {name, *name.split("|")}
-    lines = [line for line in _lines() if wanted & {line["code"], line["name"]}]
+    lines = [line for line in code_lines() if wanted & {line["code"], line["name"]}]
     meanings = {line["meaning"] for line in lines} - {""}
-    alike = [line for line in _lines() if line["meaning"] in meanings]
+    alike = [line for line in code_lines() if line["meaning"] in meanings]
     cells = (cell for line in (*lines, *alike) for column, cell in line.items() if column not in ("system", "meaning"))
     return {word for cell in cells if cell for word in (cell, *cell.split("|"))}
-
-
-@cache
-def _lines() -> list[dict[str, str]]:
-    with CODES.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -45,7 +45,7 @@ from index import Index, Item, build_index, common_reason, draw_folds, first_rea
 from parts import Job, Part, cut_parts, has_stamp, item_line, make_part, rooms_for, stamp_of, with_scale
 from recipe import differences
 from script import Stop
-from sources import SOURCES, About, Problem
+from sources import SOURCES, About, Problem, source_of
 
 FORMAT_VERSION = 2  # of the prepared dataset
 SHOWN = 20  # kinds of recordings and problems that --dry_run lists
@@ -155,8 +155,7 @@ class File(NamedTuple):
 def open_raw(settings: Settings) -> Path:
     """Return the folder of the recordings; those of the demo are simulated where they are missing."""
     name, raw = settings.data.name, raw_folder(settings)
-    if name not in SOURCES:
-        raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){script.nearest(name, SOURCES)}")
+    source_of(name)
     if name == "demo" and not settings.data.raw:
         if script.rank()[0] == 0 and not (raw / "records.csv").exists():
             import simulate

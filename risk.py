@@ -1,4 +1,4 @@
-"""Coverage against risk: how many errors are left if the least certain rows are not decided. NumPy only.
+"""Coverage against risk: how many errors are left if the least certain rows are not decided.
 
 curve = coverage_curve(wrong, certainty(scores, "multilabel", thresholds))
 curve.risk_at(90)                                       # share of wrong rows among the most certain 90 %
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decide import thresholds_of
+from metrics import markdown_table
 
 Array = NDArray[Any]
 COVERAGES = (100, 95, 90, 80, 50)  # percent, of the report
@@ -96,13 +97,11 @@ def tree(curve: Coverage, best: Coverage) -> dict[str, Any]:
 def as_text(found: dict[str, Any]) -> str:
     """Return what `tree` holds as a section of a report."""
     risks = found["risk_at_coverage"]
-    lines = [
-        "## Abstention\n",
+    header = ["decided", *(f"{percent} %" for percent in risks)]
+    wrong = ["wrong", *(f"{100 * risk:.2f} %" for risk in risks.values())]
+    return (
+        "## Abstention\n\n"
         "Share of wrong rows if only the most certain rows are decided and a person looks at the others. "
         f"Area under it (AURC) {found['aurc']:.4f}; {found['least_aurc']:.4f} if every wrong row were less certain "
-        "than any right one.\n",
-        "| decided | " + " | ".join(f"{percent} %" for percent in risks) + " |",
-        "| :-- |" + " --: |" * len(risks),
-        "| wrong | " + " | ".join(f"{100 * risk:.2f} %" for risk in risks.values()) + " |",
-    ]
-    return "\n".join(lines) + "\n"
+        f"than any right one.\n\n{markdown_table(header, [wrong])}\n"
+    )

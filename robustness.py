@@ -31,6 +31,7 @@ import pqrst
 import runs
 import script
 from batches import Batch
+from beats import voltages
 from bundle import Bundle
 from config import Settings
 from data import Dataset
@@ -39,11 +40,11 @@ from evaluate import open_run
 from figures import class_style, label_bars, plain_all, save
 from folds import Rows
 from index import Index, Item, build_index, open_recording, read_labels
-from intervals import differences_of, values_of
+from intervals import differences_from, values_of
 from preprocess import raw_folder
 from recipe import Bandpass, Recipe
 from script import Stop
-from sources import SOURCES
+from sources import source_of
 from view import bridged
 
 Array = NDArray[Any]
@@ -96,11 +97,6 @@ def least_rate(recipe: Recipe) -> int:
     """Return the lowest whole rate (Hz) of recordings that the recipe's filters and the R peak detector take."""
     edges = [recipe.bandpass.high_hz if recipe.bandpass else 0.0, recipe.notch_hz or 0.0]
     return max(LEAST_RATE_HZ, int(2 * max(edges)) + 1)
-
-
-def voltages(record: pqrst.Record) -> list[int]:
-    """Return the leads that hold a voltage: others, such as respiration, are left alone."""
-    return [place for place, unit in enumerate(record.units) if unit == "mV"]
 
 
 def changed(record: pqrst.Record, signal: Array, fs: float | None = None) -> pqrst.Record:
@@ -196,11 +192,10 @@ def open_raw(settings: Settings, dataset: Dataset) -> Index:
     data, raw = settings.data, raw_folder(settings)
     if len(settings.data_dirs) > 1:
         raise Stop(f"data.dir: {dataset.folder}: the recordings of one dataset are scored; name one of them")
-    if data.name not in SOURCES:
-        raise Stop(f"data.name = {data.name!r}: no such dataset ({', '.join(SOURCES)})")
+    source = source_of(data.name)
     if not raw.is_dir():
         raise Stop(f"{raw}: no such folder; where are the recordings of {data.name}? Give --data.raw FOLDER")
-    index = build_index(SOURCES[data.name], data, dataset.recipe, raw)
+    index = build_index(source, data, dataset.recipe, raw)
     if other := set(index.target.classes) - set(dataset.classes):
         raise Stop(f"{raw} has classes {', '.join(sorted(other))}, which {dataset.folder} has not")
     # of some recordings alone (data.limit) there may be fewer classes
@@ -219,12 +214,13 @@ def places_of(index: Index, dataset: Dataset, rows: Rows, bar: tqdm[Any]) -> lis
     in_split[rows] = True
     of_record = pd.Series(np.arange(len(dataset))).groupby(dataset.record).indices
     wanted = set(dataset.record[rows].tolist())
+    alone = dataset.recipe.model_copy(update={"context": ()})  # the numbers beside the rows are not looked at
     found = []
     for item in index.items:
         name = item.name.encode()
         if name not in wanted:
             continue
-        prepared, _, kept = rows_of(item, index, dataset.recipe)
+        prepared, _, kept = rows_of(item, index, alone)
         there = of_record[name]
         if not np.array_equal(prepared.start[kept], dataset.start[there]):
             raise Stop(f"{index.raw}/{item.recording.locator}: gives other rows than {dataset.folder} holds of it")
@@ -331,16 +327,15 @@ def table_of(answers: dict[str, Answer], targets: Array, patients: Array, scored
 
     Differences are paired: the same patients are drawn for both. NaN where a score or an interval does not exist.
     """
-    plain = answers[AS_RECORDED]
+    pairs = {name: (each.scores, each.decided) for name, each in answers.items()}
+    differences = differences_from(targets, pairs[AS_RECORDED], list(pairs.values()), patients, scored)
     values = {name: values_of(targets, each.scores, each.decided, scored) for name, each in answers.items()}
     lines = []
-    for name, answer in answers.items():
+    for (name, answer), between in zip(answers.items(), differences, strict=True):
         line: dict[str, Any] = {"change": name, "rows": len(targets), "without_score": answer.unscored}
-        pair = (plain.scores, plain.decided), (answer.scores, answer.decided)
-        between = {} if name == AS_RECORDED else differences_of(targets, *pair, patients, scored)
         for score in SCORES:
             value, before = (values[of].get(score, np.nan) for of in (name, AS_RECORDED))
-            low, high = between.get(score, (np.nan, np.nan))
+            low, high = (np.nan, np.nan) if name == AS_RECORDED else between.get(score, (np.nan, np.nan))
             line |= {score: value, f"{score}_difference": value - before, f"{score}_low": low, f"{score}_high": high}
         lines.append(line)
     return pd.DataFrame(lines)

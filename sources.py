@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pqrst
 import readers
-from script import Stop
+from script import Stop, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,14 +113,27 @@ def source(
     return register
 
 
+def source_of(name: str) -> Source:
+    """Return the dataset of this name; Stop where there is none, with the nearest."""
+    if name not in SOURCES:
+        raise Stop(f"data.name = {name!r}: no such dataset ({', '.join(SOURCES)}){nearest(name, SOURCES)}")
+    return SOURCES[name]
+
+
 # ------------------------------------------------------------------------------------------------ codes and tables
 
 
 @cache
+@cache
+def code_lines() -> list[dict[str, str]]:
+    """Return the lines of codes.csv."""
+    with CODES.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def codes(system: str, column: str) -> dict[str, str]:
     """Return code -> class by a column of codes.csv, "" for none, in the order of the file."""
-    with CODES.open(newline="", encoding="utf-8") as file:
-        return {row["code"]: row[column] for row in csv.DictReader(file) if row["system"] == system}
+    return {line["code"]: line[column] for line in code_lines() if line["system"] == system}
 
 
 def target_of(system: str, column: str, order: tuple[str, ...] | None = None, **more: Any) -> Target:

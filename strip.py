@@ -19,8 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-import pqrst
-from view import RATE, VIEW_NUMBERS, Numbers, bridged, view_beats
+from view import RATE, VIEW_NUMBERS, Numbers, bridged, filtered, view_beats
 
 BANDS_HZ = (0.3, 1, 3, 6, 10, 15, 25, 40, 70, 100)  # edges, of the whole strip
 ATRIAL_HZ = (1, 3, 5, 7, 10, 15, 40)  # edges, of what lies between T wave and next P wave
@@ -73,7 +72,7 @@ def strip_numbers(lead: NDArray[np.floating], fs: float, r_peaks: NDArray[np.int
     whole = bridged(np.atleast_2d(lead))
     peaks = np.asarray(r_peaks, np.int64)
     numbers = _rhythm(np.diff(peaks) / fs) if len(peaks) > LEAST_BEATS else {}
-    x = pqrst.resample(pqrst.bandpass(whole, fs, 0.5, min(40.0, 0.45 * fs), 3), fs, RATE)[0].astype(np.float64)
+    x = filtered(whole, fs)[0].astype(np.float64)
     at = np.round(peaks * (RATE / fs)).astype(np.int64)
     numbers |= {"beats": float(len(peaks)), "duration_s": whole.shape[1] / fs}
     numbers |= _spectrum(whole[0], fs) | _whole(x)

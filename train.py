@@ -270,6 +270,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     check_rows(dataset, rows, settings)
     steps_per_epoch = len(rows["train"]) // training.batch_size
     n_steps = steps_per_epoch * training.epochs
+    held_out = len(rows["validation"]) > 0
     last = folder / runs.LAST
     runs.check_run(folder, settings, not overwrite and bundle.is_finished(last), resume, overwrite)
 
@@ -360,7 +361,6 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                     )
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
-            held_out = len(rows["validation"]) > 0
             due = held_out and ((epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs)
             kept, scores = replace(trained, network=state.scored), None
             if due:

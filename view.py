@@ -95,7 +95,7 @@ def view_beats(signal: NDArray[np.floating], fs: float, r_peaks: NDArray[np.int6
         return View(np.zeros((0, len(VIEW_NUMBERS)), np.float32), empty, empty.astype(bool), empty.astype(np.int64))
     numbers = _rhythm(peaks / fs)
     role = _roles(numbers)
-    x = pqrst.resample(pqrst.bandpass(bridged(signal), fs, 0.5, min(40.0, 0.45 * fs), 3), fs, RATE)
+    x = filtered(bridged(signal), fs)
     shape, cluster, normal = _shapes(x, np.round(peaks * (RATE / fs)).astype(np.int64), role == ROLES.index("early"))
     numbers |= shape
     group = np.where(cluster < 0, cluster.max() + 1, cluster)
@@ -125,6 +125,11 @@ def bridged(signal: NDArray[np.floating]) -> Numbers:
             known = np.flatnonzero(valid)
             lead[~valid] = np.interp(np.flatnonzero(~valid), known, lead[known]) if len(known) else 0
     return x
+
+
+def filtered(signal: Numbers, fs: float) -> Numbers:
+    """Return leads (L, T) without gaps, band-passed, at RATE: what shapes are measured on."""
+    return np.asarray(pqrst.resample(pqrst.bandpass(signal, fs, 0.5, min(40.0, 0.45 * fs), 3), fs, RATE))
 
 
 def _around(x: Numbers, span: int) -> Numbers:

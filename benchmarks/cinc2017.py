@@ -17,13 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import bundle
 import evaluate
 import preprocess
 import runs
 import script
-import train
 from benchmarks import machine
+from benchmarks.ptbxl import finish
 from challenge import RANKED_2017, score_2017
 from data import Dataset
 from decide import decide
@@ -45,11 +44,9 @@ def main() -> None:
     of_folds = []
     for held_out in FOLDS:
         folder = options.work / f"fold{held_out}"
-        if not bundle.is_finished(folder / runs.LAST):
-            learnt = ",".join(fold for fold in FOLDS if fold != held_out)
-            resume = ["--resume"] if (folder / runs.LAST).exists() else ["--overwrite"]
-            train.main([*CONFIG, *words, "--data.dir", str(prepared), "--data.train", learnt, "--data.test", held_out,
-                        "--run_dir", str(folder), *resume])  # fmt: skip
+        learnt = ",".join(fold for fold in FOLDS if fold != held_out)
+        folds = ["--data.train", learnt, "--data.test", held_out]
+        finish(folder, [*CONFIG, *words, "--data.dir", str(prepared), *folds])
         trained, _, rows = evaluate.open_run(folder, runs.settings_of(folder))
         of_folds.append(evaluate.score_split(trained, dataset, rows, runs.settings_of(folder)))
     rows, scores = (np.concatenate(parts) for parts in zip(*of_folds, strict=True))

@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bundle
 import evaluate
-import models
 import pqrst
 import preprocess
 import runs
 import script
 import train
 from benchmarks import machine
+from benchmarks.train import OF_RECORDS
 from config import Settings
 from data import Dataset
 from decide import decide
@@ -43,7 +43,6 @@ from folds import Rows
 from intervals import intervals_of
 
 CONFIG = str(Path(__file__).resolve().parent.parent / "configs/ptbxl.yaml")
-OF_RECORDS = [name for name in models.NETWORKS if "context_features" not in models.arguments_of(name)]
 LEAST_POSITIVES = 5  # of a class on each side; rarer ones are left out of the mean
 
 
@@ -75,12 +74,17 @@ def settings_for(options: argparse.Namespace, prepared: Path, has_test: bool) ->
     return words if has_test else [*words, "--data.test", "[]"]
 
 
+def finish(folder: Path, words: list[str]) -> None:
+    """Train the run of a folder, or go on with it, where it is not finished yet."""
+    if not bundle.is_finished(folder / runs.LAST):
+        resume = ["--resume"] if (folder / runs.CONFIG).exists() else []
+        train.main([*words, "--run_dir", str(folder), *resume])
+
+
 def trained(name: str, seed: int, words: list[str], folder: Path) -> tuple[Settings, float]:
     """Train a network where that is not done yet; returns its settings and the seconds that it took."""
     started = time.perf_counter()
-    if not bundle.is_finished(folder / runs.LAST):
-        resume = ["--resume"] if (folder / runs.CONFIG).exists() else []
-        train.main([*words, "--model.name", name, "--training.seed", str(seed), "--run_dir", str(folder), *resume])
+    finish(folder, [*words, "--model.name", name, "--training.seed", str(seed)])
     return runs.settings_of(folder), time.perf_counter() - started
 
 
