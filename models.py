@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from networks.attention import ECGTransformer
 from networks.beats import BeatCNN, BeatView
 from networks.convolutional import CNN1d
 from networks.inception import Inception1d
@@ -45,6 +46,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "beatcnn": BeatCNN,
     "beatview": BeatView,
     "cnn1d": CNN1d,
+    "ecg_transformer": ECGTransformer,
     "inception1d": Inception1d,
     "lstm": LSTM,
     "lstm_bidir": BidirectionalLSTM,
@@ -142,10 +144,10 @@ def listing(n_leads: int = 12, n_classes: int = 6) -> str:
     for network in describe(n_leads, n_classes):
         arguments = ", ".join(f"{key}={_short(value)}" for key, value in network.arguments.items())
         lines += [
-            f"{network.name:<13} {network.n_parameters:>10,}  {network.summary}",
-            f"{'':<24}  takes {', '.join(network.inputs)}",
-            f"{'':<24}  settings {arguments}",
-            f"{'':<24}  source {network.source}",
+            f"{network.name:<15} {network.n_parameters:>10,}  {network.summary}",
+            f"{'':<26}  takes {', '.join(network.inputs)}",
+            f"{'':<26}  settings {arguments}",
+            f"{'':<26}  source {network.source}",
         ]
     return "\n".join(lines)
 

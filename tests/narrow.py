@@ -1,6 +1,7 @@
 """Large networks in a narrow form: the same layers in a fraction of the time."""
 
 NARROW = {
+    "ecg_transformer": {"width": 32, "depth": 2, "heads": 4},
     "inception1d": {"width": 8},
     "lstm": {"width": 16},
     "lstm_bidir": {"width": 16},

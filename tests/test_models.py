@@ -68,7 +68,7 @@ def extras(network, x, valid=None):
 
 def test_the_registry_holds_all_networks():
     published = {"xresnet1d101", "inception1d", "resnet1d_wang", "lstm", "lstm_bidir", "s4"}
-    assert {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview", "stripnet"} | published == set(NAMES)
+    assert {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview", "stripnet", "ecg_transformer"} | published == set(NAMES)
     assert list(models.NETWORKS) == NAMES
 
 
@@ -134,7 +134,7 @@ def test_describe_leaves_the_random_generator_alone():
 def test_the_listing_names_every_network_its_size_and_its_inputs():
     text = models.listing()
     for entry in models.describe():
-        assert f"{entry.name:<13} {entry.n_parameters:>10,}" in text and entry.source in text
+        assert f"{entry.name:<15} {entry.n_parameters:>10,}" in text and entry.source in text
         assert ", ".join(entry.inputs) in text
 
 
