@@ -31,11 +31,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from networks.attention import ECGTransformer
+from networks.attention import ECGTransformer, HeartBEiT
 from networks.beats import BeatCNN, BeatView
-from networks.convolutional import CNN1d
+from networks.convolutional import CNN1d, ECGConvNet
 from networks.inception import Inception1d
-from networks.recurrent import LSTM, BidirectionalLSTM
+from networks.recurrent import CNNLSTM, LSTM, BidirectionalLSTM
 from networks.residual import ResNet1d, ResNet1dWang, SEResNet1d, XResNet1d101
 from networks.state_space import S4
 from networks.strips import StripNet
@@ -46,7 +46,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "beatcnn": BeatCNN,
     "beatview": BeatView,
     "cnn1d": CNN1d,
+    "cnn_lstm": CNNLSTM,
+    "ecg_convnet": ECGConvNet,
     "ecg_transformer": ECGTransformer,
+    "heartbeit": HeartBEiT,
     "inception1d": Inception1d,
     "lstm": LSTM,
     "lstm_bidir": BidirectionalLSTM,

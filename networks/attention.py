@@ -35,7 +35,8 @@ class Attention(nn.Module):
 
     def by_head(self, x: Tensor) -> Tensor:
         """x (B, N, W) -> (B, heads, N, W / heads)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        parts: Tensor = x.unflatten(2, (self.heads, -1))
+        return parts.transpose(1, 2)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, N, W), mask (B, 1, N) or None -> (B, N, W)."""
@@ -75,7 +76,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, N, W), mask (B, 1, N) or None -> (B, N, W)."""
         x = x + self.dropout(self.attention(self.norm1(x), mask))
-        return x + self.dropout(self.narrow(F.gelu(self.wide(self.norm2(x)))))
+        h: Tensor = self.dropout(self.narrow(F.gelu(self.wide(self.norm2(x)))))
+        return x + h
 
 
 class Encoder(nn.Module):
@@ -84,7 +86,9 @@ class Encoder(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, dropout: float) -> None:
         super().__init__()
         if width < 2 or width % 2 or depth < 1 or heads < 1 or width % heads:
-            raise ValueError(f"width {width} must be even and a multiple of heads {heads}, and depth {depth} at least 1")
+            raise ValueError(
+                f"width {width} must be even and a multiple of heads {heads}, depth {depth} and heads at least 1"
+            )
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
@@ -189,3 +193,99 @@ class ECGTransformer(nn.Module):
         (B, depth, heads, N, N), 0..1: token n is about samples 8 n. Each row sums to 1 and is 0 at padding.
         """
         return self.encoder.attention(*self.tokens(x, valid))
+
+
+class HeartBEiT(nn.Module):
+    """A token for each piece of time of each lead, embeddings of both, an encoder, and the mean over the tokens.
+
+    After HeartBEiT, a vision transformer of BEiT's kind (Bao et al. 2022) that learns from printed ECGs with masked
+    patches before it learns from labels. Departures: a patch is a piece of one lead's signal instead of 16 x 16 points
+    of its picture, since the signal is at hand; place is a sum of waves for the time, which suit any length, and of a
+    learnt vector for the lead, instead of learnt biases between places of a picture of fixed size; layer norm before
+    the mean instead of after it; no stochastic depth and no LayerScale, which matter in deeper networks. Twelve leads
+    of 10 s at 100 Hz are 240 tokens; the picture was 196. The published size is width 768, depth 12, heads 12.
+
+    `embed`, `encode` and `last` are apart: what is learnt from masked patches takes `patch(patches)` of the signal,
+    puts a learnt vector in the place of some, and has a head of its own after `encode`.
+
+    Parameters
+    ----------
+    n_leads, n_classes : int
+    patch : int, samples of a patch; the last one of a lead is filled up with zeros
+    width : int, even and a multiple of heads, features of a token
+    depth : int, blocks of attention
+    heads : int, of each block
+    dropout : float, 0..1, after attention and after the linear layers of each block, and before the last layer
+    """
+
+    source = "Vaid et al. 2023, doi 10.1038/s41746-023-00840-9; Bao et al. 2022, arXiv:2106.08254"
+    uses_valid = True
+    min_samples = 16
+
+    def __init__(
+        self,
+        n_leads: int,
+        n_classes: int,
+        *,
+        patch: int = 50,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if patch < 1:
+            raise ValueError(f"patch {patch}: must be at least 1 sample")
+        self.n_leads, self.n_samples, self.width = n_leads, patch, width
+        self.encoder = Encoder(width, depth, heads, dropout)
+        self.patch = nn.Linear(patch, width)
+        self.lead = nn.Parameter(0.02 * torch.randn(n_leads, 1, width))
+        self.lead.decays = False  # type: ignore[attr-defined]  # train.py: no weight decay
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(width, n_classes)
+        initialise(self, self.last)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Cut each lead into patches, the last one filled up with zeros: (B, L, T) -> (B, L, N, patch)."""
+        filled = F.pad(x, (0, -x.shape[2] % self.n_samples))
+        patches: Tensor = filled.unflatten(2, (-1, self.n_samples))
+        return patches
+
+    def embed(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, T), valid (B, 2) or None -> a token for each patch (B, L, N, W), mask (B, 1, N) of all leads."""
+        check_input(x, self.n_leads, self.min_samples)
+        mask = valid_mask(x, valid)  # (B, 1, T)
+        tokens: Tensor = self.patch(self.patches(keep_valid(x, mask)))
+        return tokens, thin_mask(mask, self.n_samples)
+
+    def place(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Add time and lead, and put the leads one after another: (B, L, N, W) -> (B, L * N, W), with their mask."""
+        placed = tokens + positions(tokens.shape[2], self.width, tokens) + self.lead.to(tokens.dtype)
+        return placed.flatten(1, 2), None if mask is None else mask.repeat(1, 1, self.n_leads)
+
+    def encode(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Let the tokens look at each other, tokens (B, L, N, W), mask (B, 1, N) or None -> (B, L, N, W)."""
+        encoded: Tensor = self.encoder(*self.place(tokens, mask)).unflatten(1, (self.n_leads, -1))
+        return encoded
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
+        tokens, mask = self.embed(x, valid)
+        encoded = self.encode(tokens, mask).mean(dim=1)  # (B, N, W), of all leads, whose mask is the same
+        logits: Tensor = self.last(self.dropout(mean_over_time(encoded.transpose(1, 2), mask)))  # (B, K)
+        return logits
+
+    def attention(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return what each token looks at, in eval mode as forward computes it.
+
+        Parameters
+        ----------
+        x : (B, L, T) float
+        valid : (B, 2) int64 or None
+
+        Returns
+        -------
+        (B, depth, heads, L * N, L * N), 0..1: the tokens of the first lead in order of time, then those of the next.
+        Each row sums to 1 and is 0 at padding.
+        """
+        return self.encoder.attention(*self.place(*self.embed(x, valid)))

@@ -83,6 +83,8 @@ def initialise(network: nn.Module, last: nn.Linear) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv1d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            with torch.no_grad():
+                module.weight *= module.groups**0.5  # an input of one group reaches the outputs of that group alone
     nn.init.zeros_(last.bias)
 
 

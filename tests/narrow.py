@@ -1,7 +1,9 @@
 """Large networks in a narrow form: the same layers in a fraction of the time."""
 
 NARROW = {
+    "cnn_lstm": {"width": 32},
     "ecg_transformer": {"width": 32, "depth": 2, "heads": 4},
+    "heartbeit": {"width": 32, "depth": 2, "heads": 4},
     "inception1d": {"width": 8},
     "lstm": {"width": 16},
     "lstm_bidir": {"width": 16},

@@ -68,12 +68,16 @@ def extras(network, x, valid=None):
 
 def test_the_registry_holds_all_networks():
     published = {"xresnet1d101", "inception1d", "resnet1d_wang", "lstm", "lstm_bidir", "s4"}
-    assert {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview", "stripnet", "ecg_transformer"} | published == set(NAMES)
+    others = {"cnn1d", "resnet1d", "se_resnet1d", "beatcnn", "beatview", "stripnet"}
+    others |= {"cnn_lstm", "ecg_convnet", "ecg_transformer", "heartbeit"}
+    assert others | published == set(NAMES)
     assert list(models.NETWORKS) == NAMES
 
 
 def test_an_unknown_name_is_an_error_that_names_the_nearest_and_all():
-    with pytest.raises(ValueError, match=r"'resnet'.*did you mean resnet1d.*beatcnn, beatview, cnn1d, inception1d"):
+    with pytest.raises(
+        ValueError, match=r"'resnet'.*did you mean resnet1d.*beatcnn, beatview, cnn1d, cnn_lstm, ecg_convnet"
+    ):
         models.build("resnet", 12, 6)
 
 
@@ -106,6 +110,15 @@ def test_no_leads_or_no_classes_is_an_error(name, n_leads, n_classes):
         ("inception1d", {"depth": 4}, "depth 4 a multiple of 3"),
         ("lstm_bidir", {"width": 0}, "width 0"),
         ("s4", {"state": 7}, "state 7 even"),
+        ("cnn_lstm", {"width": 0}, "width 0"),
+        ("cnn_lstm", {"channels": ()}, "channels"),
+        ("ecg_convnet", {"mixtures": 0}, "mixtures 0"),
+        ("ecg_convnet", {"kernel": 24}, "kernel 24"),
+        ("ecg_transformer", {"heads": 3}, "width 128 must be even and a multiple of heads 3"),
+        ("ecg_transformer", {"width": 9, "heads": 3}, "width 9 must be even"),
+        ("ecg_transformer", {"depth": 0}, "depth 0"),
+        ("heartbeit", {"patch": 0}, "patch 0"),
+        ("heartbeit", {"heads": 0}, "heads 0"),
         ("beatcnn", {"n_bins": 0}, "n_bins 0"),
         ("beatcnn", {"context_features": ("a", "a")}, "context_features"),
         ("beatcnn", {"context_features": "rr_previous_s"}, "context_features"),
@@ -297,7 +310,7 @@ def test_the_same_seed_gives_the_same_weights_and_the_last_bias_is_0(name):
 def test_convolutions_start_with_he_weights(name):
     for module in made(name, n_leads=12).modules():
         if isinstance(module, nn.Conv1d) and module.weight.numel() > 2000:
-            fan_out = module.out_channels * module.kernel_size[0]
+            fan_out = module.out_channels // module.groups * module.kernel_size[0]
             assert abs(module.weight.std() / np.sqrt(2 / fan_out) - 1) < 0.1
 
 
