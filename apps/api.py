@@ -43,7 +43,8 @@ try:
     from starlette.requests import ClientDisconnect
     from starlette.responses import PlainTextResponse, Response, StreamingResponse
 except ImportError as missing:
-    sys.exit(f'error: the service needs {missing.name}, which is not installed: pip install -e ".[apps]"')
+    print(f'error: the service needs {missing.name}, which is not installed: pip install -e ".[apps]"', file=sys.stderr)
+    sys.exit(2)
 
 import infer
 import pqrst
@@ -86,7 +87,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.models = Models(self.runs)
-        self.jobs = jobs.Queue(self.state, self.runs)
+        self.jobs = jobs.Queue(self.state, self.runs, (self.prepared, ROOT))
         self.scorer = Scorer(self.metrics.batch_rows.observe)
         self.readers = ThreadPoolExecutor(os.cpu_count() or 1, "reader")
         self._ended = threading.Event()
@@ -318,7 +319,12 @@ def application(service: Service, token: str = "") -> FastAPI:
 
 
 def _http_problem(request: Request, error: Any) -> Response:
-    return problem(error.status_code, str(error.detail), request.url.path, error.headers)
+    said = {
+        404: f"no route {request.url.path[:100]}; GET /docs shows them",
+        405: f"{request.method} is no method of {request.url.path}",
+    }
+    detail = said.get(error.status_code) or str(error.detail)
+    return problem(error.status_code, detail, request.url.path, error.headers)
 
 
 def _invalid(request: Request, error: Any) -> Response:

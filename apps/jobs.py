@@ -32,6 +32,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import config
+import models
 import runs
 import script
 from config import Settings
@@ -80,8 +81,9 @@ class Job:
 class Queue:
     """Trainings one after another; `advance` is called again and again by one thread."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, hidden: tuple[Path, ...] = ()) -> None:
         self.folder, self.root = folder.absolute(), root.absolute()
+        self.hidden = (self.folder, self.root, *hidden)  # folders that no answer tells
         self.lock = threading.RLock()
         self.children: dict[str, subprocess.Popen[bytes]] = {}  # of this service, to be waited for
         self.jobs: dict[str, Job] = {}  # in the order of their coming
@@ -169,13 +171,20 @@ class Queue:
             "eta_s": None if left is None else round(left, 1),
             "before": place,
             "error": job.error or None,
-            "log": [text.replace(f"{self.root}/", "") for text in tail(self.folder / job.id / "log")],
+            "log": self._log(job.id),
         }
 
     @property
     def n_queued(self) -> int:
         """Trainings that wait."""
         return sum(1 for _ in self._in(("queued",)))
+
+    def _log(self, job_id: str) -> list[str]:
+        """Return the end of a log, without the folders of this machine."""
+        lines = tail(self.folder / job_id / "log")
+        for folder in self.hidden:
+            lines = [line.replace(f"{folder}/", "") for line in lines]
+        return lines
 
     def _named(self, job_id: str) -> Job:
         if job_id not in self.jobs:
@@ -217,10 +226,10 @@ class Queue:
             status = int((folder / "exit").read_text())
         except (OSError, ValueError):  # killed with its shell
             status = -1
-        lines = tail(folder / "log")
+        lines = self._log(job.id)
         state = "finished" if status == 0 else "cancelled" if job.cancelled else "failed"
         error = (lines[-1] if lines else "ended without a word") if state == "failed" else ""
-        self._keep(replace(job, state=state, ended=time.time(), error=error.replace(f"{self.root}/", "")))
+        self._keep(replace(job, state=state, ended=time.time(), error=error))
 
 
 def _read(path: Path) -> Job | None:
@@ -303,11 +312,22 @@ def settings_of(tree: dict[str, Any], base: dict[str, Any]) -> Settings:
             if key not in allowed:
                 raise Stop(f"settings.{section}.{key}: may not be given; of {section} {', '.join(allowed)} may")
     settings = config.validated({"dataset": base, "settings": tree})
+    allowed = _arguments_of(settings.model.name)
+    for key in settings.model.arguments:
+        if key not in allowed:
+            raise Stop(f"settings.model.arguments: {settings.model.name} has no {key!r}{script.nearest(key, allowed)}")
     cores = os.cpu_count() or 1
     for key in ("workers", "threads"):
         if (asked := getattr(settings.training, key)) > cores:
             raise Stop(f"settings.training.{key} = {asked}: must be at most {cores}, the cores of this machine")
     return settings
+
+
+def _arguments_of(network: str) -> dict[str, Any]:
+    try:
+        return models.arguments_of(network)
+    except ValueError as error:
+        raise Stop(f"settings.model.name: {error}") from error
 
 
 # Sections of the settings that a request may give, of some only these keys: no path, and nothing that the prepared
