@@ -230,7 +230,8 @@ async def predict(request: Request, service: Served) -> Response:
     try:
         limits = {"max_files": uploads.MAX_FILES, "max_fields": uploads.MAX_FIELDS}
         async with request.form(**limits, max_part_size=uploads.MAX_FIELD_BYTES) as form:
-            fed = await loop.run_in_executor(service.readers, feed, service.models, uploads.parsed(form))
+            upload = uploads.parsed(form)
+            fed = await loop.run_in_executor(service.readers, feed, service.models, upload)
     finally:
         scorer.coming -= 1
     logits = await scorer.logits(fed.trained, fed.fed)

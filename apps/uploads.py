@@ -132,6 +132,8 @@ def read(upload: Upload) -> Received:
             _check_size(upload.main, len(record.leads), record.n_samples, record.fs)
         except (Stop, ValueError, OSError) as error:
             raise Stop(without(name, script.one_line(error))) from error
+        except StopIteration as error:  # a fault of a reader; a future that it is raised in would never be done
+            raise RuntimeError("a reader has met its end") from error
         return Received(record, name)
 
 
