@@ -357,7 +357,9 @@ def listen(host: str, port: int) -> socket.socket:
     """Open the socket of the service; Stop where that is not possible."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        opened = socket.create_server((host, port), family=family, backlog=2048)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms: head, then body
+        return opened
     except (OSError, OverflowError) as error:
         raise Stop(f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}") from error
 

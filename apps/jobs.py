@@ -312,10 +312,10 @@ def settings_of(tree: dict[str, Any], base: dict[str, Any]) -> Settings:
             if key not in allowed:
                 raise Stop(f"settings.{section}.{key}: may not be given; of {section} {', '.join(allowed)} may")
     settings = config.validated({"dataset": base, "settings": tree})
-    allowed = _arguments_of(settings.model.name)
+    known = _arguments_of(settings.model.name)
     for key in settings.model.arguments:
-        if key not in allowed:
-            raise Stop(f"settings.model.arguments: {settings.model.name} has no {key!r}{script.nearest(key, allowed)}")
+        if key not in known:
+            raise Stop(f"settings.model.arguments: {settings.model.name} has no {key!r}{script.nearest(key, known)}")
     cores = os.cpu_count() or 1
     for key in ("workers", "threads"):
         if (asked := getattr(settings.training, key)) > cores:

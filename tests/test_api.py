@@ -1,6 +1,7 @@
 """Tests of the service's routes, in this process; what needs a real server is in test_api_hostile.py."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ with warnings.catch_warnings():
 import infer
 import pqrst
 from apps import answers, api, guard, jobs, scoring, uploads
+from config import Settings
 from script import Stop
 
 TOLERANCE = 1e-5  # a row's scores, whatever else is in its batch: models.py
@@ -725,7 +727,8 @@ def described(roots, tmp_path, monkeypatch):
     app = api.application(service)
     app.router.lifespan_context = lambda _: contextlib.nullcontext()  # it would be begun and ended for each call
     service.start()
-    yield schemathesis.openapi.from_asgi("/openapi.json", app)
+    job_id = service.jobs.add(Settings(run_dir="one"), "demo", False).id
+    yield schemathesis.openapi.from_asgi("/openapi.json", app), job_id
     service.close()
 
 
@@ -734,10 +737,11 @@ def described(roots, tmp_path, monkeypatch):
 def test_answers_are_as_the_openapi_describes_them(described):
     """schemathesis calls each route with what it allows and what it does not."""
     import hypothesis
+    from hypothesis import strategies
     from schemathesis import GenerationMode, checks
     from schemathesis.specs.openapi import checks as of_openapi
 
-    schema = described
+    schema, job_id = described
     schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
     chosen = [
         checks.not_a_server_error,
@@ -746,10 +750,13 @@ def test_answers_are_as_the_openapi_describes_them(described):
         of_openapi.response_schema_conformance,
     ]
     called = {}
-    for operation in schema.get_all_operations():
+    known = {"POST /models/export": {"run": "bundled"}, "POST /training/start": {"dataset": "demo"}}
+    for operation, mode in itertools.product(schema.get_all_operations(), GenerationMode):
         operation = operation.ok()
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue
 
-        @hypothesis.given(case=operation.as_strategy())
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode), real=strategies.booleans())
         @hypothesis.settings(
             max_examples=40,
             deadline=None,
@@ -757,10 +764,22 @@ def test_answers_are_as_the_openapi_describes_them(described):
             database=None,
             suppress_health_check=[*hypothesis.HealthCheck],
         )
-        def calls(case):
+        def calls(case, real):
+            if real and isinstance(case.body, dict):
+                case.body |= known.get(case.operation.label, {})
+            if real and case.path_parameters:
+                case.path_parameters["job_id"] = job_id
             answer = case.call_and_validate(checks=chosen)
             called.setdefault(case.operation.label, Counter())[answer.status_code] += 1
 
         calls()
     assert len(called) == 9, called
-    assert called["GET /models"][200] and called["POST /predict"][422]
+    for label, status in [
+        ("POST /predict", 422),
+        ("POST /training/start", 202),
+        ("POST /training/start", 404),
+        ("POST /training/start", 422),
+        ("POST /training/{job_id}/cancel", 200),
+        ("POST /models/export", 200),
+    ]:
+        assert called[label][status], called
