@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import os
 import queue
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -51,7 +49,7 @@ import pqrst
 import script
 from apps import answers, jobs, uploads
 from apps.answers import problems
-from apps.guard import NOTICE, Guard, Metrics, Protocol, problem
+from apps.guard import NOTICE, Guard, Metrics, Protocol, is_loopback, listen, problem
 from apps.scoring import BUNDLED, Models, Scorer
 from bundle import Bundle
 from data import Summary
@@ -94,10 +92,8 @@ class Service:
         self._trainings = threading.Thread(target=self._look_after, name="trainings", daemon=True)
 
     def start(self) -> None:
-        """Look after the trainings from now on, and read the network that most will use."""
+        """Look after the trainings from now on."""
         self._trainings.start()
-        with suppress(Stop):
-            self.models.choose(self.newest, None)
 
     def close(self) -> None:
         """End the threads; a training goes on."""
@@ -124,7 +120,7 @@ class Service:
                 print(f"warning: {script.one_line(error)}", file=sys.stderr)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a coroutine: another function would take a thread
     service: Service = request.app.state.service
     return service
 
@@ -345,25 +341,6 @@ def _unexpected(request: Request, _: Exception) -> Response:
     return problem(500, "the service has failed; its log says how", request.url.path)
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the socket of the service; Stop where that is not possible."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        opened = socket.create_server((host, port), family=family, backlog=2048)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms: head, then body
-        return opened
-    except (OSError, OverflowError) as error:
-        raise Stop(f"--host {host} --port {port}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="apps/api.py",
@@ -390,6 +367,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_FILES), most))
     with listen(arguments.host, arguments.port) as opened, script.hold(state):
         service = Service(root, arguments.prepared.absolute(), state)
+        with suppress(Stop):  # the network that most will use; what is wrong with it each request is told
+            service.models.choose(service.newest, None)
         server = uvicorn.Server(
             uvicorn.Config(
                 application(service, token),

@@ -415,12 +415,12 @@ def test_it_does_not_listen_beyond_this_machine_without_a_token(monkeypatch, tmp
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(Stop, match="set ECG_API_TOKEN"):
             api.main(["--host", host, "--runs", str(tmp_path)])
-    assert all(api.is_loopback(host) for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
+    assert all(guard.is_loopback(host) for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
 
 
 def test_a_port_that_is_taken_is_told():
-    with api.listen("127.0.0.1", 0) as taken, pytest.raises(Stop, match="--port .*: Address already in use"):
-        api.listen("127.0.0.1", taken.getsockname()[1])
+    with guard.listen("127.0.0.1", 0) as taken, pytest.raises(Stop, match="--port .*: Address already in use"):
+        guard.listen("127.0.0.1", taken.getsockname()[1])
 
 
 def test_a_missing_extra_is_one_line():
