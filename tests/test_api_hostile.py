@@ -490,3 +490,14 @@ def test_one_service_at_a_time_has_the_state(server):
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*\.jobs: is in use by process .*\n", done.stderr)
+
+
+@pytest.mark.slow
+def test_the_load_is_measured(place):
+    """benchmarks/api.py prints a line for the bare model and for each number of clients, none with an error."""
+    words = ["--run", str(place / "runs" / "demo"), "--clients", "1", "3", "--seconds", "0.5", "--records", "4"]
+    command = [sys.executable, "benchmarks/api.py", *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.endswith(" 0")]
+    assert [line.split(",")[0] for line in lines] == ["network alone", "infer.predict_record", "service", "service"]
