@@ -277,9 +277,11 @@ def exported(command: Sequence[str], run: Path, kind: str) -> IO[bytes]:
         except subprocess.TimeoutExpired as error:
             raise HTTPException(503, f"the export was not done in {EXPORT_S:g} s") from error
         if done.returncode or not out.is_file():
-            lines = done.stderr.strip().splitlines() or [f"export.py ended with status {done.returncode}"]
-            said = lines[-1].removeprefix("error: ")
-            raise Stop(uploads.without(folder, said).replace(f"{run.parent}/", ""))
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            if not last.startswith("error: "):
+                raise RuntimeError(f"export.py ended with status {done.returncode}: {last}")
+            said = uploads.without(folder, last.removeprefix("error: "))
+            raise Stop(said.replace(f"{run.parent}/", ""))
         return out.open("rb")
 
 

@@ -464,6 +464,12 @@ def test_an_export_that_fails_says_why(roots, tmp_path):
         assert "'onnx' or 'torch'" in detail
 
 
+def test_an_export_that_breaks_is_a_fault_of_the_service(roots, tmp_path):
+    command = exporter(tmp_path, "1 / 0")
+    with TestClient(api.application(service_of(roots, export=command)), raise_server_exceptions=False) as client:
+        assert "has failed" in problem_of(client.post("/models/export", json={"run": "demo"}), 500)
+
+
 def test_one_export_at_a_time_and_not_for_ever(roots, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "EXPORT_S", 0.5)
     service = service_of(roots, export=exporter(tmp_path, "import time; time.sleep(30)"))
