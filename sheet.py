@@ -191,7 +191,8 @@ def _foot(rows: Sequence[Row], duration_s: float, speed: float, gain: float) -> 
     """Say scale and how much of the record is drawn."""
     text = f"{speed:g} mm/s, {gain:g} mm/mV; each stretch about its median. Not a medical device."
     if any(row.caption for row in rows):
-        return f"{text} Drawn: {len(rows)} times {LINE_S:g} of {duration_s:,.0f} s"
+        n = len({row.pieces[0].start_s for row in rows})  # leads of the same ten seconds are one
+        return f"{text} Drawn: {f'{n} times ' if n > 1 else ''}{LINE_S:g} of {duration_s:,.0f} s"
     longest = max(piece.start_s + piece.seconds for row in rows for piece in row.pieces)
     return f"{text} Drawn: the first {longest:g} of {duration_s:,.1f} s" if duration_s > longest else text
 

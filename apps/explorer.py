@@ -4,8 +4,8 @@
     streamlit run apps/explorer.py
     ECG_RUN_DIR=runs/mitdb streamlit run apps/explorer.py       # this run, whatever else there is in runs/
 
-A record is uploaded (`.hea` with its `.dat`, `.mat`, CSV with lead1 to lead12 and perhaps time, or any other format that
-readers.py reads) or is a simulated sample of a class. The run is, in this order:
+A record is uploaded (`.hea` with its `.dat`, `.mat`, CSV with lead1 to lead12 and perhaps time, or any other format
+that readers.py reads) or is a simulated sample of a class. The run is, in this order:
 
 1. the one that `ECG_RUN_DIR` names: a run folder, a checkpoint file or `latest`; no other can then be chosen;
 2. the one that is chosen in the side bar: a folder in runs/, the newest first, or the bundled model of beats;
@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +32,11 @@ import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
-if importlib.util.find_spec("streamlit") is None:
-    print('error: the explorer needs streamlit, which is not installed: pip install -e ".[apps]"', file=sys.stderr)
-    sys.exit(2)
 
-import streamlit as st
+try:
+    import streamlit as st
+except ImportError:
+    sys.exit('error: apps/explorer.py needs streamlit, which is not installed: pip install -e ".[apps]"')
 
 import attributions
 import bundle
@@ -50,7 +50,7 @@ import sheet
 import simulate
 from bundle import Bundle
 from config import Settings
-from formats import TELL_RATE, TELL_UNIT, said
+from formats import TELL_RATE, TELL_UNIT
 from prediction import Prediction
 from rhythm import clock
 from script import Stop
@@ -74,10 +74,15 @@ SAMPLES = {
 }
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 MAX_LEADS = 3  # of a strip
-NOTICE = (
-    "**Not a medical device.** For research and teaching only: nothing here is a diagnosis, and nothing has been "
-    "validated for patients."
-)
+NOTICE = "**Not a medical device.** For research and teaching only; nothing shown here is a diagnosis."
+UPLOAD = "a .hea with the files that it names, a .mat, a CSV with lead1 to lead12 in mV and perhaps time, or another"
+LESS_MARGIN = "<style>.stMainBlockContainer {padding: 3.75rem 2rem 1rem} .stSidebar h2 {padding-top: 0}</style>"
+BARS = {
+    "present": st.column_config.TextColumn("finding", width=70),
+    "share": st.column_config.ProgressColumn(width=150, format="percent", min_value=0, max_value=1),
+    "probability": st.column_config.ProgressColumn(width=100, format="%.3f", min_value=0, max_value=1),
+    "threshold": st.column_config.NumberColumn(width=75, format="%.3f"),
+}
 
 
 class Drawing(NamedTuple):
@@ -179,7 +184,8 @@ def findings_of(prediction: Prediction) -> pd.DataFrame:
         return pd.DataFrame([{"class": name, "beats": k, "share": k / n} for name, k in counts])
     table = pd.DataFrame(prediction.rows())
     table["present"] = ["present" if present else "absent" for present in table["present"]]
-    return table.dropna(axis=1, how="all")[[name for name in table if table[name].notna().any()]]
+    shown = ["class", "present", "probability", *(["threshold"] if prediction.thresholds else [])]
+    return table[shown]
 
 
 def layouts_of(record: pqrst.Record) -> list[str | None]:
@@ -197,6 +203,11 @@ def strip_of(record: pqrst.Record, leads: Sequence[str], start_s: float) -> list
     pieces = [sheet.Piece(list(record.leads).index(lead), start_s, end_s - start_s) for lead in leads]
     caption = f"{clock(start_s)} to {clock(end_s)}"
     return [sheet.Row([piece], caption if not k else "") for k, piece in enumerate(pieces)]
+
+
+def text_of_moment(time_s: float, text: str) -> str:
+    """Return a moment with its time in front, once."""
+    return f"{clock(time_s)} {text.removesuffix(f' at {clock(time_s)}')}"
 
 
 def latest_start_s(record: pqrst.Record) -> int:
@@ -253,29 +264,19 @@ def _explain(key: tuple[Any, ...], _shown: Shown) -> attributions.Attribution:
 # ------------------------------------------------------------------------------------------------ the side bar
 
 
-def choose_files() -> Files:
-    """Let a record be uploaded, or a sample be chosen."""
-    st.header("Record")
-    if (
-        st.radio("record", ["simulated sample", "upload"], key="source", horizontal=True, label_visibility="collapsed")
-        == "upload"
-    ):
-        hint = "A .hea with its .dat, a .mat, a CSV with lead1 to lead12 (mV) and perhaps time, or another format."
-        uploaded = st.file_uploader("Files of one record", accept_multiple_files=True, key="files", help=hint)
-        return tuple((file.name, file.getvalue()) for file in uploaded)
-    name = st.selectbox("Sample", list(SAMPLES), format_func=SAMPLES.__getitem__, key="sample")
-    return _samples()[name]
-
-
 def choose_record(settings: Settings) -> tuple[pqrst.Record, str] | None:
-    """Let a record be chosen; return it with a key, or None where nothing is uploaded yet."""
-    files = choose_files()
-    with st.expander("If the file does not say"):
-        given = settings.inference
-        fs = st.number_input("Sampling rate, Hz", 1.0, value=given.fs, key="fs", placeholder="as the file says")
-        units = st.number_input(
-            "Units per mV", 1e-6, value=given.units_per_mv, key="units", placeholder="as the file says"
-        )
+    """Let a sample be chosen or a record uploaded; return it with a key, or None where nothing is uploaded yet."""
+    st.header("Record")
+    given, fs, units = settings.inference, None, None
+    ways = ["simulated sample", "upload"]
+    if st.radio("record", ways, key="source", horizontal=True, label_visibility="collapsed") == ways[0]:
+        files = _samples()[st.selectbox("Sample", list(SAMPLES), format_func=SAMPLES.__getitem__, key="sample")]
+    else:
+        uploaded = st.file_uploader("Files of one record", accept_multiple_files=True, key="files", help=UPLOAD)
+        files = tuple((file.name, file.getvalue()) for file in uploaded)
+        said = "as the file says"
+        fs = st.number_input("Sampling rate, Hz", 1.0, value=given.fs, placeholder=said, key="fs")
+        units = st.number_input("Units per mV", 1e-6, value=given.units_per_mv, placeholder=said, key="units")
     if not files:
         return None
     digest = hashlib.sha256(repr((files, fs, units)).encode()).hexdigest()
@@ -303,8 +304,8 @@ def choose_drawing(record: pqrst.Record) -> Drawing:
     layouts = layouts_of(record)
     layout = st.selectbox("Layout", layouts, key="layout") if len(layouts) > 1 else None
     left, right = st.columns(2)
-    speed = left.selectbox("mm/s", SPEEDS, SPEEDS.index(int(sheet.SPEED)))
-    gain = right.selectbox("mm/mV", GAINS, GAINS.index(int(sheet.GAIN)))
+    speed = left.selectbox("mm/s", SPEEDS, SPEEDS.index(int(sheet.SPEED)), key="speed")
+    gain = right.selectbox("mm/mV", GAINS, GAINS.index(int(sheet.GAIN)), key="gain")
     return Drawing(layout, float(speed), float(gain))
 
 
@@ -315,31 +316,25 @@ def show_findings(shown: Shown, drawing: Drawing) -> None:
     """Show what was found beside the sheet."""
     prediction = shown.prediction
     rows = sheet.rows_of(shown.record, drawing.layout)
-    left, right = st.columns([2, 5])
+    left, right = st.columns([4, 9])
     with left:
-        shares = st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)
-        columns = {
-            "share": shares,
-            "probability": st.column_config.ProgressColumn(format="%.3f", min_value=0, max_value=1),
-            "threshold": st.column_config.NumberColumn(format="%.3f"),
-        }
-        st.dataframe(findings_of(prediction), hide_index=True, column_config=columns)
+        st.dataframe(findings_of(prediction), hide_index=True, column_config=BARS)
         if prediction.samples is not None:
             st.text("\n".join(prediction.rhythm().to_text()[1:]))
         for warning in prediction.warnings:
             st.warning(warning)
         stem = Path(prediction.record).stem
-        st.download_button("JSON", prediction.to_json(1), f"{stem}.json", "application/json")
-        st.download_button(
-            "Sheet as PDF", lambda: picture(shown, rows, drawing, "pdf"), f"{stem}.pdf", "application/pdf"
-        )
+        pdf = partial(picture, shown, rows, drawing, "pdf")  # drawn when it is asked for
+        json_side, pdf_side = st.columns(2)
+        json_side.download_button("JSON", prediction.to_json(1), f"{stem}.json", "application/json", width="stretch")
+        pdf_side.download_button("PDF of the sheet", pdf, f"{stem}.pdf", "application/pdf", width="stretch")
     right.image(picture(shown, rows, drawing), width="stretch")
 
 
 def show_importance(shown: Shown, drawing: Drawing) -> None:
     """Show which leads, and where in them, speak for a class."""
     prediction = shown.prediction
-    left, right = st.columns([2, 5])
+    left, right = st.columns([4, 9])
     with left:
         row = None
         if prediction.samples is not None:
@@ -349,7 +344,7 @@ def show_importance(shown: Shown, drawing: Drawing) -> None:
             row = int(st.number_input("Beat", 1, len(prediction.samples), key=f"beat {shown.key}")) - 1
         scores = prediction.scores[row or 0]
         name = st.selectbox("Class", prediction.classes, int(scores.argmax()), key=f"class {shown.key} {row}")
-        method = st.selectbox("Method", attributions.METHODS)
+        method = st.selectbox("Method", attributions.METHODS, key="method")
         found = _explain((shown.key, prediction.run, name, method, row), shown)
         st.bar_chart(per_lead(found), y="log odds", horizontal=True, sort=False)
         st.caption(
@@ -367,34 +362,35 @@ def show_beats(shown: Shown, drawing: Drawing) -> None:
     """Show ten seconds of the record with its beats, to scroll through."""
     prediction, record = shown.prediction, shown.record
     latest, key = latest_start_s(record), f"start {shown.key}"
+    moments = {text_of_moment(sample / record.fs, text): sample / record.fs for sample, text in prediction.moments()}
+
+    def go(start_s: float) -> None:
+        st.session_state[key] = min(max(0, int(start_s)), latest)
+
+    def jump() -> None:
+        go(moments.get(st.session_state["moment"], 0) - sheet.LINE_S / 2)
+
     st.session_state.setdefault(key, 0)
-    left, middle, right = st.columns([2, 2, 4], vertical_alignment="bottom")
-    leads = middle.multiselect("Leads", record.leads, list(record.leads[:MAX_LEADS]), max_selections=MAX_LEADS)
-    with left:
-        moments = {f"{clock(sample / record.fs)}  {text}": sample for sample, text in prediction.moments()}
-
-        def jump() -> None:
-            sample = moments.get(st.session_state[f"moment {shown.key}"], 0)
-            st.session_state[key] = min(max(0, int(sample / record.fs - sheet.LINE_S / 2)), latest)
-
-        st.selectbox(
-            "Jump to",
-            list(moments),
-            None,
-            key=f"moment {shown.key}",
-            on_change=jump,
-            placeholder="a moment worth a look",
-        )
-    start_s = right.slider("Begin, s", 0, latest, key=key) if latest else 0
+    here = st.session_state[key]
+    columns = st.columns([4, 3, 1, 4, 1], vertical_alignment="bottom")
+    columns[0].selectbox("Jump to", list(moments), None, key="moment", on_change=jump, placeholder="a moment")
+    leads = columns[1].multiselect("Leads", record.leads, list(record.leads[:MAX_LEADS]), max_selections=MAX_LEADS)
+    columns[2].button("◀ 10 s", on_click=go, args=(here - sheet.LINE_S,), disabled=here == 0, width="stretch")
+    start_s = columns[3].slider("Begin of the strip, s", 0, latest, key=key) if latest else 0
+    columns[4].button("10 s ▶", on_click=go, args=(here + sheet.LINE_S,), disabled=here == latest, width="stretch")
     if leads:
         st.image(picture(shown, strip_of(record, leads, start_s), drawing), width="stretch")
-    st.dataframe(findings_of(prediction), hide_index=True)
+    left, right = st.columns([4, 9])
+    left.dataframe(findings_of(prediction), hide_index=True, column_config=BARS)
+    right.text(prediction.to_text())
 
 
 def main() -> None:
     st.set_page_config("ECG explorer", layout="wide")
-    st.title("ECG explorer")
-    st.caption(NOTICE)
+    st.html(LESS_MARGIN)
+    left, right = st.columns([4, 9], vertical_alignment="center")
+    left.title("ECG explorer")
+    right.warning(NOTICE)
     try:
         settings, _ = config.load(argparse.ArgumentParser(), [])
         with st.sidebar:
@@ -408,8 +404,10 @@ def main() -> None:
         shown = Shown(record, trained, prediction, f"{digest} {name}")
         made = f", trained on {trained.origin.data} on {trained.origin.date}" if trained.origin.data else ""
         seconds = f"{prediction.duration_s:,.1f} s at {prediction.fs:g} Hz"
-        st.subheader(prediction.record)
-        st.caption(f"{seconds}, leads {', '.join(record.leads)}. {said(record)} Model {name} ({trained.name}){made}.")
+        st.markdown(
+            f"**{prediction.record}**: {seconds}, leads {', '.join(record.leads)}. "
+            f"Model **{name}** ({trained.name}){made}."
+        )
         pages = {"Findings": show_findings, "Importance": show_importance}
         if prediction.samples is not None:
             pages["Beats"] = show_beats
