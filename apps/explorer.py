@@ -248,9 +248,10 @@ _samples = st.cache_resource(show_spinner="simulating the samples …")(samples)
 _read = st.cache_resource(max_entries=4, show_spinner="reading the record …")(read)
 
 
-@st.cache_resource(max_entries=8, show_spinner="asking the network …")
-def _predict(key: tuple[Any, ...], _record: pqrst.Record, _trained: Bundle, _settings: Settings) -> Prediction:
-    return predict(_record, _trained, str(key[1]), _settings)
+@st.cache_resource(max_entries=4, show_spinner="asking the network …")
+def _ask(key: tuple[str, str, int], _record: pqrst.Record, _trained: Bundle, _settings: Settings) -> Shown:
+    """Predict once; `key`: the record's, the run's name, and the id of the bundle, which the answer keeps alive."""
+    return Shown(_record, _trained, predict(_record, _trained, key[1], _settings), " ".join(key[:2]))
 
 
 @st.cache_resource(max_entries=16, show_spinner="explaining …")
@@ -400,8 +401,8 @@ def main() -> None:
             record, digest = chosen
             name, trained = choose_network(settings, record)
             drawing = choose_drawing(record)
-        prediction = _predict((digest, name, id(trained)), record, trained, settings)
-        shown = Shown(record, trained, prediction, f"{digest} {name}")
+        shown = _ask((digest, name, id(trained)), record, trained, settings)
+        prediction = shown.prediction
         made = f", trained on {trained.origin.data} on {trained.origin.date}" if trained.origin.data else ""
         seconds = f"{prediction.duration_s:,.1f} s at {prediction.fs:g} Hz"
         st.markdown(

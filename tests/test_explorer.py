@@ -353,12 +353,18 @@ def test_an_uploaded_table_needs_no_run_of_the_demo_and_where_it_has_no_times_a_
         ((("a.mat", b"MATLAB 5.0 " * 9),), "a.mat: "),
         ((("a.hea", b"a 1 250 99999999999999\na.dat 16 200 12 0 0 0 0 I\n"), ("a.dat", b"")), "a.dat"),
         ((("a.csv", b"1,2\n"), ("b.csv", b"1,2\n")), "2 recordings were uploaded"),
-        ((("a.csv", numbered_csv(30)[0]),), "a.csv"),
     ],
 )
 def test_a_bad_upload_is_one_line_and_another_record_may_follow(app, files, message):
     assert message in error_of(upload(app, *files))
     shown(app.radio(key="source").set_value("simulated sample").run())
+
+
+def test_a_record_without_beats_is_shown_on_every_page(app):
+    assert "0 beats are too few" in shown(upload(app, ("a.csv", numbered_csv(30)[0])))
+    for page in ("Beats", "Importance"):
+        shown(app.radio(key="page").set_value(page).run())
+    assert "no beats" in app.info[0].value
 
 
 def test_a_long_record_is_scrolled_and_its_moments_are_reached(app):
