@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,6 @@ from prediction import Prediction, columns_of
 from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
-
-if TYPE_CHECKING:
-    from sheet import Mark
 
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "beats.pt"
 LEAST_GAP_S = 0.5  # without a signal, so that no RR interval is told across it
@@ -427,17 +424,9 @@ def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
     if prediction.samples is None:
         sheet.save_sheet(path, record, prediction.title(), sheet.rows_of(record))
         return
-    rows = sheet.strips_of(record, prediction.moments())
-    sheet.save_sheet(path, record, prediction.title(), rows, marks_of(prediction))
-
-
-def marks_of(prediction: Prediction) -> list[Mark]:
-    """Return the beats as a sheet marks them; none of findings."""
-    from sheet import Mark
-
-    samples = () if prediction.samples is None else prediction.samples.tolist()
-    places = zip(samples, prediction.beat_classes.tolist() if samples else (), strict=True)
-    return [Mark(sample, k, prediction.classes[k]) for sample, k in places]
+    found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+    marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    sheet.save_sheet(path, record, prediction.title(), sheet.strips_of(record, prediction.moments()), marks)
 
 
 # ------------------------------------------------------------------------------------------------ the script

@@ -3,12 +3,14 @@
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+import attributions
 import bundle
 import config
 import infer
@@ -23,7 +25,7 @@ from script import Stop
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
-from apps import explorer
+from apps import explorer, uploads, views
 
 FILE = str(REPOSITORY / "apps" / "explorer.py")
 HOLTER = REPOSITORY / "examples" / "holter.hea"
@@ -48,9 +50,9 @@ def numbered_csv(n_samples=2500, time=True, n_leads=12):
 def of_beats():
     """The bundled model's prediction of the example of two minutes."""
     record = readers.read(HOLTER)
-    name, trained = infer.find_bundle(explorer.infer.PRETRAINED)
-    prediction = explorer.predict(record, trained, name, config.Settings())
-    return explorer.Shown(record, trained, prediction, "key")
+    name, trained = infer.find_bundle(infer.PRETRAINED)
+    prediction = views.predict(record, trained, name, config.Settings())
+    return views.Shown(record, trained, prediction, "key")
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
@@ -60,7 +62,7 @@ def test_uploaded_files_are_stored_under_their_bare_names(tmp_path):
     folder = tmp_path / "inside"
     folder.mkdir()
     header, data = (content for _, content in files_of(HOLTER))
-    path = explorer.stored((("../../holter.hea", header), ("C:\\x\\holter.dat", data)), folder)
+    path = uploads.stored((("../../holter.hea", header), ("C:\\x\\holter.dat", data)), folder)
     assert path == folder / "holter.hea"
     assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["holter.dat", "holter.hea"]
     assert (folder / "holter.dat").read_bytes() == data
@@ -69,8 +71,8 @@ def test_uploaded_files_are_stored_under_their_bare_names(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "nothing uploaded; upload one: a .hea with the files that it names"),
-        (("a.csv", "b.csv"), r"2 recordings were uploaded \(a.csv, b.csv\); upload one"),
+        ((), "nothing was uploaded; upload a .hea with the files that it names"),
+        (("a.csv", "b.csv"), r"2 recordings were uploaded \(a.csv, b.csv\); upload a .hea with"),
         (("a.hea", "b.hea", "a.dat"), r"2 recordings were uploaded \(a.hea, b.hea\)"),
         (("x/a.hea", "a.hea"), "a.hea: two files have this name; upload one of them"),
         (("a/..",), "'a/..' is no name of a file; rename it"),
@@ -80,19 +82,19 @@ def test_uploaded_files_are_stored_under_their_bare_names(tmp_path):
 )
 def test_uploads_that_are_not_one_recording_are_refused_before_anything_is_written(tmp_path, names, message):
     with pytest.raises(Stop, match=message):
-        explorer.stored(tuple((name, b"") for name in names), tmp_path)
+        uploads.stored(tuple((name, b"") for name in names), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_upload_reads_as_the_record_itself():
-    record, expected = explorer.read(files_of(HOLTER)), readers.read(HOLTER)
+    record, expected = uploads.read(files_of(HOLTER)), readers.read(HOLTER)
     assert (record.fs, record.leads) == (expected.fs, expected.leads)
     np.testing.assert_array_equal(record.signal, expected.signal)
 
 
 def test_numbered_leads_with_times_read_in_their_usual_order():
     content, signal = numbered_csv()
-    record = explorer.read((("mine.csv", content),))
+    record = uploads.read((("mine.csv", content),))
     assert (record.fs, list(record.leads)) == (250, list(TWELVE_LEADS))
     np.testing.assert_allclose(record.signal, signal, atol=6e-4)  # written to a thousandth of a mV
 
@@ -102,9 +104,9 @@ def test_a_table_without_times_needs_a_rate():
     with pytest.raises(
         Stop, match=r"^mine.csv: does not tell its sampling rate; give the sampling rate in the side bar"
     ):
-        explorer.read((("mine.csv", content),))
-    assert explorer.read((("mine.csv", content),), fs=200).fs == 200
-    assert np.ptp(explorer.read((("mine.csv", content),), 250, 1000).signal) < 0.01
+        uploads.read((("mine.csv", content),))
+    assert uploads.read((("mine.csv", content),), fs=200).fs == 200
+    assert np.ptp(uploads.read((("mine.csv", content),), 250, 1000).signal) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_a_table_without_times_needs_a_rate():
 )
 def test_a_bad_upload_is_one_line_that_names_the_file_as_it_was_uploaded(files, message):
     with pytest.raises(Stop, match=message) as caught:
-        explorer.read(files)
+        uploads.read(files)
     assert "\n" not in str(caught.value) and "/tmp" not in str(caught.value)
 
 
@@ -180,7 +182,7 @@ def test_a_checkpoint_is_read_once_and_again_when_it_has_changed(tmp_path, monke
 
 
 def test_the_table_of_beats_counts_each_class(of_beats):
-    table = explorer.findings_of(of_beats.prediction)
+    table = views.findings_of(of_beats.prediction)
     assert table["class"].tolist() == list("NSVFQ")
     assert table["beats"].sum() == len(of_beats.prediction.samples)
     assert table["share"].sum() == pytest.approx(1)
@@ -191,39 +193,71 @@ def test_a_prediction_names_the_record_and_not_where_it_was_stored(tmp_path, of_
     record = readers.read(HOLTER)
     moved = pqrst.Record(record.signal, record.fs, ["MLII", "V2"], warnings=[f"{tmp_path}/a.hea: odd"],
                          name=f"{tmp_path}/a.hea")  # fmt: skip
-    found = explorer.predict(moved, of_beats.trained, "run", config.Settings())
+    found = views.predict(moved, of_beats.trained, "run", config.Settings())
     assert found.record == "a.hea" and found.warnings[0] == "a.hea: odd"
     assert str(tmp_path) not in found.to_json()
 
 
 def test_only_layouts_that_the_leads_allow_are_offered():
-    assert explorer.layouts_of(readers.read(HOLTER)) == [None]
+    assert views.layouts_of(readers.read(HOLTER)) == [None]
     twelve = pqrst.Record(np.zeros((12, 100), np.float32), 100.0, list(TWELVE_LEADS))
-    assert explorer.layouts_of(twelve) == ["3x4", "6x2", "12x1"]
+    assert views.layouts_of(twelve) == ["3x4", "6x2", "12x1"]
 
 
 def test_a_strip_is_ten_seconds_of_the_chosen_leads_and_never_beyond_the_end():
     record = readers.read(HOLTER)
-    assert explorer.latest_start_s(record) == 110
-    first, second = explorer.strip_of(record, ["V1", "MLII"], 65)
+    assert views.latest_start_s(record) == 110
+    first, second = views.strip_of(record, ["V1", "MLII"], 65)
     assert (first.pieces, first.caption) == ([sheet.Piece(1, 65, 10)], "1:05 to 1:15")
     assert (second.pieces, second.caption) == ([sheet.Piece(0, 65, 10)], "")
     short = pqrst.Record(record.signal[:, :1001], 250.0, list(record.leads))
-    assert explorer.latest_start_s(short) == 0
-    assert explorer.strip_of(short, ["V1"], 0)[0].pieces[0].seconds == pytest.approx(1001 / 250)
+    assert views.latest_start_s(short) == 0
+    assert views.strip_of(short, ["V1"], 0)[0].pieces == [sheet.Piece(1, 0, 10)]
     longer = pqrst.Record(record.signal[:, :2626], 250.0, list(record.leads))  # 10.504 s
-    assert explorer.latest_start_s(longer) == 1
+    assert views.latest_start_s(longer) == 1
 
 
 def test_a_moment_tells_its_time_once():
-    assert explorer.text_of_moment(65.4, "uncertain: N 0.50 at 1:05") == "1:05 uncertain: N 0.50"
-    assert explorer.text_of_moment(5, "longest pause: 2.1 s") == "0:05 longest pause: 2.1 s"
+    assert views.text_of_moment(65.4, "uncertain: N 0.50 at 1:05") == "1:05 uncertain: N 0.50"
+    assert views.text_of_moment(5, "longest pause: 2.1 s") == "0:05 longest pause: 2.1 s"
+
+
+def test_a_name_is_shown_as_it_is_whatever_markdown_makes_of_it():
+    assert views.literal("a*b_[c](d)$e.hea") == r"a\*b\_\[c\](d)\$e.hea"
+    assert views.literal("plain-name 1.csv") == "plain-name 1.csv"
+
+
+def test_the_page_tells_what_a_probability_is(of_beats):
+    assert views.told_of(of_beats.trained).endswith("; the class with the highest one is taken.")
+    cool = replace(of_beats.trained, temperature=0.8, thresholds=(0.5,) * 5)
+    expected = "Probabilities are calibrated by a temperature of 0.80; a class is present from its threshold on."
+    assert views.told_of(cool) == expected
+    assert views.told_of(replace(cool, temperature=1.0)).startswith("Probabilities are not calibrated;")
+
+
+def test_bars_add_up_to_what_is_explained_and_name_the_numbers_that_count_most():
+    numbers = {f"n{k}": (-1.0) ** k * k for k in range(8)}
+    found = attributions.Attribution(
+        "V",
+        "integrated",
+        ("II", "V1"),
+        np.array([[1.0, 2.0], [-3.0, 1.0]]),
+        numbers,
+        output=5.0,
+        baseline=1.0,
+        fs=100.0,
+    )
+    table = views.per_lead(found)
+    assert table.index.tolist() == ["II", "V1", "n7", "n6", "n5", "n4", "n3"]
+    assert table["for"].tolist() == [3, 0, 0, 6, 0, 4, 0]
+    assert table["against"].tolist() == [0, -2, -7, 0, -5, 0, -3]
+    assert views.told_of_row(found).startswith("Log odds of V: 5.00; of a flat line with typical numbers: 1.00. ")
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_a_picture_is_a_file_of_its_kind_at_the_speed_that_was_chosen(of_beats, kind, start):
-    rows = explorer.strip_of(of_beats.record, ["V1"], 0)
-    slow, fast = (explorer.picture(of_beats, rows, explorer.Drawing(None, mm, 10), kind) for mm in (25, 50))
+    rows = views.strip_of(of_beats.record, ["V1"], 0)
+    slow, fast = (views.picture(of_beats, rows, views.Drawing(None, mm, 10), kind) for mm in (25, 50))
     assert slow.startswith(start) and fast.startswith(start) and slow != fast
 
 
@@ -243,14 +277,15 @@ def shown(app):
     """All texts of the page, which must have no traceback and no error."""
     assert not app.exception, app.exception[0].value
     assert not app.error, app.error[0].value
-    return " ".join(element.value for kind in ("markdown", "text", "caption", "warning") for element in app.get(kind))
+    kinds = ("markdown", "text", "caption", "warning", "info")
+    return " ".join(element.value for kind in kinds for element in app.get(kind)).replace("\\", "")
 
 
 def error_of(app):
     assert not app.exception, app.exception[0].value
     (error,) = app.error
     assert "\n" not in error.value and "Traceback" not in error.value and "/tmp" not in error.value
-    return error.value
+    return error.value.replace("\\", "")
 
 
 def upload(app, *files):
@@ -331,6 +366,13 @@ def test_without_a_run_the_bundled_model_is_taken(app, tmp_path):
     assert app.selectbox(key="run").options == [explorer.AS_INFER, explorer.BUNDLED]
 
 
+def test_a_run_may_be_removed_while_it_is_shown(app, tmp_path):
+    app.run()
+    app.selectbox(key="run").set_value("runs/demo").run()
+    shutil.rmtree(tmp_path / "runs")
+    assert "**beats.pt**" in shown(app.run())
+
+
 def test_a_record_may_be_uploaded(app):
     assert "**holter.hea**: 120.0 s at 250 Hz, leads MLII, V1" in shown(upload(app, *files_of(HOLTER)))
     assert app.dataframe[0].value["beats"].sum() > 100
@@ -379,8 +421,9 @@ def test_a_long_record_is_scrolled_and_its_moments_are_reached(app):
     assert app.slider[0].value == 70
     shown(app.button[0].click().run())
     assert app.slider[0].value == 60
-    moment = app.selectbox(key="moment").options[0]
-    shown(app.selectbox(key="moment").set_value(moment).run())
+    (jump,) = (box for box in app.selectbox if box.label == "Jump to")
+    moment = jump.options[0]
+    shown(jump.set_value(moment).run())
     minutes, seconds = moment.split()[0].split(":")
     middle = 60 * int(minutes) + int(seconds)
     assert app.slider[0].value <= middle <= app.slider[0].value + 10
@@ -395,8 +438,12 @@ def test_the_importance_of_each_lead_is_shown(app, sample):
     app.run()
     app.selectbox(key="sample").set_value(sample).run()
     text = shown(app.radio(key="page").set_value("Importance").run())
-    assert "log odds" in text
+    assert "Log odds" in text
     (name,) = (box for box in app.selectbox if box.label == "Class")
     assert name.value in name.options
     shown(name.set_value(name.options[-1]).run())
-    shown(app.selectbox(key="method").set_value("occlusion").run())
+    (method,) = (box for box in app.selectbox if box.label == "Method")
+    assert method.options == (["integrated", "occlusion"] if sample == "holter" else list(attributions.METHODS))
+    for name in method.options:
+        text = shown(method.set_value(name).run())
+        assert "of the difference is not explained" in text
