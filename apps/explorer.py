@@ -71,7 +71,6 @@ SAMPLES = {
 }
 SIDES = (4, 9)  # widths of table and sheet
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
-MAX_LEADS = 3  # of a strip
 NOTICE = "**Not a medical device.** For research and teaching only; nothing shown here is a diagnosis."
 WAYS = ("simulated sample", "upload")
 LESS_MARGIN = "<style>.stMainBlockContainer {padding: 3.75rem 2rem 1rem} .stSidebar h2 {padding-top: 0}</style>"
@@ -174,7 +173,7 @@ def choose_network(settings: Settings, record: pqrst.Record) -> tuple[str, Bundl
         path = weights[st.radio("Weights", list(weights), key="weights")]
         if path.name != runs.BEST:
             return str(path), load(path)
-    return name, trained
+    return infer.PRETRAINED.name if name == str(infer.PRETRAINED) else name, trained
 
 
 def choose_drawing(record: pqrst.Record) -> Drawing:
@@ -229,16 +228,20 @@ def show_importance(shown: Shown, drawing: Drawing, settings: Settings) -> None:
         method = st.selectbox("Method", views.methods_of(prediction.run), key=f"method {prediction.run}")
         fed = _feed(shown.key, shown, settings.inference.leads)
         found = _explain((shown.key, name, method, row), fed, shown)
-        colours = [sheet.FOR, sheet.AGAINST]
-        st.bar_chart(views.per_lead(found), x_label="", y_label="log odds", color=colours, horizontal=True, sort=False)
+        st.bar_chart(
+            views.per_lead(found), x_label="", y_label="log odds", color=[sheet.FOR, sheet.AGAINST], horizontal=True,
+            sort=False,
+        )  # fmt: skip
         st.caption(literal(views.told_of_row(found)))
     end_s = found.start_s + found.values.shape[1] / found.fs
     rows = sheet.rows_of(record, drawing.layout)
     if row is not None or end_s > sheet.LINE_S + 0.1:
         rows = views.strip_of(record, record.leads, (found.start_s + end_s - sheet.LINE_S) / 2)
     right.image(views.picture(shown, rows, drawing, shades=explain.shades_of(found, fed)), width="stretch")
-    seen = f"Green speaks for {literal(name)}, purple against it" if found.values.any() else "Not one sample counts"
-    right.caption(f"{seen}. It shows what the network looks at, not that this is right.")
+    seen = (
+        "Green speaks for {}, purple against it" if found.values.any() else "For {} no sample counts, only numbers do"
+    )
+    right.caption(f"{seen.format(literal(name))}. It shows what the network looks at, not that this is right.")
 
 
 def show_beats(shown: Shown, drawing: Drawing, _: Settings) -> None:
@@ -261,10 +264,16 @@ def show_beats(shown: Shown, drawing: Drawing, _: Settings) -> None:
     columns[0].selectbox(
         "Jump to", list(moments), None, key=f"moment {shown.key}", on_change=jump, placeholder="a moment worth a look"
     )
-    leads = columns[1].multiselect("Leads", record.leads, list(record.leads[:MAX_LEADS]), max_selections=MAX_LEADS)
-    columns[2].button("◀ 10 s", on_click=go, args=(here - sheet.LINE_S,), disabled=here == 0, width="stretch")
-    start_s = columns[3].slider("Begin of the strip, s", 0, latest, key=key) if latest else 0
-    columns[4].button("10 s ▶", on_click=go, args=(here + sheet.LINE_S,), disabled=here == latest, width="stretch")
+    used = views.leads_used(record, shown.trained)
+    leads = columns[1].multiselect(
+        "Leads", record.leads, used, max_selections=views.MAX_LEADS, key=f"leads {shown.key}"
+    )
+    start_s = 0
+    if latest:
+        back, on = (here - sheet.LINE_S,), (here + sheet.LINE_S,)
+        columns[2].button("◀ 10 s", on_click=go, args=back, disabled=here == 0, width="stretch")
+        start_s = columns[3].slider("Begin of the strip, s", 0, latest, key=key)
+        columns[4].button("10 s ▶", on_click=go, args=on, disabled=here == latest, width="stretch")
     if leads:
         st.image(views.picture(shown, views.strip_of(record, leads, start_s), drawing), width="stretch")
     left, right = st.columns(SIDES)

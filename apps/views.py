@@ -29,6 +29,7 @@ from config import Settings
 from prediction import Prediction
 from rhythm import clock
 
+MAX_LEADS = 3  # of a strip
 MAX_NUMBERS = 5  # beside the signal, with a bar of their own
 MARKDOWN = re.compile(r"([\\`*_\[\]$~:<>#])")  # what a browser would not show as it is
 
@@ -85,6 +86,12 @@ def layouts_of(record: pqrst.Record) -> list[str | None]:
     except ValueError:
         return [None]
     return list(sheet.LAYOUTS)
+
+
+def leads_used(record: pqrst.Record, trained: Bundle) -> list[str]:
+    """Return the leads that the network reads, for a strip; the first ones where it reads none by its name."""
+    places = pqrst.match_leads(trained.recipe.leads, list(record.leads))
+    return ([record.leads[place] for place in places if place >= 0] or list(record.leads))[:MAX_LEADS]
 
 
 def strip_of(record: pqrst.Record, leads: Sequence[str], start_s: float) -> list[sheet.Row]:

@@ -217,6 +217,13 @@ def test_a_strip_is_ten_seconds_of_the_chosen_leads_and_never_beyond_the_end():
     assert views.latest_start_s(longer) == 1
 
 
+def test_a_strip_begins_with_the_leads_that_the_network_reads(of_beats):
+    twelve = pqrst.Record(np.zeros((12, 100), np.float32), 100.0, list(TWELVE_LEADS))
+    assert views.leads_used(twelve, of_beats.trained) == ["II", "V1"]
+    strange = pqrst.Record(np.zeros((4, 100), np.float32), 100.0, ["A", "B", "C", "D"])
+    assert views.leads_used(strange, of_beats.trained) == ["A", "B", "C"]
+
+
 def test_a_moment_tells_its_time_once():
     assert views.text_of_moment(65.4, "uncertain: N 0.50 at 1:05") == "1:05 uncertain: N 0.50"
     assert views.text_of_moment(5, "longest pause: 2.1 s") == "0:05 longest pause: 2.1 s"
@@ -336,7 +343,7 @@ def test_a_run_and_its_weights_may_be_chosen(app):
     assert "**runs/demo/best-loss.pt**" in shown(app.radio(key="weights").set_value("best by loss").run())
     assert "**runs/demo/last.pt**" in shown(app.radio(key="weights").set_value("latest").run())
     app.selectbox(key="run").set_value(explorer.BUNDLED)
-    assert "beats.pt" in shown(app.run())
+    assert "**beats.pt**" in shown(app.run())
     assert app.dataframe[0].value["class"].tolist() == list("NSVFQ")
 
 
