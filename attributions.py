@@ -29,7 +29,8 @@ Array = NDArray[Any]
 Function = Callable[[Array, bool], tuple[Array, Array | None]]
 
 METHODS = ("integrated", "expected", "occlusion")
-TOLERANCE = 0.005  # of the difference that is explained; half of what is promised, for the last digits of float32
+TOLERANCE = 0.005  # of the difference that is explained: what the sum may lack, half of what is promised
+LOCAL_TOLERANCE = 0.05  # of that difference: what the pieces of the way may lack together, each by its absolute error
 LEAST_DIFFERENCE = 0.1  # log odds: of a smaller difference the tolerance is of this one
 FIRST_PIECES = 4  # of the way from the baseline
 MAX_POINTS = 3000  # on the way: a network that jumps is given up on, and the error tells it
@@ -144,6 +145,11 @@ def attribute(
     )
 
 
+def typical_of(context: Array) -> NDArray[np.float64]:
+    """Return the median of each column of numbers (N, F) about the rows of a record, (F,); NaN where none is known."""
+    return np.asarray(pd.DataFrame(context).median().to_numpy(np.float64))
+
+
 def _groups(shape: Sequence[int], fs: float, n_numbers: int) -> list[slice]:
     """Return what is hidden together: stretches of each lead, and each number."""
     n_leads, n_samples = shape
@@ -160,13 +166,13 @@ def _groups(shape: Sequence[int], fs: float, n_numbers: int) -> list[slice]:
 def _function_of(trained: Bundle, batch: Batch, k: int) -> Function:
     """Return the log odds of class k as a function of the signal and the numbers of a row, (M, L * T + F) in one."""
     _, n_leads, n_samples = np.shape(batch.signal)
-    context = torch.as_tensor(batch.context).float()
+    context = torch.from_numpy(np.array(batch.context, np.float32))
     missing = ~torch.isfinite(context)  # (1, F)
 
     def log_odds(points: torch.Tensor) -> torch.Tensor:
         signal = points[:, : n_leads * n_samples].unflatten(1, (n_leads, n_samples))
         numbers = points[:, n_leads * n_samples :].masked_fill(missing, torch.nan)
-        valid = torch.as_tensor(batch.valid).expand(len(points), 2)
+        valid = torch.from_numpy(np.array(batch.valid)).expand(len(points), 2)
         logits = bundle.logits_of_batch(trained, Batch(signal, None, numbers, valid, batch.rows)) / trained.temperature
         if trained.task == "multilabel":
             return logits[:, k]
@@ -204,13 +210,13 @@ def integrated(function: Function, start: Array, stop: Array) -> NDArray[np.floa
     """Integrate the gradient on the straight way from start to stop (D,): what each coordinate adds to the difference.
 
     The difference over a piece of the way is known from its ends, so each piece tells its own error. The worst pieces
-    are halved until the errors together are within TOLERANCE of the whole difference. A fixed number of steps misses
-    the 1 % on networks that are steep near the baseline.
+    are halved until the sum lacks no more than TOLERANCE and the pieces no more than LOCAL_TOLERANCE. A fixed number of
+    steps misses the 1 % on networks that are steep near the baseline.
     """
     direction = np.nan_to_num(stop - start)
     edges = np.linspace(0, 1, FIRST_PIECES + 1)
     values, _ = function(start + edges[:, None] * direction, False)
-    allowed = TOLERANCE * max(abs(values[-1] - values[0]), LEAST_DIFFERENCE)
+    difference = max(abs(values[-1] - values[0]), LEAST_DIFFERENCE)
     new = [_Piece(*piece) for piece in zip(edges[:-1], edges[1:], values[:-1], values[1:], strict=True)]
     done: list[tuple[float, _Piece, float, Array]] = []  # error, piece, value in its middle, share of each coordinate
     n_points = 0
@@ -222,14 +228,18 @@ def integrated(function: Function, start: Array, stop: Array) -> NDArray[np.floa
             n_points += places.size
             for k, piece in enumerate(some):
                 part = (piece.high - piece.low) * direction * (WEIGHTS @ slopes[3 * k : 3 * k + 3])  # (D,)
-                error = abs(part.sum() - (piece.at_high - piece.at_low))
+                error = float(part.sum()) - (piece.at_high - piece.at_low)
                 done.append((error, piece, values[3 * k + 1], part.astype(np.float32)))
-        done.sort(key=lambda entry: entry[0])
-        within = int(np.searchsorted(np.cumsum([entry[0] for entry in done]), allowed, side="right"))
-        if within == len(done) or n_points >= MAX_POINTS:
+        done.sort(key=lambda entry: abs(entry[0]))
+        errors = np.array([entry[0] for entry in done])
+        within = abs(errors.sum()) <= TOLERANCE * difference
+        if n_points >= MAX_POINTS or (within and np.abs(errors).sum() <= LOCAL_TOLERANCE * difference):
             total: NDArray[np.float64] = np.sum([entry[3] for entry in done], axis=0, dtype=np.float64)
             return total
-        worst, done = done[within:], done[:within]
+        # what may stay: the best pieces, that lack half of what is allowed; the worst one is always halved
+        kept = int(np.searchsorted(np.abs(errors).cumsum(), LOCAL_TOLERANCE / 2 * difference, side="right"))
+        kept = min(kept, len(done) - max(1, len(done) // 4))
+        worst, done = done[kept:], done[:kept]
         new = []
         for _, (low, high, at_low, at_high), at_middle, _ in worst:
             middle = (low + high) / 2
@@ -268,4 +278,4 @@ def with_random_weights(trained: Bundle, seed: int = 0) -> Bundle:
 def similarity(one: Attribution, other: Attribution) -> float:
     """Return the rank correlation (Spearman's) of the absolute attributions of two networks; NaN if one has none."""
     sizes = [np.abs([*found.values.ravel(), *found.numbers.values()]) for found in (one, other)]
-    return float(pd.DataFrame(sizes).T.corr(method="spearman").iloc[0, 1])
+    return float(pd.DataFrame(sizes).T.corr(method="spearman").to_numpy()[0, 1])

@@ -5,6 +5,7 @@
     python infer.py folder/ --recursive --run runs/mitdb --format csv > beats.csv
     python infer.py 119.hea --run runs/mitdb --annotate qrs --plot 119.png
     python infer.py folder/ --run runs/mitdb --annotate qrs --plot png --out results/
+    python infer.py 00001.hea --plot sheet.pdf --layout 6x2 --gain 20
     python infer.py 820.hea --run runs/mitdb --inference.leads MLII=ECG1,V1=zeros
 
 The prediction goes to standard output as it comes, everything else to standard error. The signal passes through the
@@ -197,6 +198,7 @@ class Fed(NamedTuple):
     """What a network is fed of one record, with what `prediction_of` needs besides its logits."""
 
     record: pqrst.Record
+    recipe: Recipe  # with the leads that fill its slots
     prepared: pqrst.Prepared
     context: NDArray[np.float32]  # (N, F) numbers beside each row
     warnings: tuple[str, ...]
@@ -243,7 +245,7 @@ def feed(record: pqrst.Record, trained: Bundle, leads: str = "") -> Fed:
     warnings += [f"{record.name}: {text}" for _, text in paddings(prepared, recipe)]
     if r_peaks is None and not len(prepared.rows):
         raise Stop(warnings[-1])
-    return Fed(record, prepared, of_rows, tuple(warnings))
+    return Fed(record, recipe, prepared, of_rows, tuple(warnings))
 
 
 def prediction_of(fed: Fed, logits: NDArray[np.float32], trained: Bundle, run: str) -> Prediction:
@@ -352,6 +354,9 @@ class Output(NamedTuple):
     one: bool  # only one record was asked for
     annotations: dict[Path, Path]  # recording -> file, empty where none are wanted
     pictures: dict[Path, Path]
+    layout: str | None  # of the pictures
+    speed: float | None  # mm/s, and gain, mm/mV; None: as usual
+    gain: float | None
 
 
 def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -> Output:
@@ -388,7 +393,13 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
-    return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures)
+    layout, speed, gain = arguments.layout, arguments.speed, arguments.gain
+    if not picture and not layout is speed is gain is None:
+        raise Stop("--layout, --speed and --gain: are for the pictures of --plot; give it too")
+    for flag, value in (("--speed", speed), ("--gain", gain)):
+        if value is not None and not 1 <= value <= 200:
+            raise Stop(f"{flag} {value:g}: must be 1 to 200 mm")
+    return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures, layout, speed, gain)
 
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:
@@ -417,16 +428,18 @@ def annotate(target: Path, prediction: Prediction, fs: float) -> None:
         (Path(folder) / target.name).replace(target)
 
 
-def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
-    """Draw the record with what was found in it."""
+def draw(path: Path, record: pqrst.Record, prediction: Prediction, output: Output) -> None:
+    """Draw the record with what was found in it: of beats strips of a lead, of findings all leads, or as asked."""
     import sheet  # slow to import, and only this needs it
 
-    if prediction.samples is None:
-        sheet.save_sheet(path, record, prediction.title(), sheet.rows_of(record))
-        return
-    found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-    marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
-    sheet.save_sheet(path, record, prediction.title(), sheet.strips_of(record, prediction.moments()), marks)
+    marks = []
+    if prediction.samples is not None:
+        found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+        marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    strips = prediction.samples is not None and output.layout is None
+    rows = sheet.strips_of(record, prediction.moments()) if strips else sheet.rows_of(record, output.layout)
+    speed, gain = output.speed or sheet.SPEED, output.gain or sheet.GAIN
+    sheet.save_sheet(path, record, prediction.title(), rows, marks, speed=speed, gain=gain)
 
 
 # ------------------------------------------------------------------------------------------------ the script
@@ -467,6 +480,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recursive", action="store_true", help="also the recordings in folders of a folder")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw the record; png, svg or pdf: one for each")
+    parser.add_argument("--layout", metavar="NAME", help="of twelve leads in a picture: 3x4, 6x2 or 12x1")
+    parser.add_argument("--speed", type=float, metavar="MM", help="of a picture, mm/s; 25 where none is given")
+    parser.add_argument("--gain", type=float, metavar="MM", help="of a picture, mm/mV; 10 where none is given")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="for annotations and pictures; beside the records")
     settings, arguments = config.load(parser, argv)
     paths, inference = recordings(arguments.records, arguments.recursive), settings.inference
@@ -487,7 +503,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 annotate(output.annotations[path], prediction, readers.native_rate(path) or prediction.fs)
                 print(f"wrote {output.annotations[path]}", file=sys.stderr)
             if path in output.pictures:
-                draw(output.pictures[path], record, prediction)
+                draw(output.pictures[path], record, prediction, output)
         except (Stop, ValueError, OSError) as error:
             if output.one:
                 raise
