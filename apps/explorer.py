@@ -197,8 +197,6 @@ def show_findings(shown: Shown, drawing: Drawing, _: Settings) -> None:
     left, right = st.columns(SIDES)
     with left:
         st.dataframe(views.findings_of(prediction), hide_index=True, column_config=BARS)
-        if prediction.samples is not None:
-            st.text("\n".join(prediction.rhythm().to_text()[1:]))
         st.caption(views.told_of(shown.trained))
         for warning in prediction.warnings:
             st.warning(literal(warning))
@@ -208,6 +206,8 @@ def show_findings(shown: Shown, drawing: Drawing, _: Settings) -> None:
         json_side.download_button("JSON", prediction.to_json(1), f"{stem}.json", "application/json", width="stretch")
         pdf_side.download_button("PDF of the sheet", pdf, f"{stem}.pdf", "application/pdf", width="stretch")
     right.image(views.picture(shown, rows, drawing), width="stretch")
+    if prediction.samples is not None:
+        right.text("\n".join(prediction.rhythm().to_text()))
 
 
 def show_importance(shown: Shown, drawing: Drawing, settings: Settings) -> None:

@@ -112,19 +112,11 @@ def latest_start_s(record: pqrst.Record) -> int:
     return max(0, int(-(-record.signal.shape[1] // record.fs) - sheet.LINE_S))
 
 
-def marks_of(prediction: Prediction) -> list[sheet.Mark]:
-    """Return the beats as a sheet marks them; none of findings."""
-    if prediction.samples is None:
-        return []
-    beats = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-    return [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in beats]
-
-
 def picture(
     shown: Shown, rows: Sequence[sheet.Row], drawing: Drawing, kind: str = "png", shades: Sequence[sheet.Shade] = ()
 ) -> bytes:
     """Draw a sheet of the record and return the file."""
-    title, marks = shown.prediction.title(), marks_of(shown.prediction)
+    title, marks = shown.prediction.title(), infer.marks_of(shown.prediction)
     scale = {"speed": drawing.speed, "gain": drawing.gain}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"sheet.{kind}"

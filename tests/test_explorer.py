@@ -440,6 +440,15 @@ def test_a_long_record_is_scrolled_and_its_moments_are_reached(app):
     assert app.radio(key="page").value == "Findings"
 
 
+def test_a_real_record_of_half_an_hour_is_shown_on_every_page(app, real_data):
+    shown(upload(app, *files_of(real_data / "mitdb" / "119.hea")))
+    counts = app.dataframe[0].value.set_index("class")["beats"]
+    assert abs(counts["V"] - 444) < 10 and abs(counts["N"] - 1543) < 10  # as two cardiologists have annotated them
+    for page in ("Importance", "Beats"):
+        shown(app.radio(key="page").set_value(page).run())
+    shown(app.slider[0].set_value(1200).run())
+
+
 @pytest.mark.parametrize("sample", ["AF", "holter"])
 def test_the_importance_of_each_lead_is_shown(app, sample):
     app.run()
