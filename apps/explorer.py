@@ -47,7 +47,7 @@ import script
 import sheet
 import simulate
 from apps import views
-from apps.uploads import KINDS, Files, read
+from apps.uploads import KINDS, Files, bare, read
 from apps.views import Drawing, Shown, literal
 from bundle import Bundle
 from config import Settings
@@ -287,6 +287,7 @@ def main() -> None:
     left, right = st.columns(SIDES, vertical_alignment="center")
     left.title("ECG explorer")
     right.warning(NOTICE)
+    folder = Path()
     try:
         settings, _ = config.load(argparse.ArgumentParser(), [])
         with st.sidebar:
@@ -296,6 +297,7 @@ def main() -> None:
             return
         with st.sidebar:
             record, digest = chosen
+            folder = Path(record.name).parent  # which messages name, and which is gone
             name, trained = choose_network(settings, record)
             drawing = choose_drawing(record)
         shown = _ask((digest, name, id(trained)), record, trained, settings)
@@ -313,7 +315,7 @@ def main() -> None:
         page = st.radio("page", list(pages), key="page", horizontal=True, label_visibility="collapsed")
         pages[page](shown, drawing, settings)
     except (Stop, ValueError, OSError, RuntimeError) as error:
-        st.error(literal(script.one_line(error)))
+        st.error(literal(bare(script.one_line(error), folder)))
         if st.session_state.get("source") == WAYS[1]:
             st.info(f"Upload {KINDS}.")
 

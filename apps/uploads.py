@@ -27,7 +27,7 @@ def stored(files: Files, folder: Path) -> Path:
     Raises
     ------
     Stop
-        No file, a name that is none, two files of one name, or not exactly one recording.
+        No file, a name that is none, two files of one name, not exactly one recording, or a file of many.
     """
     names = [name.replace("\\", "/").rpartition("/")[2] for name, _ in files]
     for name, (given, _) in zip(names, files, strict=True):
@@ -41,6 +41,8 @@ def stored(files: Files, folder: Path) -> Path:
         several = f"{len(recordings)} recordings were uploaded ({', '.join(recordings)})"
         found = several if names else "nothing was uploaded"
         raise Stop(f"{found}; upload {KINDS}")
+    if recordings[0].lower().endswith(readers.HDF5):
+        raise Stop(f"{recordings[0]}: may hold many recordings, and none can be chosen here; upload one as WFDB or CSV")
     for name, (_, content) in zip(names, files, strict=True):
         (folder / name).write_bytes(content)
     return folder / recordings[0]

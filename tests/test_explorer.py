@@ -78,6 +78,7 @@ def test_uploaded_files_are_stored_under_their_bare_names(tmp_path):
         (("a/..",), "'a/..' is no name of a file; rename it"),
         (("a/",), "'a/' is no name of a file"),
         (("a\0.csv",), "is no name of a file"),
+        (("a.H5",), "a.H5: may hold many recordings, and none can be chosen here; upload one as WFDB or CSV"),
     ],
 )
 def test_uploads_that_are_not_one_recording_are_refused_before_anything_is_written(tmp_path, names, message):
@@ -391,6 +392,12 @@ def test_an_uploaded_table_needs_no_run_of_the_demo_and_where_it_has_no_times_a_
     assert message == "mine.csv: does not tell its sampling rate; give the sampling rate in the side bar"
     text = shown(app.number_input(key="fs").set_value(250).run())
     assert "**mine.csv**: 10.0 s at 250 Hz" in text and "**beats.pt**" in text
+
+
+def test_a_record_that_does_not_fit_the_run_is_one_line_without_the_folder_that_it_was_in(app, monkeypatch):
+    monkeypatch.setenv("ECG_RUN_DIR", "runs/demo")
+    message = error_of(upload(app, *files_of(HOLTER)))
+    assert message.startswith("holter.hea: has leads MLII, V1; the recipe's slots accept I, II")
 
 
 @pytest.mark.parametrize(
