@@ -204,7 +204,7 @@ def show_findings(shown: Shown, drawing: Drawing, _: Settings) -> None:
         pdf = partial(views.picture, shown, rows, drawing, "pdf")  # drawn when it is asked for
         json_side, pdf_side = st.columns(2)
         json_side.download_button("JSON", prediction.to_json(1), f"{stem}.json", "application/json", width="stretch")
-        pdf_side.download_button("PDF of the sheet", pdf, f"{stem}.pdf", "application/pdf", width="stretch")
+        pdf_side.download_button("PDF", pdf, f"{stem}.pdf", "application/pdf", width="stretch")
     right.image(views.picture(shown, rows, drawing), width="stretch")
     if prediction.samples is not None:
         right.text("\n".join(prediction.rhythm().to_text()))
@@ -228,10 +228,7 @@ def show_importance(shown: Shown, drawing: Drawing, settings: Settings) -> None:
         method = st.selectbox("Method", views.methods_of(prediction.run), key=f"method {prediction.run}")
         fed = _feed(shown.key, shown, settings.inference.leads)
         found = _explain((shown.key, name, method, row), fed, shown)
-        st.bar_chart(
-            views.per_lead(found), x_label="", y_label="log odds", color=[sheet.FOR, sheet.AGAINST], horizontal=True,
-            sort=False,
-        )  # fmt: skip
+        st.altair_chart(views.bars_of(found))
         st.caption(literal(views.told_of_row(found)))
     end_s = found.start_s + found.values.shape[1] / found.fs
     rows = sheet.rows_of(record, drawing.layout)
@@ -285,7 +282,7 @@ def main() -> None:
     st.set_page_config("ECG explorer", layout="wide")
     st.html(LESS_MARGIN)
     left, right = st.columns(SIDES, vertical_alignment="center")
-    left.title("ECG explorer")
+    left.header("ECG explorer")
     right.warning(NOTICE)
     folder = Path()
     try:

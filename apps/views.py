@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import altair as alt
 import pandas as pd
 
 import attributions
@@ -31,6 +31,7 @@ from rhythm import clock
 
 MAX_LEADS = 3  # of a strip
 MAX_NUMBERS = 5  # beside the signal, with a bar of their own
+LABEL = 200  # pixels of a name beside its bar
 MARKDOWN = re.compile(r"([\\`*_\[\]$~:<>#])")  # what a browser would not show as it is
 
 
@@ -142,8 +143,17 @@ def explained(fed: infer.Fed, shown: Shown, name: str, method: str, row: int | N
 def per_lead(found: attributions.Attribution) -> pd.DataFrame:
     """Return a table of what each lead adds, and below it the numbers beside the signal that count most."""
     names = sorted(found.numbers, key=lambda name: -found.number_share[name])[:MAX_NUMBERS]
-    adds = np.array([*found.per_lead, *(found.numbers[name] for name in names)])
-    return pd.DataFrame({"for": adds.clip(min=0), "against": adds.clip(max=0)}, index=[*found.leads, *names])
+    adds = [*found.per_lead.tolist(), *(found.numbers[name] for name in names)]
+    return pd.DataFrame({"name": [*found.leads, *names], "adds": adds})
+
+
+def bars_of(found: attributions.Attribution) -> alt.Chart:
+    """Draw a bar for each lead and number, in the colours of the sheet."""
+    colour = alt.condition("datum.adds > 0", alt.value(sheet.FOR), alt.value(sheet.AGAINST))
+    names = alt.Y("name", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL))
+    return (
+        alt.Chart(per_lead(found)).mark_bar().encode(alt.X("adds", title="adds to the log odds"), names, color=colour)
+    )
 
 
 def told_of_row(found: attributions.Attribution) -> str:

@@ -256,9 +256,11 @@ def test_bars_add_up_to_what_is_explained_and_name_the_numbers_that_count_most()
         fs=100.0,
     )
     table = views.per_lead(found)
-    assert table.index.tolist() == ["II", "V1", "n7", "n6", "n5", "n4", "n3"]
-    assert table["for"].tolist() == [3, 0, 0, 6, 0, 4, 0]
-    assert table["against"].tolist() == [0, -2, -7, 0, -5, 0, -3]
+    assert table["name"].tolist() == ["II", "V1", "n7", "n6", "n5", "n4", "n3"]
+    assert table["adds"].tolist() == [3, -2, -7, 6, -5, 4, -3]
+    drawn = views.bars_of(found).to_dict()
+    assert [row["adds"] for row in next(iter(drawn["datasets"].values()))] == table["adds"].tolist()
+    assert drawn["encoding"]["y"]["sort"] is None, "in the order of the table"
     assert views.told_of_row(found).startswith("Log odds of V: 5.00; of a flat line with typical numbers: 1.00. ")
 
 
@@ -313,7 +315,7 @@ def test_the_first_page_shows_a_sample_with_its_findings_and_says_what_it_is_not
     assert set(table["present"]) <= {"present", "absent"}
     decided = np.where(table["probability"] >= table["threshold"], "present", "absent")
     assert table["present"].tolist() == decided.tolist()
-    assert [button.label for button in app.download_button] == ["JSON", "PDF of the sheet"]
+    assert [button.label for button in app.download_button] == ["JSON", "PDF"]
 
 
 def test_every_sample_is_shown_with_what_infer_py_says_of_it(app, tmp_path):
