@@ -150,10 +150,10 @@ def per_lead(found: attributions.Attribution) -> pd.DataFrame:
 def bars_of(found: attributions.Attribution) -> alt.Chart:
     """Draw a bar for each lead and number, in the colours of the sheet."""
     colour = alt.condition("datum.adds > 0", alt.value(sheet.FOR), alt.value(sheet.AGAINST))
+    adds = alt.X("adds", title="adds to the log odds")
     names = alt.Y("name", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL))
-    return (
-        alt.Chart(per_lead(found)).mark_bar().encode(alt.X("adds", title="adds to the log odds"), names, color=colour)
-    )
+    chart: alt.Chart = alt.Chart(per_lead(found)).mark_bar().encode(adds, names, color=colour)
+    return chart
 
 
 def told_of_row(found: attributions.Attribution) -> str:
