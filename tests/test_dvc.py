@@ -23,7 +23,7 @@ except SystemExit as end:
     assert not end.code
 files = {Path(m.__file__).resolve() for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
 here = Path(sys.argv[0]).resolve().parent
-print("loaded:", *(file.relative_to(here) for file in files if file.is_relative_to(here) and ".venv" not in file.parts))
+print("loaded:", *(file.relative_to(here) for file in files if file.is_relative_to(here) and file.exists()))
 """
 
 
