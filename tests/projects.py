@@ -2,12 +2,13 @@
 
 from conftest import REPOSITORY
 
-KEPT = {"codes.csv", "configs", "dvc.yaml", "params.yaml", ".dvcignore", "examples", "formats", "networks", "pretrained"}
+READ = {"codes.csv", "configs", "csrc", "examples", "formats", "networks", "pretrained"}
+READ |= {"dvc.yaml", "params.yaml", ".dvcignore"}
 
 
 def link_project(folder):
     """Link the scripts, and what they read, into a folder."""
     for path in REPOSITORY.iterdir():
-        if path.name in KEPT or path.suffix in (".py", ".so"):
+        if path.name in READ or path.suffix in (".py", ".so"):
             (folder / path.name).symlink_to(path)
     return folder

@@ -50,8 +50,12 @@ def shell(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     small = {"EPOCHS": "2", "BATCH_SIZE": "16", "THREADS": "1"}
     names = {f"ECG_TRAINING__{name}": value for name, value in small.items()}
-    names |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    names |= {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
+    names |= {
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    names |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
     names |= {f"GIT_{who}_{what}": "docs@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     for name, value in names.items():
         monkeypatch.setenv(name, value)
@@ -87,7 +91,18 @@ def write_demo(shell):
     simulate.write_demo(shell.folder / "demo", n_patients=30)
 
 
-MITDB = [*range(100, 110), *range(111, 120), *range(121, 125), 200, 201, 202, 203, 205, *range(207, 211), *range(212, 216)]
+MITDB = [
+    *range(100, 110),
+    *range(111, 120),
+    *range(121, 125),
+    200,
+    201,
+    202,
+    203,
+    205,
+    *range(207, 211),
+    *range(212, 216),
+]
 MITDB += [217, *range(219, 224), 228, *range(230, 235)]
 
 
@@ -99,7 +114,9 @@ def write_ptbxl(raw):
     """Write forty recordings at both rates, four in each fold, with statements of all superclasses."""
     rows = [["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
     for number in range(40):
-        codes = [("NORM", "SR"), ("IMI", "SR"), ("NDT", "AFIB"), ("CLBBB", "SR"), ("LVH", "STACH")][(number + number // 10) % 5]
+        codes = [("NORM", "SR"), ("IMI", "SR"), ("NDT", "AFIB"), ("CLBBB", "SR"), ("LVH", "STACH")][
+            (number + number // 10) % 5
+        ]
         places = [f"records{rate}/00000/{number + 1:05d}_{kind}" for rate, kind in ((100, "lr"), (500, "hr"))]
         rows.append([number + 1, number + 1, "", str(dict.fromkeys(codes, 100.0)), number % 10 + 1, *places])
         leads = {lead.upper(): lead for lead in simulate.TWELVE_LEADS}
@@ -209,7 +226,9 @@ def free_port():
 def test_a_command_of_two_machines_joins_them(shell):
     """Both are this one, with a process each."""
     write_demo(shell)
-    (command,) = [line[2:] for block in blocks("cluster", "console") for line in block.splitlines() if "--nnodes" in line]
+    (command,) = [
+        line[2:] for block in blocks("cluster", "console") for line in block.splitlines() if "--nnodes" in line
+    ]
     for old, new in (("node1:29500", f"127.0.0.1:{free_port()}"), ("--nproc_per_node 4", "--nproc_per_node 1")):
         assert old in command
         command = command.replace(old, new)
