@@ -261,7 +261,7 @@ def test_a_job_of_slurm_goes_on_where_it_was_cut_off(shell):
     assert "2 processes" in said and "epoch 2/2" in said and "epoch 1/2" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.long  # test_dvc.py runs the stages each time
 def test_dvc_page(shell):
     for path in [path for path in shell.folder.iterdir() if path.is_symlink()]:  # DVC watches files, not links
         real = path.resolve()
