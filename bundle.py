@@ -164,14 +164,14 @@ def score(trained: Bundle, batches: Iterable[Batch]) -> tuple[Rows, NDArray[np.f
     with torch.inference_mode():
         for batch in batches:
             rows.append(batch.rows)
-            pieces.append((_logits_of(trained, batch) / trained.temperature).cpu().numpy())  # (B, K)
+            pieces.append((logits_of_batch(trained, batch) / trained.temperature).cpu().numpy())  # (B, K)
     network.train(was_training)
     if not rows:
         return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
     return np.concatenate(rows), np.concatenate(pieces)
 
 
-def _logits_of(trained: Bundle, batch: Batch) -> Tensor:
+def logits_of_batch(trained: Bundle, batch: Batch) -> Tensor:
     """Return the logits of a batch, (B, K) float32, of rows that are scored in pieces the pooled ones."""
     network, asked = trained.network, trained.crops
     if asked is None:

@@ -4,12 +4,14 @@
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
     python evaluate.py runs/a runs/b         # the same rows scored by two runs: compare.py
+    python evaluate.py runs/mitdb --explain 5     # also what counts for each class, by five rows of each: importance.py
     python evaluate.py runs/mitdb --robustness    # the same rows with noise, a lead off, another gain: robustness.py
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
 per_class.csv, report.md, model_card.md, confusion.png, roc.png, pr.png, calibration.png, coverage.png, f1.png,
-predictions.csv and, where age, sex, device or site of enough rows are known, groups.csv. Every row of the split is
+predictions.csv and, where age, sex, device or site of enough rows are known, groups.csv; with --explain importance.csv
+and importance.png. Every row of the split is
 scored, by the recipe and thresholds of the checkpoint; windows of one record count as one, unless --evaluation.windows
 true asks for each.
 
@@ -34,6 +36,7 @@ import bundle
 import challenge
 import config
 import groups
+import importance
 import metrics
 import plots
 import risk
@@ -120,8 +123,19 @@ def scores_by_group(
     return groups.score_groups(known, answers)
 
 
-def evaluate_run(run: Path, settings: Settings) -> Report:
-    """Score a split of the run's dataset, write the report and print it."""
+def what_counts_of(
+    trained: Bundle, dataset: Dataset, rows: Rows, scores: NDArray[np.float32], n: int
+) -> tuple[pd.DataFrame | None, str]:
+    """Return the table of what counts for each class, by n rows of each, and its section of the report."""
+    if not n:
+        return None, ""
+    found, alike = importance.explain_rows(trained, dataset, rows, scores, n)
+    table = importance.table_of(found)
+    return table, "\n" + importance.as_text(table, found, alike)
+
+
+def evaluate_run(run: Path, settings: Settings, n_explained: int = 0) -> Report:
+    """Score a split of the run's dataset, explain so many rows of each class, write the report and print it."""
     trained, dataset, rows = open_run(run, settings)
     n_rows, patients = len(rows), dataset.patients(rows)
     rows, scores = score_split(trained, dataset, rows, settings)
@@ -136,6 +150,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     curves = risk_curves(target, scores, decided, trained)
     abstention = risk.tree(*curves)
     by_group = scores_by_group(dataset, rows, scores, trained, report, settings)
+    explained, what_counts = what_counts_of(trained, dataset, rows, scores, n_explained)
     split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
     folds = list(getattr(settings.data, split))
     origin = {
@@ -157,6 +172,7 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
         f"{leak}{challenge.as_text(ranked)}{metrics.report_markdown(report, between)}\n{risk.as_text(abstention)}"
         + (f"\n{groups.as_text(by_group)}" if len(by_group) else "")
+        + what_counts
     )
 
     place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
@@ -172,6 +188,10 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
         if len(by_group):
             names = by_group["group"].map(script.cell)
             by_group.assign(group=names).to_csv(folder / "groups.csv", index=False, float_format="%.6g")
+        if explained is not None:
+            importance.draw(explained, folder / "importance.png")
+            explained["class"] = explained["class"].map(script.cell)
+            explained.to_csv(folder / "importance.csv", index=False, float_format="%.6g")
         plots.save_coverage(*curves, folder / "coverage.png")
         plots.save_confusion(report, folder / "confusion.png")
         plots.save_f1(report, folder / "f1.png")
@@ -182,16 +202,27 @@ def evaluate_run(run: Path, settings: Settings) -> Report:
     return report
 
 
+def scores_others(words: Sequence[str]) -> bool:
+    """Tell whether the command line asks for other recordings; the run's own settings hold its data.raw too."""
+    return any(word.partition("=")[0] == "--data.raw" for word in words)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/demo")], metavar="RUN",
                         help="a run of train.py, or two to compare")  # fmt: skip
     parser.add_argument("--robustness", action="store_true", help="score the rows with noise, a lead off, another gain")
+    parser.add_argument("--explain", type=int, default=0, metavar="N", help="rows of each class to explain")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folders[0] / runs.CONFIG)
     words = sys.argv[1:] if argv is None else argv
     folder = arguments.folders[0]
     if len(arguments.folders) > 2:
         raise Stop(f"{len(arguments.folders)} runs: one is scored, two are compared")
+    if arguments.explain < 0:
+        raise Stop(f"--explain {arguments.explain}: must be at least 0")
+    alone = len(arguments.folders) == 1 and not arguments.robustness and not scores_others(words)
+    if arguments.explain and not alone:
+        raise Stop("--explain: is of one run's own rows")
     if arguments.robustness:
         import robustness
 
@@ -202,12 +233,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from compare import compare
 
         print(compare(folder, arguments.folders[1], settings))
-    elif any(word.partition("=")[0] == "--data.raw" for word in words):  # the run's own settings hold its data.raw too
+    elif scores_others(words):
         import external
 
         external.evaluate(folder, settings)
     else:
-        evaluate_run(folder, settings)
+        evaluate_run(folder, settings, arguments.explain)
 
 
 if __name__ == "__main__":

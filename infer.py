@@ -5,6 +5,7 @@
     python infer.py folder/ --recursive --run runs/mitdb --format csv > beats.csv
     python infer.py 119.hea --run runs/mitdb --annotate qrs --plot 119.png
     python infer.py folder/ --run runs/mitdb --annotate qrs --plot png --out results/
+    python infer.py 00001.hea --plot sheet.pdf --layout 6x2 --gain 20
     python infer.py 820.hea --run runs/mitdb --inference.leads MLII=ECG1,V1=zeros
 
 The prediction goes to standard output as it comes, everything else to standard error. The signal passes through the
@@ -22,7 +23,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,12 @@ PICTURES = ("png", "svg", "pdf")
 # ------------------------------------------------------------------------------------------------ which network
 
 
-def find_bundle(run: str | Path | None, record: pqrst.Record | None = None) -> tuple[str, Bundle]:
+def find_bundle(
+    run: str | Path | None,
+    record: pqrst.Record | None = None,
+    root: Path = Path("runs"),
+    load: Callable[[Path], Bundle] = bundle.load,
+) -> tuple[str, Bundle]:
     """Load the network of a run, and name the run.
 
     Parameters
@@ -62,22 +67,24 @@ def find_bundle(run: str | Path | None, record: pqrst.Record | None = None) -> t
         never one of the simulated demo for a record that simulate.py did not make; where none fits, the bundled model
         of beats
     record : the record to fit, where run is None
+    root : folder of the runs
+    load : reads a checkpoint; a service keeps what it has read
     """
     if run is None and record is not None:
-        return _fitting(runs.newest(), record)
+        return _fitting(runs.newest(root), record, load)
     if run is None or run == "latest":
-        candidates = runs.newest()
+        candidates = runs.newest(root)
         if not candidates:
-            raise Stop("no run in runs/: train one (python train.py) or name one with --run_dir")
+            raise Stop(f"no run in {root}/: train one (python train.py) or name one with --run_dir")
         run = candidates[0]
-    return str(run), bundle.load(runs.checkpoint_of(run))
+    return str(run), load(runs.checkpoint_of(run))
 
 
-def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bundle]:
+def _fitting(candidates: Sequence[Path], record: pqrst.Record, load: Callable[[Path], Bundle]) -> tuple[str, Bundle]:
     """Load the first run that fits a record, or the bundled model."""
     for folder in candidates:
         try:
-            candidate = bundle.load(runs.checkpoint_of(folder))
+            candidate = load(runs.checkpoint_of(folder))
         except Stop as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
@@ -86,7 +93,7 @@ def _fitting(candidates: Sequence[Path], record: pqrst.Record) -> tuple[str, Bun
         if candidate.origin.data == "demo" and not is_simulated(record.comments):
             continue
         return str(folder), candidate
-    return PRETRAINED.name, bundle.load(PRETRAINED)
+    return PRETRAINED.name, load(PRETRAINED)
 
 
 def fill_slots(record: pqrst.Record, recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -187,10 +194,33 @@ def _from_array(
     return pqrst.Record(signal, fs, names, each, "array")
 
 
+class Fed(NamedTuple):
+    """What a network is fed of one record, with what `prediction_of` needs besides its logits."""
+
+    record: pqrst.Record
+    recipe: Recipe  # with the leads that fill its slots
+    prepared: pqrst.Prepared
+    context: NDArray[np.float32]  # (N, F) numbers beside each row
+    warnings: tuple[str, ...]
+
+
 def predict_record(
     record: pqrst.Record, trained: Bundle, run: str, leads: str = "", batch_size: int = 512
 ) -> Prediction:
     """Predict beats or findings of one record with a network that is loaded already."""
+    fed = feed(record, trained, leads)
+    batches = batches_of(fed.prepared, fed.context, len(trained.classes), batch_size)
+    return prediction_of(fed, bundle.score(trained, batches)[1], trained, run)
+
+
+def feed(record: pqrst.Record, trained: Bundle, leads: str = "") -> Fed:
+    """Send a record through the recipe of a network.
+
+    Raises
+    ------
+    Stop, ValueError
+        Leads that do not fit, or a record of which no row can be made.
+    """
     recipe, warnings = trained.recipe, list(record.warnings)
     if leads:
         recipe, mapping_warnings = map_leads(record, recipe, leads)
@@ -209,18 +239,25 @@ def predict_record(
     context = None if r_peaks is None else context_of(recipe, r_peaks, record.fs, lambda: record)
     if context is not None:
         warnings += doubts(recipe, context)
-    prepared, logits = logits_of(record, replace(trained, recipe=recipe), r_peaks, context, batch_size)
+    prepared, of_rows = rows_of(record, recipe, r_peaks, context)
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
     warnings += [f"{record.name}: {text}" for _, text in paddings(prepared, recipe)]
-    n_rows = len(prepared.rows)
-    if r_peaks is None and not n_rows:
+    if r_peaks is None and not len(prepared.rows):
         raise Stop(warnings[-1])
-    units = np.zeros(n_rows, np.int64) if r_peaks is None else np.arange(n_rows)  # the windows of one record are one
+    return Fed(record, recipe, prepared, of_rows, tuple(warnings))
+
+
+def prediction_of(fed: Fed, logits: NDArray[np.float32], trained: Bundle, run: str) -> Prediction:
+    """Say what the logits (N, K) of a record's rows mean."""
+    record, prepared, warnings = fed.record, fed.prepared, list(fed.warnings)
+    of_beats, n_rows = trained.recipe.of_beats, len(prepared.rows)
+    logits = logits.reshape(-1, len(trained.classes))
+    units = np.arange(n_rows) if of_beats else np.zeros(n_rows, np.int64)  # the windows of one record are one
     inside = prepared.valid[:, 1] - prepared.valid[:, 0]
     _, scores = bundle.pool(logits, units, inside, trained.task)
     decided = decide(scores, trained.task, trained.thresholds)
-    if r_peaks is None and n_rows > 1:
+    if not of_beats and n_rows > 1:
         of_windows = bundle.pool(logits, np.arange(n_rows), inside, trained.task)[1]
         warnings += _said_of_windows(of_windows, decided[0], prepared.start / record.fs, trained)
     return Prediction(
@@ -235,9 +272,30 @@ def predict_record(
         scores=scores,
         decided=decided,
         thresholds=trained.thresholds,
-        samples=None if r_peaks is None else prepared.start,
-        gaps=() if r_peaks is None else gaps_of(record),
+        samples=prepared.start if of_beats else None,
+        gaps=gaps_of(record) if of_beats else (),
     )
+
+
+def rows_of(
+    record: pqrst.Record,
+    recipe: Recipe,
+    centers: NDArray[np.int64] | None,
+    context: NDArray[np.float32] | None,
+) -> tuple[pqrst.Prepared, NDArray[np.float32]]:
+    """Send a record through the recipe: its N rows, and the numbers (N, F) beside them.
+
+    Parameters
+    ----------
+    record : what is read
+    recipe : of the network
+    centers, context : for beats, (M,) samples and (M, F) numbers about each; rows may be fewer. None: rows of a record
+    """
+    prepared = pqrst.prepare([record], recipe.chain(), None if centers is None else [centers])
+    if context is None:
+        of_record = context_of_record(recipe, lambda: record)
+        return prepared, np.broadcast_to(of_record, (len(prepared.rows), len(of_record)))
+    return prepared, context[prepared.index]
 
 
 def logits_of(
@@ -247,22 +305,9 @@ def logits_of(
     context: NDArray[np.float32] | None,
     batch_size: int,
 ) -> tuple[pqrst.Prepared, NDArray[np.float32]]:
-    """Send a record through the recipe and the network: its rows, and (N, K) logits.
-
-    Parameters
-    ----------
-    record : what is read
-    trained : network, recipe and classes
-    centers, context : for beats, (M,) samples and (M, F) numbers about each; rows may be fewer. None: rows of a record
-    batch_size : rows at a time
-    """
-    prepared = pqrst.prepare([record], trained.recipe.chain(), None if centers is None else [centers])
-    if context is None:
-        of_record = context_of_record(trained.recipe, lambda: record)
-        of_rows = np.broadcast_to(of_record, (len(prepared.rows), len(of_record)))
-    else:
-        of_rows = context[prepared.index]
-    _, logits = bundle.score(trained, _batches(prepared, of_rows, len(trained.classes), batch_size))
+    """Send a record through the recipe, as `rows_of` does, and the network: its rows, and (N, K) logits."""
+    prepared, of_rows = rows_of(record, trained.recipe, centers, context)
+    _, logits = bundle.score(trained, batches_of(prepared, of_rows, len(trained.classes), batch_size))
     return prepared, logits.reshape(-1, len(trained.classes))
 
 
@@ -281,7 +326,7 @@ def _said_of_windows(
     return said
 
 
-def _batches(
+def batches_of(
     prepared: pqrst.Prepared, context: NDArray[np.float32], n_classes: int, batch_size: int
 ) -> Iterator[Batch]:
     """Give the rows of a record in batches, without labels."""
@@ -309,6 +354,9 @@ class Output(NamedTuple):
     one: bool  # only one record was asked for
     annotations: dict[Path, Path]  # recording -> file, empty where none are wanted
     pictures: dict[Path, Path]
+    layout: str | None  # of the pictures
+    speed: float | None  # mm/s, and gain, mm/mV; None: as usual
+    gain: float | None
 
 
 def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -> Output:
@@ -345,7 +393,13 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
-    return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures)
+    layout, speed, gain = arguments.layout, arguments.speed, arguments.gain
+    if not picture and not layout is speed is gain is None:
+        raise Stop("--layout, --speed and --gain: are for the pictures of --plot; give it too")
+    for flag, value in (("--speed", speed), ("--gain", gain)):
+        if value is not None and not 1 <= value <= 200:
+            raise Stop(f"{flag} {value:g}: must be 1 to 200 mm")
+    return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures, layout, speed, gain)
 
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:
@@ -374,16 +428,18 @@ def annotate(target: Path, prediction: Prediction, fs: float) -> None:
         (Path(folder) / target.name).replace(target)
 
 
-def draw(path: Path, record: pqrst.Record, prediction: Prediction) -> None:
-    """Draw the record with what was found in it."""
+def draw(path: Path, record: pqrst.Record, prediction: Prediction, output: Output) -> None:
+    """Draw the record with what was found in it: of beats strips of a lead, of findings all leads, or as asked."""
     import sheet  # slow to import, and only this needs it
 
-    if prediction.samples is None:
-        sheet.save_sheet(path, record, prediction.title(), sheet.rows_of(record))
-        return
-    found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-    marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
-    sheet.save_sheet(path, record, prediction.title(), sheet.strips_of(record, prediction.moments()), marks)
+    marks = []
+    if prediction.samples is not None:
+        found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+        marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
+    strips = prediction.samples is not None and output.layout is None
+    rows = sheet.strips_of(record, prediction.moments()) if strips else sheet.rows_of(record, output.layout)
+    speed, gain = output.speed or sheet.SPEED, output.gain or sheet.GAIN
+    sheet.save_sheet(path, record, prediction.title(), rows, marks, speed=speed, gain=gain)
 
 
 # ------------------------------------------------------------------------------------------------ the script
@@ -424,6 +480,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recursive", action="store_true", help="also the recordings in folders of a folder")
     parser.add_argument("--annotate", metavar="EXT", help="also write the beats beside the record, as record.EXT")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw the record; png, svg or pdf: one for each")
+    parser.add_argument("--layout", metavar="NAME", help="of twelve leads in a picture: 3x4, 6x2 or 12x1")
+    parser.add_argument("--speed", type=float, metavar="MM", help="of a picture, mm/s; 25 where none is given")
+    parser.add_argument("--gain", type=float, metavar="MM", help="of a picture, mm/mV; 10 where none is given")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="for annotations and pictures; beside the records")
     settings, arguments = config.load(parser, argv)
     paths, inference = recordings(arguments.records, arguments.recursive), settings.inference
@@ -444,7 +503,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 annotate(output.annotations[path], prediction, readers.native_rate(path) or prediction.fs)
                 print(f"wrote {output.annotations[path]}", file=sys.stderr)
             if path in output.pictures:
-                draw(output.pictures[path], record, prediction)
+                draw(output.pictures[path], record, prediction, output)
         except (Stop, ValueError, OSError) as error:
             if output.one:
                 raise

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -35,6 +36,8 @@ PULSE_S, PULSE_MV = 0.2, 1.0
 LEAST_LINE, MOST_LINE = 20.0, 70.0  # mm of a line's height; a signal beyond the second is cut off
 MM = 1 / 25.4  # inches
 FINE, COARSE, PEN = "#f7d5d5", "#e9a6a6", "black"
+FOR, AGAINST = "#1b7837", "#762a83"  # green, purple: of a shade
+FAINTEST = 0.02  # of a shade that is drawn
 LAYOUTS = {"3x4": (3, 4), "6x2": (6, 2), "12x1": (12, 1)}  # rows, columns
 RHYTHM_LEAD = "II"  # of the strip below 3x4
 MAX_LINES = 6  # of a lead's first minute
@@ -63,6 +66,15 @@ class Corner(NamedTuple):
 
     x: float
     y: float  # of its baseline
+
+
+class Shade(NamedTuple):
+    """How much each stretch of a lead speaks for something."""
+
+    lead: int  # place in the record
+    start_s: float  # of the first stretch
+    step_s: float  # length of each
+    values: Array  # (n,) -1 against to 1 for
 
 
 class Mark(NamedTuple):
@@ -125,6 +137,12 @@ def strips_of(record: pqrst.Record, moments: Sequence[tuple[int, str]] = ()) -> 
     return [Row([Piece(0, k * LINE_S, LINE_S)]) for k in range(n_lines)]
 
 
+def rows_at(record: pqrst.Record, middle_s: float) -> list[Row]:
+    """Lay out each lead in a line: the ten seconds around a moment, s, that lie in the record."""
+    start = max(0.0, min(middle_s - LINE_S / 2, record.signal.shape[1] / record.fs - LINE_S))
+    return [Row([Piece(lead, start, LINE_S)]) for lead in range(len(record.leads))]
+
+
 # ------------------------------------------------------------------------------------------------ the sheet
 
 
@@ -134,6 +152,8 @@ def save_sheet(
     title: str,
     rows: Sequence[Row],
     beats: Sequence[Mark] = (),
+    *,
+    shades: Sequence[Shade] = (),
     speed: float = SPEED,
     gain: float = GAIN,
 ) -> None:
@@ -146,6 +166,7 @@ def save_sheet(
     title : what was found
     rows : as rows_of and strips_of give them
     beats : marked over every line that shows them
+    shades : drawn behind the leads, FOR or AGAINST by their sign, the stronger the larger
     speed, gain : mm/s, mm/mV
     """
     figure = Figure()
@@ -171,6 +192,7 @@ def save_sheet(
         left, baseline = MARGIN + PULSE_ROOM, top - high
         _draw_pulse(axes, baseline, speed, gain)
         for piece, here in zip(row.pieces, of_pieces, strict=True):
+            _draw_shades(axes, shades, piece, Corner(left, baseline), (low, high), speed)
             _draw_piece(axes, record, piece, Corner(left, baseline), (low, high), speed, gain)
             places = [left + speed * (beat.sample / record.fs - piece.start_s) for beat in here]
             _draw_beats(axes, here, places, (baseline + low, top))
@@ -249,6 +271,26 @@ def _draw_piece(
     line.set_clip_path(edge)
     axes.text(corner.x + 1, corner.y + high - 0.5, plain(name, 12), fontsize=8, va="top", fontweight="bold")
     axes.plot([corner.x, corner.x], [corner.y - 2, corner.y + 2], color=PEN, linewidth=0.8)
+
+
+def _draw_shades(
+    axes: Any, shades: Sequence[Shade], piece: Piece, corner: Corner, band: tuple[float, float], speed: float
+) -> None:
+    """Shade the stretches of a piece by what speaks for something in them, or against it."""
+    bottom, top = corner.y + band[0], corner.y + band[1]
+    for shade in shades:
+        edges = shade.start_s + shade.step_s * np.arange(len(shade.values) + 1) - piece.start_s
+        edges = corner.x + speed * edges.clip(0, piece.seconds)  # mm
+        drawn = (np.abs(shade.values) >= FAINTEST) & (np.diff(edges) > 0)
+        if shade.lead != piece.lead or not drawn.any():
+            continue
+        corners = [
+            [(left, bottom), (right, bottom), (right, top), (left, top)]
+            for left, right in zip(edges[:-1][drawn], edges[1:][drawn], strict=True)
+        ]
+        colours = [to_rgba(FOR if value > 0 else AGAINST, min(1.0, abs(value))) for value in shade.values[drawn]]
+        stretches = PolyCollection(corners, facecolors=colours, edgecolors="none", antialiased=False, zorder=0.5)
+        axes.add_collection(stretches, autolim=False)
 
 
 def _beats_of(fs: float, piece: Piece, beats: Sequence[Mark]) -> list[Mark]:
