@@ -14,6 +14,7 @@ only where its logits are those of PyTorch. Not a medical device: for research a
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import logging
@@ -36,6 +37,7 @@ import pqrst
 import runs
 import script
 from bundle import Bundle
+from networks.recurrent import LSTM
 from networks.state_space import S4, as_convolutions
 from script import Stop
 
@@ -65,13 +67,51 @@ class Exported(NamedTuple):
 # ------------------------------------------------------------------------------------------------ what is exported
 
 
-def plain_network(trained: Bundle) -> tuple[nn.Module, int | None, str]:
-    """Return the network on the CPU in a form that files can hold, the longest row that it takes, and why no longer."""
-    network = trained.network.cpu().eval()
+def plain_network(trained: Bundle, file_format: str) -> tuple[nn.Module, int | None, str]:
+    """Return the network in a form that files can hold, the longest row that it takes, and why no longer."""
+    network, n_samples = trained.network, row_samples(trained)
     if isinstance(network, S4):
-        n_samples = row_samples(trained)
         return as_convolutions(network, n_samples), n_samples, "its convolutions are made for rows of that length"
+    if isinstance(network, LSTM) and file_format == "onnx":
+        network = copy.deepcopy(network)
+        network.lstm = OnnxLSTM(network.lstm)  # type: ignore[assignment]
     return network, None, ""
+
+
+class OnnxLSTM(nn.Module):
+    """Layers of LSTM as the operator of ONNX: (B, T, C) -> (B, T, ways * width), for the trace alone.
+
+    torch.export would lay out every step of a row of one length.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        if not hasattr(torch.onnx, "ops"):
+            raise Stop(f"an LSTM is written as ONNX by torch 2.8 or newer; this is {torch.__version__}")
+        self.n_layers, self.width, self.ways = lstm.num_layers, lstm.hidden_size, 1 + lstm.bidirectional
+        for layer in range(lstm.num_layers):
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                ways = ("", "_reverse")[: self.ways]
+                of_ways = [getattr(lstm, f"{kind}_l{layer}{way}").detach() for way in ways]
+                # gates: input, forget, cell, output in PyTorch; input, output, forget, cell in ONNX
+                gates = [way.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1) for way in of_ways]
+                self.register_buffer(f"{kind}{layer}", torch.stack(gates))  # (ways, 4 width, ..)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """x (B, T, C) -> states of the last layer (B, T, ways * width), and nothing for its last states."""
+        y = x.transpose(0, 1)
+        attributes = {"hidden_size": self.width, "direction": "bidirectional" if self.ways == 2 else "forward"}
+        ends = (self.ways, y.shape[1], self.width)
+        for layer in range(self.n_layers):
+            of_input, of_state, *biases = (
+                getattr(self, f"{kind}{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            y, _, _ = torch.onnx.ops.symbolic_multi_out(
+                "LSTM", (y, of_input, of_state, torch.cat(biases, dim=1)), attributes,
+                dtypes=[x.dtype] * 3, shapes=[(y.shape[0], *ends), ends, ends], version=OPSET,
+            )  # fmt: skip
+            y = y.transpose(1, 2).flatten(2)  # (T, ways, B, width) -> (T, B, ways * width)
+        return y.transpose(0, 1), None
 
 
 def row_samples(trained: Bundle) -> int:
@@ -98,21 +138,17 @@ def trace(network: nn.Module, n_leads: int, n_samples: int, longest: int | None)
     Rows may have any length where the network allows it; otherwise n_samples.
     """
     inputs = inputs_for(network, n_leads, 3, n_samples)
-    batch, of_rows = torch.export.Dim("batch", min=1), tuple(inputs)[1:]
-
-    def program(time: Any) -> ExportedProgram:
-        shapes = ({0: batch, 2: time}, *({0: batch} for _ in of_rows))
-        with torch.no_grad():  # of an LSTM any length is traced only so
-            return torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes)
-
-    lengths = torch.export.Dim.DYNAMIC(min=max(2, int(network.min_samples)), max=longest)  # type: ignore[arg-type]
-    try:
-        traced = program(lengths)
-    except torch._dynamo.exc.UserError:
-        return program(None), n_samples, "torch.export traces this network for one length"
-    signal = next(node for node in traced.graph.nodes if node.name == traced.graph_signature.user_inputs[0])
-    limits = traced.range_constraints[signal.meta["val"].shape[2].node.expr]
-    return traced, int(limits.lower), ""
+    by_step = any(isinstance(module, nn.LSTM) for module in network.modules())
+    batch = torch.export.Dim("batch", min=1)
+    time = torch.export.Dim.DYNAMIC(min=max(2, int(network.min_samples)), max=longest)  # type: ignore[arg-type]
+    of_signal = {0: batch} if by_step else {0: batch, 2: time}
+    shapes = (of_signal, *({0: batch} for _ in tuple(inputs)[1:]))
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes)
+    if by_step:
+        return program, n_samples, "torch.export lays out an LSTM step by step, for rows of that length"
+    signal = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
+    return program, int(program.range_constraints[signal.meta["val"].shape[2].node.expr].lower), ""
 
 
 def metadata(trained: Bundle, shortest: int, longest: int | None) -> dict[str, Any]:
@@ -147,9 +183,8 @@ def write_onnx(program: ExportedProgram, tree: Mapping[str, Any], path: Path) ->
     names = list(tree["inputs"])
     with _quiet():
         written = torch.onnx.export(
-            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names, output_names=["logits"],
-            custom_translation_table={torch.ops.aten.lstm.input: _lstm},
-        )  # fmt: skip
+            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=names, output_names=["logits"]
+        )
     assert written is not None
     model = written.model_proto
     axes = {dim.dim_param: name for dim, name in zip(_axes(model.graph.input[0]), ("batch", "", "time"), strict=True)}
@@ -178,40 +213,11 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attributes self.lstm._flat_weights", UserWarning)
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             yield
     finally:
         logger.setLevel(level)
-
-
-def _lstm(
-    x: Any, _states: Any, weights: Sequence[Any], _biases: bool, n_layers: int, _dropout: float, _training: bool,
-    bidirectional: bool, _batch_first: bool,
-) -> tuple[Any, Any, Any]:  # fmt: skip
-    """Translate layers of LSTM with biases, batch first and states of zeros, as networks/recurrent.py has them."""
-    from onnxscript import opset18 as op
-
-    ways = 2 if bidirectional else 1
-    y = op.Transpose(x, perm=[1, 0, 2])  # (T, B, C)
-    h = c = None
-    for layer in range(n_layers):
-        columns = []
-        for k in range(4):  # of the input, of the state, and their biases
-            each = [_gates(op, weights[4 * (ways * layer + way) + k]) for way in range(ways)]
-            columns.append(op.Concat(*(op.Unsqueeze(gates, [0]) for gates in each), axis=0))
-        of_input, of_state, *biases = columns
-        way = "bidirectional" if bidirectional else "forward"
-        width = weights[1].shape[1]
-        out, h, c = op.LSTM(y, of_input, of_state, op.Concat(*biases, axis=1), hidden_size=width, direction=way)
-        # (T, ways, B, width) -> (T, B, ways * width)
-        y = op.Reshape(op.Transpose(out, perm=[0, 2, 1, 3]), [0, 0, -1])
-    return op.Transpose(y, perm=[1, 0, 2]), h, c
-
-
-def _gates(op: Any, weight: Any) -> Any:
-    """Bring the four gates from PyTorch's order (input, forget, cell, output) into that of ONNX (i, o, f, c)."""
-    gates = op.Split(weight, num_outputs=4, axis=0, _outputs=4)
-    return op.Concat(gates[0], gates[3], gates[1], gates[2], axis=0)
 
 
 WRITERS = {"onnx": write_onnx, "torch": write_torch}
@@ -274,7 +280,8 @@ def export(trained: Bundle, path: Path, file_format: str) -> Exported:
     Stop
         The network cannot be exported, computes something else there, or the file cannot be written.
     """
-    network, longest, why = plain_network(trained)
+    trained.network.cpu().eval()
+    network, longest, why = plain_network(trained, file_format)
     n_leads, n_samples = len(trained.recipe.leads), row_samples(trained)
     program, shortest, one_length = trace(network, n_leads, n_samples, longest)
     if one_length:

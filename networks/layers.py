@@ -56,7 +56,7 @@ def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Return the maximum of kernel samples, (B, C, T) -> (B, C, ceil(T / stride)): of an odd kernel around each
     stride-th sample, of one that equals the stride from there on."""
     before = kernel // 2 if kernel != stride else 0
-    if not torch.compiler.is_exporting():
+    if not torch.compiler.is_compiling():
         return F.max_pool1d(x, kernel, stride, before, ceil_mode=kernel == stride)
     # max_pool1d is exported for one length alone, and the rounding up for some; this takes 10 times as long on a CPU
     x = F.pad(x, (before, kernel - 1 - before), value=-torch.inf)
@@ -87,7 +87,7 @@ def mean_of_pairs(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean of each two samples, (B, C, T) -> (B, C, ceil(T / 2)), of one valid sample itself."""
     if mask is None:
         return F.avg_pool1d(x, 2, ceil_mode=True)
-    odd = 1 if torch.compiler.is_exporting() else 0  # where the length is not known, the last pair may be half padding
+    odd = 1 if torch.compiler.is_compiling() else 0  # where the length is not known, the last pair may be half padding
     sums, counts = (F.avg_pool1d(F.pad(y, (0, odd)), 2, ceil_mode=not odd) for y in (x, mask.to(x.dtype)))
     return sums / counts.clamp(min=0.5)
 
