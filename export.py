@@ -2,19 +2,19 @@
 
     python export.py runs/mitdb                              # runs/mitdb/best.onnx
     python export.py runs/mitdb --format torch               # runs/mitdb/best.pt2, for torch.export.load
+    python export.py runs/mitdb --int8                       # runs/mitdb/best.int8.onnx, and what it costs
     python export.py pretrained/beats.pt --out beats.onnx
 
 Inputs are what the network takes: `signal` (B, L, T) float32 as `pqrst.prepare` gives it, and where the network wants
-them `context` (B, F) float32, NaN where unknown, and `valid` (B, 2) int64. The output `logits` (B, K) is raw: a score is
-the softmax (multiclass) or sigmoid of logits / temperature. Temperature, thresholds, classes, recipe and all else that
-a prediction needs are in the metadata, each value as JSON; `examples/onnx_predict.py` shows their use. A file is written
-only where its logits are those of PyTorch. Not a medical device: for research and teaching only.
+them `context` (B, F) float32, NaN where unknown, and `valid` (B, 2) int64. The output `logits` (B, K) is raw: a score
+is the softmax (multiclass) or sigmoid of logits / temperature. Temperature, thresholds, classes, recipe and all else
+that a prediction needs are in the metadata, each value as JSON; `examples/onnx_predict.py` shows their use. A file is
+written only where its logits are those of PyTorch. Not a medical device: for research and teaching only.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 import json
 import logging
@@ -37,7 +37,9 @@ import pqrst
 import runs
 import script
 from bundle import Bundle
-from networks.recurrent import LSTM
+from config import Settings
+from data import Dataset
+from networks.recurrent import LSTM, with_onnx_operator
 from networks.state_space import S4, as_convolutions
 from script import Stop
 
@@ -73,45 +75,8 @@ def plain_network(trained: Bundle, file_format: str) -> tuple[nn.Module, int | N
     if isinstance(network, S4):
         return as_convolutions(network, n_samples), n_samples, "its convolutions are made for rows of that length"
     if isinstance(network, LSTM) and file_format == "onnx":
-        network = copy.deepcopy(network)
-        network.lstm = OnnxLSTM(network.lstm)  # type: ignore[assignment]
+        return with_onnx_operator(network), None, ""
     return network, None, ""
-
-
-class OnnxLSTM(nn.Module):
-    """Layers of LSTM as the operator of ONNX: (B, T, C) -> (B, T, ways * width), for the trace alone.
-
-    torch.export would lay out every step of a row of one length.
-    """
-
-    def __init__(self, lstm: nn.LSTM) -> None:
-        super().__init__()
-        if not hasattr(torch.onnx, "ops"):
-            raise Stop(f"an LSTM is written as ONNX by torch 2.8 or newer; this is {torch.__version__}")
-        self.n_layers, self.width, self.ways = lstm.num_layers, lstm.hidden_size, 1 + lstm.bidirectional
-        for layer in range(lstm.num_layers):
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                ways = ("", "_reverse")[: self.ways]
-                of_ways = [getattr(lstm, f"{kind}_l{layer}{way}").detach() for way in ways]
-                # gates: input, forget, cell, output in PyTorch; input, output, forget, cell in ONNX
-                gates = [way.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1) for way in of_ways]
-                self.register_buffer(f"{kind}{layer}", torch.stack(gates))  # (ways, 4 width, ..)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """x (B, T, C) -> states of the last layer (B, T, ways * width), and nothing for its last states."""
-        y = x.transpose(0, 1)
-        attributes = {"hidden_size": self.width, "direction": "bidirectional" if self.ways == 2 else "forward"}
-        ends = (self.ways, y.shape[1], self.width)
-        for layer in range(self.n_layers):
-            of_input, of_state, *biases = (
-                getattr(self, f"{kind}{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            y, _, _ = torch.onnx.ops.symbolic_multi_out(
-                "LSTM", (y, of_input, of_state, torch.cat(biases, dim=1)), attributes,
-                dtypes=[x.dtype] * 3, shapes=[(y.shape[0], *ends), ends, ends], version=OPSET,
-            )  # fmt: skip
-            y = y.transpose(1, 2).flatten(2)  # (T, ways, B, width) -> (T, B, ways * width)
-        return y.transpose(0, 1), None
 
 
 def row_samples(trained: Bundle) -> int:
@@ -326,28 +291,76 @@ def check_output(path: Path, file_format: str, overwrite: bool) -> None:
         raise Stop(f"{path.parent}: cannot be written to; give --out FILE")
 
 
+def export_int8(trained: Bundle, path: Path, settings: Settings) -> Exported:
+    """Write a trained network as ONNX in 8-bit integers, and print what that costs on rows that it has not learnt from.
+
+    Raises
+    ------
+    Stop
+        As export; or the prepared dataset does not exist, or is of another recipe or other classes.
+    """
+    import quantise
+
+    dataset = Dataset(*settings.data_dirs)
+    if changes := trained.recipe.differences(dataset.recipe):
+        raise Stop(f"--int8: {dataset.folder} was prepared with another recipe ({'; '.join(changes)})")
+    if trained.classes != dataset.classes:
+        raise Stop(f"--int8: {dataset.folder} has other classes: {', '.join(dataset.classes)}")
+    split = "test" if settings.data.test else "validation"
+    rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test, needed=["train", split])
+    with script.writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        plain, narrow = Path(folder) / "float.onnx", Path(folder) / path.name
+        exported = export(trained, plain, "onnx")
+        tree = metadata(trained, exported.shortest, exported.longest) | {"precision": "int8"}
+        asked = quantise.inputs_of(plain, trained, dataset, rows["train"])
+        how = quantise.quantise(plain, narrow, asked, {key: json.dumps(value) for key, value in tree.items()})
+        scored_classes = tuple(settings.data.scored_classes)
+        before, after = (
+            quantise.score_file(file, trained, dataset, rows[split], scored_classes) for file in (plain, narrow)
+        )
+        narrow.replace(path)
+    print(f"{len(rows[split]):,} {split} rows of {dataset.folder}; int8: {how}")
+    print(f"{'':<8} macro-F1  rows/s      MB")
+    for name, scored in (("float32", before), ("int8", after)):
+        print(f"{name:<8} {scored.macro_f1:8.4f} {scored.rows_per_s:7,.0f} {scored.n_bytes / 1e6:7.3f}")
+    if reasons := quantise.drawbacks(before, after):
+        print(f"warning: int8 does not suit this network here: {', '.join(reasons)}")
+    return exported._replace(path=path, n_bytes=after.n_bytes)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="export.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run_or_checkpoint", metavar="RUN", help="a run of train.py, or a checkpoint such as beats.pt")
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="of the file")
     parser.add_argument("--out", metavar="FILE", type=Path, help="the file; beside the checkpoint where none is given")
+    parser.add_argument("--int8", action="store_true", help="ONNX in 8-bit integers, scored beside the float file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")
-    _, arguments = config.load(parser, argv)
+    settings, arguments = config.load(parser, argv, base=_settings_file)
     checkpoint = runs.checkpoint_of(arguments.run_or_checkpoint)
-    path = arguments.out or checkpoint.with_suffix(SUFFIXES[arguments.format])
+    if arguments.int8 and arguments.format != "onnx":
+        raise Stop(f"--int8: is of --format onnx, not of {arguments.format}")
+    suffix = SUFFIXES[arguments.format]
+    path = arguments.out or checkpoint.with_suffix(f".int8{suffix}" if arguments.int8 else suffix)
     check_output(path, arguments.format, arguments.overwrite)
     if arguments.format == "onnx":
         check_packages()
     trained = bundle.load(checkpoint)
-    exported = export(trained, path, arguments.format)
+    exported = export_int8(trained, path, settings) if arguments.int8 else export(trained, path, arguments.format)
     inputs = ", ".join(("signal", *models.extra_inputs(trained.network)))
     print(f"{checkpoint} ({trained.name}): inputs {inputs}, any number of rows")
-    limit = f" to {exported.longest:,}" if exported.longest else " samples or more"
+    limit = f" to {exported.longest:,} samples" if exported.longest else " samples or more"
     print(f"rows of {exported.shortest:,}{limit}" + (f": {exported.why}" if exported.why else ""))
-    print("largest difference of logits from PyTorch (relative where a logit is above 1), rows x samples:")
+    of = "float32 logits" if arguments.int8 else "logits"
+    print(f"largest difference of {of} from PyTorch (relative where a logit is above 1), rows x samples:")
     for item in exported.differences.items():
         print(f"  {said_of(*item)}")
     print(f"wrote {path}: {exported.n_bytes / 1e6:.2f} MB. {NOTICE}")
+
+
+def _settings_file(arguments: argparse.Namespace) -> Path | None:
+    """Return the settings of the run, which say where its dataset is; None of a checkpoint that lies elsewhere."""
+    path = runs.checkpoint_of(arguments.run_or_checkpoint).with_name(runs.CONFIG)
+    return path if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -194,4 +194,5 @@ def _overlapping_pieces(n_samples: int, n_bins: int, like: Tensor) -> Tensor:
     middle = (torch.arange(n_bins, device=like.device) + 0.5) / n_bins  # (n_bins,)
     half = 1 / torch.sym_min(n_bins, n_samples)  # never narrower than one sample: no piece is empty
     weights = (1 - (place[:, None] - middle).abs() / half).clamp(min=0)  # (T, n_bins)
-    return (weights / weights.sum(dim=0)).to(like.dtype)
+    pieces: Tensor = weights / weights.sum(dim=0)
+    return pieces.to(like.dtype)
