@@ -1,7 +1,7 @@
 """Predict a recording by a file of export.py, with the signal chain and onnxruntime alone: no PyTorch.
 
-    python export.py pretrained/beats.pt --out beats.onnx
-    python examples/onnx_predict.py beats.onnx examples/holter.hea
+python export.py pretrained/beats.pt --out beats.onnx
+python examples/onnx_predict.py beats.onnx examples/holter.hea
 """
 
 import json
@@ -34,7 +34,7 @@ odds = np.exp(z - z.max(axis=1, keepdims=True))
 scores = odds / odds.sum(axis=1, keepdims=True) if said["task"] == "multiclass" else 1 / (1 + np.exp(-z))
 if r_peaks is None:  # the windows of a record are one, each weighing what it holds of the record
     scores = np.average(scores, axis=0, weights=np.diff(prepared.valid)[:, 0])[None]
-for start, of_row, found in zip(prepared.start, scores, decide(scores, said["task"], said["thresholds"])):
+for row, found in enumerate(decide(scores, said["task"], said["thresholds"])):
     names = "+".join(np.array(said["classes"])[found == 1]) or "none"
-    print(f"{start / record.fs:9.3f} s  {names:<6}", *(f"{x:.5f}" for x in of_row))
+    print(f"{prepared.start[row] / record.fs:9.3f} s  {names:<6}", *(f"{score:.5f}" for score in scores[row]))
 print(f"columns: {', '.join(said['classes'])}. {said['notice']}")
