@@ -91,7 +91,10 @@ class OnnxLSTM(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         """x (B, T, C) -> states of the last layer (B, T, ways * width), and nothing for its last states."""
         y = x.transpose(0, 1)
-        attributes: dict[str, Any] = {"hidden_size": self.width, "direction": "bidirectional" if self.ways == 2 else "forward"}
+        attributes: dict[str, Any] = {
+            "hidden_size": self.width,
+            "direction": "bidirectional" if self.ways == 2 else "forward",
+        }
         ends = (self.ways, y.shape[1], self.width)
         for layer in range(self.n_layers):
             of_input, of_state, *biases = (
