@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -57,3 +60,49 @@ class BidirectionalLSTM(LSTM):
     """
 
     bidirectional = True
+
+
+def with_onnx_operator(network: LSTM) -> LSTM:
+    """Return a copy for torch.onnx.export: its layers are the operator LSTM of ONNX, for rows of any length."""
+    plain = copy.deepcopy(network)
+    plain.lstm = OnnxLSTM(network.lstm)  # type: ignore[assignment]
+    return plain
+
+
+class OnnxLSTM(nn.Module):
+    """Layers of LSTM as the operator of ONNX: (B, T, C) -> (B, T, ways * width), for the trace alone.
+
+    torch.export would lay out every step of a row of one length.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        if not hasattr(torch.onnx, "ops"):
+            raise ValueError(f"an LSTM is written as ONNX by torch 2.8 or newer; this is {torch.__version__}")
+        self.n_layers, self.width, self.ways = lstm.num_layers, lstm.hidden_size, 1 + lstm.bidirectional
+        for layer in range(lstm.num_layers):
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                ways = ("", "_reverse")[: self.ways]
+                of_ways = [getattr(lstm, f"{kind}_l{layer}{way}").detach() for way in ways]
+                # gates: input, forget, cell, output in PyTorch; input, output, forget, cell in ONNX
+                gates = [way.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1) for way in of_ways]
+                self.register_buffer(f"{kind}{layer}", torch.stack(gates))  # (ways, 4 width, ..)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """x (B, T, C) -> states of the last layer (B, T, ways * width), and nothing for its last states."""
+        y = x.transpose(0, 1)
+        attributes: dict[str, Any] = {
+            "hidden_size": self.width,
+            "direction": "bidirectional" if self.ways == 2 else "forward",
+        }
+        ends = (self.ways, y.shape[1], self.width)
+        for layer in range(self.n_layers):
+            of_input, of_state, *biases = (
+                getattr(self, f"{kind}{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            y, _, _ = torch.onnx.ops.symbolic_multi_out(
+                "LSTM", (y, of_input, of_state, torch.cat(biases, dim=1)), attributes,
+                dtypes=[x.dtype] * 3, shapes=[(y.shape[0], *ends), ends, ends], version=18,
+            )  # fmt: skip
+            y = y.transpose(1, 2).flatten(2)  # (T, ways, B, width) -> (T, B, ways * width)
+        return y.transpose(0, 1), None
