@@ -30,7 +30,7 @@ Function = Callable[[Array, bool], tuple[Array, Array | None]]
 
 METHODS = ("integrated", "expected", "occlusion")
 TOLERANCE = 0.005  # of the difference that is explained: what the sum may lack, half of what is promised
-LOCAL_TOLERANCE = 0.05  # of that difference: what the pieces of the way may lack together, each by its absolute error
+LOCAL_TOLERANCE = 0.05  # of all ups and downs on the way: what its pieces may lack together, by absolute errors
 LEAST_DIFFERENCE = 0.1  # log odds: of a smaller difference the tolerance is of this one
 FIRST_PIECES = 4  # of the way from the baseline
 MAX_POINTS = 3000  # on the way: a network that jumps is given up on, and the error tells it
@@ -233,11 +233,13 @@ def integrated(function: Function, start: Array, stop: Array) -> NDArray[np.floa
         done.sort(key=lambda entry: abs(entry[0]))
         errors = np.array([entry[0] for entry in done])
         within = abs(errors.sum()) <= TOLERANCE * difference
-        if n_points >= MAX_POINTS or (within and np.abs(errors).sum() <= LOCAL_TOLERANCE * difference):
+        variation = sum(abs(piece.at_high - piece.at_low) for _, piece, _, _ in done)
+        allowed = LOCAL_TOLERANCE * max(variation, LEAST_DIFFERENCE)
+        if n_points >= MAX_POINTS or (within and np.abs(errors).sum() <= allowed):
             total: NDArray[np.float64] = np.sum([entry[3] for entry in done], axis=0, dtype=np.float64)
             return total
         # what may stay: the best pieces, that lack half of what is allowed; the worst one is always halved
-        kept = int(np.searchsorted(np.abs(errors).cumsum(), LOCAL_TOLERANCE / 2 * difference, side="right"))
+        kept = int(np.searchsorted(np.abs(errors).cumsum(), allowed / 2, side="right"))
         kept = min(kept, len(done) - max(1, len(done) // 4))
         worst, done = done[kept:], done[:kept]
         new = []

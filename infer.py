@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ from prediction import Prediction, columns_of
 from recipe import Recipe, paddings
 from script import Stop
 from simulate import is_simulated
+
+if TYPE_CHECKING:
+    from sheet import Mark
 
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "beats.pt"
 LEAST_GAP_S = 0.5  # without a signal, so that no RR interval is told across it
@@ -432,14 +435,20 @@ def draw(path: Path, record: pqrst.Record, prediction: Prediction, output: Outpu
     """Draw the record with what was found in it: of beats strips of a lead, of findings all leads, or as asked."""
     import sheet  # slow to import, and only this needs it
 
-    marks = []
-    if prediction.samples is not None:
-        found = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
-        marks = [sheet.Mark(sample, k, prediction.classes[k]) for sample, k in found]
     strips = prediction.samples is not None and output.layout is None
     rows = sheet.strips_of(record, prediction.moments()) if strips else sheet.rows_of(record, output.layout)
     speed, gain = output.speed or sheet.SPEED, output.gain or sheet.GAIN
-    sheet.save_sheet(path, record, prediction.title(), rows, marks, speed=speed, gain=gain)
+    sheet.save_sheet(path, record, prediction.title(), rows, marks_of(prediction), speed=speed, gain=gain)
+
+
+def marks_of(prediction: Prediction) -> list[Mark]:
+    """Return the beats as a sheet marks them; none of findings."""
+    from sheet import Mark
+
+    if prediction.samples is None:
+        return []
+    beats = zip(prediction.samples.tolist(), prediction.beat_classes.tolist(), strict=True)
+    return [Mark(sample, k, prediction.classes[k]) for sample, k in beats]
 
 
 # ------------------------------------------------------------------------------------------------ the script

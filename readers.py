@@ -143,6 +143,8 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
         return record_of(code.parse_row(file, row), Path(path), fs, units_per_mv)
     if header := _header_of(file):
         return _read_wfdb(header, units_per_mv, fs)
+    if file.suffix.lower() in HDF5:
+        raise pqrst.FormatError(f"{path}: may hold many recordings; name one by its row, {file.name}#0")
     parse = partial(importlib.import_module(f"formats.{_module_of(file)}").parse, file, fs)
     tracing: Tracing = parse()
     return record_of(tracing, file, fs, units_per_mv)

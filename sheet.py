@@ -213,9 +213,14 @@ def _foot(rows: Sequence[Row], duration_s: float, speed: float, gain: float) -> 
     """Say scale and how much of the record is drawn."""
     text = f"{speed:g} mm/s, {gain:g} mm/mV; each stretch about its median. Not a medical device."
     if any(row.caption for row in rows):
-        return f"{text} Drawn: {len(rows)} times {LINE_S:g} of {duration_s:,.0f} s"
-    longest = max(piece.start_s + piece.seconds for row in rows for piece in row.pieces)
-    return f"{text} Drawn: the first {longest:g} of {duration_s:,.1f} s" if duration_s > longest else text
+        n = len({row.pieces[0].start_s for row in rows})  # leads of the same ten seconds are one
+        return f"{text} Drawn: {f'{n} times ' if n > 1 else ''}{LINE_S:g} of {duration_s:,.0f} s"
+    first_s = min(piece.start_s for row in rows for piece in row.pieces)
+    last_s = max(piece.start_s + piece.seconds for row in rows for piece in row.pieces)
+    if duration_s <= last_s - first_s:
+        return text
+    drawn = f"{first_s:.1f} to {last_s:.1f}" if first_s else f"the first {last_s:g}"
+    return f"{text} Drawn: {drawn} of {duration_s:,.1f} s"
 
 
 def _stretch(record: pqrst.Record, piece: Piece) -> tuple[Array, Array]:

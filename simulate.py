@@ -3,6 +3,7 @@
     python simulate.py                                      # demo/: 600 patients, about 1,200 records of 10 s
     python simulate.py --out demo20 --patients 20 --seed 7 --workers 2
     python simulate.py --holter examples/holter.hea --seed 5    # two leads for two minutes, some beats ventricular
+    python simulate.py --samples samples                    # a record of each class, as WFDB and as CSV
 
 The heart vector in three dimensions is a sum of Gaussian waves: P, QRS, ST and T of every beat. Dower's matrix, varied
 for each patient, projects it to the leads. Breathing turns and scales the vector. The electrodes add baseline wander,
@@ -24,6 +25,7 @@ import argparse
 import csv
 import math
 import multiprocessing
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +38,7 @@ from tqdm import tqdm
 
 import script
 from recipe import TWELVE_LEADS
+from script import Stop
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, str | int]
@@ -51,6 +54,8 @@ AV_BLOCKS = {"2:1": (2, 0.0), "Mobitz I": (4, 0.06), "Mobitz II": (3, 0.0)}
 MARK = "Simulated by simulate.py"
 ADC_GAIN = 1000  # per mV
 HOLTER_S, HOLTER_FS = 120.0, 250
+SAMPLES = {"normal": (), **{name: (name,) for name in CLASSES}}  # record -> its labels
+SAMPLE_SEED, SAMPLE_NOISE = 6, 0.5  # less noise than most: the finding is what is to be seen
 RATE_BPM = {"sinus": (60, 95), "SB": (38, 55), "ST": (105, 150), "AF": (60, 140)}  # mean over a record
 PVC_FRACTION = 0.15  # of the records
 NOISY_FRACTION = 0.12  # of the records
@@ -536,19 +541,63 @@ def write_patient(folder: Path, seed: int, number: int) -> list[Row]:
         rng = np.random.default_rng([seed, number, k])
         labels = draw_labels(rng, patient)
         signal, r_peaks, symbols = simulate_record(rng, patient, labels, DURATION_S, FS)
-        comments = [
-            f"Age: {patient.age}",
-            f"Sex: {patient.sex}",
-            f"Patient: {name}",
-            f"Labels: {','.join(labels)}".rstrip(),
-            f"{MARK}: not a recording of a person, no clinical evidence",
-        ]
         record = f"{name}_{k}"
-        write_signal(folder, record, signal, FS, comments)
+        write_signal(folder, record, signal, FS, _comments(patient, name, labels))
         wfdb.wrann(record, "atr", r_peaks, symbols, fs=FS, write_dir=str(folder))
         found: Row = {label: int(label in labels) for label in CLASSES}
         rows.append({"record": record, "patient": name, "age": patient.age, "sex": patient.sex, **found})
     return rows
+
+
+def _comments(patient: Patient, name: str, labels: Sequence[str]) -> list[str]:
+    """Say in a header who the patient is and what the record shows."""
+    return [
+        f"Age: {patient.age}",
+        f"Sex: {patient.sex}",
+        f"Patient: {name}",
+        f"Labels: {','.join(labels)}".rstrip(),
+        f"{MARK}: not a recording of a person, no clinical evidence",
+    ]
+
+
+def write_samples(folder: Path, overwrite: bool = False) -> list[str]:
+    """Write a record of each class and a normal one, the same bytes every time, and return their names.
+
+    Each record is a WFDB record with its beats annotated, and the same signal as CSV: time in seconds and lead1 to
+    lead12 in mV, in the order of TWELVE_LEADS. A record has its own label alone and no ventricular beats.
+
+    Raises
+    ------
+    Stop
+        The folder holds a file of one of these names and `overwrite` is False, cannot be written to, or is in use.
+    """
+    names = [f"{record}{suffix}" for record in SAMPLES for suffix in (".hea", ".dat", ".atr", ".csv")]
+    with script.writing(folder), script.hold(folder):
+        for path in (folder / name for name in names):
+            if path.exists() and not overwrite:
+                raise Stop(f"{path}: already exists; choose another folder, or replace it with --overwrite")
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            for record, labels in SAMPLES.items():
+                _write_sample(Path(aside), record, labels)
+            for name in names:
+                (Path(aside) / name).replace(folder / name)
+    return list(SAMPLES)
+
+
+def _write_sample(folder: Path, record: str, labels: Sequence[str]) -> None:
+    """Write the record of the first patient whose record with these labels has no ventricular beat."""
+    number, symbols = 0, ["V"]
+    while "V" in symbols:
+        number += 1
+        rng = np.random.default_rng([SAMPLE_SEED, number])
+        patient = simulate_patient(rng)
+        signal, r_peaks, symbols = simulate_record(rng, patient, labels, DURATION_S, FS, SAMPLE_NOISE)
+    write_signal(folder, record, signal, FS, _comments(patient, record, labels))
+    wfdb.wrann(record, "atr", r_peaks, symbols, fs=FS, write_dir=str(folder))
+    digital = np.frombuffer((folder / f"{record}.dat").read_bytes(), "<i2").reshape(-1, len(TWELVE_LEADS))
+    columns = np.column_stack([np.arange(len(digital)) / FS, digital / ADC_GAIN])
+    heading = ",".join(["time", *(f"lead{number}" for number in range(1, len(TWELVE_LEADS) + 1))])
+    np.savetxt(folder / f"{record}.csv", columns, "%.3f", ",", header=heading, comments="")
 
 
 def write_holter(header: Path, seed: int) -> list[str]:
@@ -649,7 +698,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing set")
     parser.add_argument("--holter", type=Path, metavar="FILE", help="instead, one record of two leads for two minutes")
+    parser.add_argument("--samples", type=Path, metavar="FOLDER", help="instead, a record of each class, always equal")
     options = parser.parse_args(argv)
+    if options.samples:
+        records = write_samples(options.samples, options.overwrite)
+        print(f"wrote {len(records)} samples to {options.samples}: {', '.join(records)}, each as .hea and .csv")
+        return
     if options.holter:
         symbols = write_holter(options.holter, options.seed)
         print(f"wrote {options.holter}: {len(symbols)} beats, {symbols.count('V')} of them ventricular")

@@ -279,7 +279,9 @@ def _first_wrong(text: str, layout: Layout, column: Column, name: str) -> str:
     cells = [str(cell).strip() for cell in column.values]
     lines = [k for k, line in enumerate(_body(text, layout).split("\n")) if line.strip() and not line.startswith("#")]
     number = re.compile(NUMBER.pattern.replace(r"\.", re.escape(layout.decimal)))
-    wrong = next(k for k, cell in enumerate(cells) if cell.lower() not in EMPTY and not number.fullmatch(cell))
+    wrong = next((k for k, cell in enumerate(cells) if cell.lower() not in EMPTY and not number.fullmatch(cell)), None)
+    if wrong is None:
+        return f"column {name}: a number has more digits than can be read"
     return f"line {layout.first + lines[wrong] + 1}: column {name}: {cells[wrong]!r} is no number"
 
 

@@ -95,14 +95,14 @@ class BeatCNN(nn.Module):
         """x (B, L, T) float, context (B, F) float32 with NaN where missing -> logits (B, K)."""
         check_input(x, self.n_leads, self.min_samples)
         if context is not None or self.context_features:
-            check_context(context, len(x), self.context_features)
+            check_context(context, x.shape[0], self.context_features)
         h = F.gelu(self.stem_norm(self.stem(x)))  # (B, width, T)
         for block in self.blocks:
             h, _ = block(h)  # (B, 8/3 width, ceil(T / 8)) after the last
         pieces = _overlapping_pieces(h.shape[2], self.n_bins, h)  # (T / 8, n_bins)
         h = F.gelu(self.shape(self.dropout((h @ pieces).flatten(1))))  # (B, C, n_bins) -> (B, 64)
         if context is not None and self.context_features:
-            h = h * self.shape_dropout(h.new_ones(len(h), 1))  # whole rows
+            h = h * self.shape_dropout(h.new_ones(h.shape[0], 1))  # whole rows
             h = torch.cat([h, F.gelu(self.rhythm(self.numbers(context).to(h.dtype)))], dim=1)  # (B, 64 + 32)
         logits: Tensor = self.last(self.dropout(F.gelu(self.joint(h))))  # (B, K)
         return logits
@@ -173,7 +173,7 @@ class BeatView(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (B, L, T) float, of which only the shape matters, context (B, F) float32, NaN where missing -> (B, K)."""
         check_input(x, self.n_leads, self.min_samples)
-        check_context(context, len(x), self.context_features)
+        check_context(context, x.shape[0], self.context_features)
         mean = self.norm.running_mean
         assert mean is not None
         missing = ~torch.isfinite(context)
@@ -192,6 +192,7 @@ def _overlapping_pieces(n_samples: int, n_bins: int, like: Tensor) -> Tensor:
     """
     place = (torch.arange(n_samples, device=like.device) + 0.5) / n_samples  # (T,), 0..1
     middle = (torch.arange(n_bins, device=like.device) + 0.5) / n_bins  # (n_bins,)
-    half = max(1 / n_bins, 1 / n_samples)  # never narrower than one sample: no piece is empty
+    half = 1 / torch.sym_min(n_bins, n_samples)  # never narrower than one sample: no piece is empty
     weights = (1 - (place[:, None] - middle).abs() / half).clamp(min=0)  # (T, n_bins)
-    return (weights / weights.sum(dim=0)).to(like.dtype)
+    pieces: Tensor = weights / weights.sum(dim=0)
+    return pieces.to(like.dtype)

@@ -8,7 +8,16 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers import check_input, convolution, initialise, keep_valid, mean_over_time, thin_mask, valid_mask
+from networks.layers import (
+    check_input,
+    convolution,
+    initialise,
+    keep_valid,
+    max_pool,
+    mean_over_time,
+    thin_mask,
+    valid_mask,
+)
 
 
 class CNN1d(nn.Module):
@@ -56,7 +65,7 @@ class CNN1d(nn.Module):
         x = keep_valid(x, mask)
         for layer, norm in zip(self.convolutions, self.norms, strict=True):
             x = keep_valid(F.relu(norm(layer(x))), mask)  # (B, C, T); padding is 0, never above a valid sample
-            x = F.max_pool1d(x, self.pool, ceil_mode=True)  # (B, C, ceil(T / pool))
+            x = max_pool(x, self.pool, self.pool)  # (B, C, ceil(T / pool))
             mask = thin_mask(mask, self.pool)
         logits: Tensor = self.last(self.dropout(mean_over_time(x, mask)))  # (B, K)
         return logits
@@ -129,7 +138,7 @@ class ECGConvNet(nn.Module):
 
     def pooled(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, C, T), at least 0 and 0 at padding, mask (B, 1, T) -> both with ceil(T / pool) samples."""
-        return self.dropout(F.max_pool1d(x, self.pool, ceil_mode=True)), thin_mask(mask, self.pool)
+        return self.dropout(max_pool(x, self.pool, self.pool)), thin_mask(mask, self.pool)
 
 
 class SeparableConvolution(nn.Module):

@@ -49,7 +49,18 @@ def valid_mask(x: Tensor, valid: Tensor | None) -> Tensor | None:
 
 def thin_mask(mask: Tensor | None, stride: int) -> Tensor | None:
     """Return the mask after a strided layer, (B, 1, T) -> (B, 1, ceil(T / stride)): 1 where any sample was valid."""
-    return mask if mask is None or stride == 1 else F.max_pool1d(mask, stride, ceil_mode=True)
+    return mask if mask is None or stride == 1 else max_pool(mask, stride, stride)
+
+
+def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Return the maximum of kernel samples, (B, C, T) -> (B, C, ceil(T / stride)): of an odd kernel around each
+    stride-th sample, of one that equals the stride from there on."""
+    before = kernel // 2 if kernel != stride else 0
+    if not torch.compiler.is_compiling():
+        return F.max_pool1d(x, kernel, stride, before, ceil_mode=kernel == stride)
+    # max_pool1d is exported for one length alone, and the rounding up for some; this takes 10 times as long on a CPU
+    x = F.pad(x, (before, kernel - 1 - before), value=-torch.inf)
+    return F.max_pool2d(x.unsqueeze(2), (1, kernel), (1, stride)).squeeze(2)
 
 
 def keep_valid(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -69,13 +80,16 @@ def max_of_three(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the maximum of each sample and its two neighbours, (B, C, T) -> (B, C, T), among valid samples."""
     if mask is not None:
         x = x.masked_fill(mask == 0, torch.finfo(x.dtype).min)
-    return keep_valid(F.max_pool1d(x, 3, stride=1, padding=1), mask)
+    return keep_valid(max_pool(x, 3, 1), mask)
 
 
 def mean_of_pairs(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean of each two samples, (B, C, T) -> (B, C, ceil(T / 2)), of one valid sample itself."""
-    pairs = F.avg_pool1d(x, 2, ceil_mode=True)
-    return pairs if mask is None else pairs / F.avg_pool1d(mask.to(x.dtype), 2, ceil_mode=True).clamp(min=0.5)
+    if mask is None:
+        return F.avg_pool1d(x, 2, ceil_mode=True)
+    odd = 1 if torch.compiler.is_compiling() else 0  # where the length is not known, the last pair may be half padding
+    sums, counts = (F.avg_pool1d(F.pad(y, (0, odd)), 2, ceil_mode=not odd) for y in (x, mask.to(x.dtype)))
+    return sums / counts.clamp(min=0.5)
 
 
 def initialise(network: nn.Module, last: nn.Linear) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from networks.layers import (
     convolution,
     initialise,
     keep_valid,
+    max_pool,
     mean_over_time,
     thin_mask,
     valid_mask,
@@ -127,7 +130,7 @@ class CNNLSTM(nn.Module):
         x = keep_valid(x, mask)
         for layer, norm in zip(self.convolutions, self.norms, strict=True):
             x = keep_valid(F.relu(norm(layer(x))), mask)  # (B, C, T); padding is 0, never above a valid sample
-            x = F.max_pool1d(x, self.pool, ceil_mode=True)  # (B, C, ceil(T / pool))
+            x = max_pool(x, self.pool, self.pool)  # (B, C, ceil(T / pool))
             mask = thin_mask(mask, self.pool)
         with torch.autocast(x.device.type, enabled=False):  # a hundred steps in a row would lose digits
             states, _ = self.lstm(x.transpose(1, 2).to(self.last.weight.dtype))  # (B, T, width)
@@ -143,3 +146,49 @@ def last_valid(x: Tensor, mask: Tensor | None) -> Tensor:
         return x[:, :, -1]
     place = torch.arange(x.shape[2], device=x.device) * (mask > 0)  # (B, 1, T)
     return x.gather(2, place.amax(dim=2, keepdim=True).expand(-1, x.shape[1], -1)).squeeze(2)
+
+
+def with_onnx_operator(network: LSTM | CNNLSTM) -> LSTM | CNNLSTM:
+    """Return a copy for torch.onnx.export: its layers are the operator LSTM of ONNX, for rows of any length."""
+    plain = copy.deepcopy(network)
+    plain.lstm = OnnxLSTM(network.lstm)  # type: ignore[assignment]
+    return plain
+
+
+class OnnxLSTM(nn.Module):
+    """Layers of LSTM as the operator of ONNX: (B, T, C) -> (B, T, ways * width), for the trace alone.
+
+    torch.export would lay out every step of a row of one length.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        if not hasattr(torch.onnx, "ops"):
+            raise ValueError(f"an LSTM is written as ONNX by torch 2.8 or newer; this is {torch.__version__}")
+        self.n_layers, self.width, self.ways = lstm.num_layers, lstm.hidden_size, 1 + lstm.bidirectional
+        for layer in range(lstm.num_layers):
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                ways = ("", "_reverse")[: self.ways]
+                of_ways = [getattr(lstm, f"{kind}_l{layer}{way}").detach() for way in ways]
+                # gates: input, forget, cell, output in PyTorch; input, output, forget, cell in ONNX
+                gates = [way.unflatten(0, (4, -1))[[0, 3, 1, 2]].flatten(0, 1) for way in of_ways]
+                self.register_buffer(f"{kind}{layer}", torch.stack(gates))  # (ways, 4 width, ..)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """x (B, T, C) -> states of the last layer (B, T, ways * width), and nothing for its last states."""
+        y = x.transpose(0, 1)
+        attributes: dict[str, Any] = {
+            "hidden_size": self.width,
+            "direction": "bidirectional" if self.ways == 2 else "forward",
+        }
+        ends = (self.ways, y.shape[1], self.width)
+        for layer in range(self.n_layers):
+            of_input, of_state, *biases = (
+                getattr(self, f"{kind}{layer}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            y, _, _ = torch.onnx.ops.symbolic_multi_out(
+                "LSTM", (y, of_input, of_state, torch.cat(biases, dim=1)), attributes,
+                dtypes=[x.dtype] * 3, shapes=[(y.shape[0], *ends), ends, ends], version=18,
+            )  # fmt: skip
+            y = y.transpose(1, 2).flatten(2)  # (T, ways, B, width) -> (T, B, ways * width)
+        return y.transpose(0, 1), None

@@ -16,6 +16,7 @@ from networks.layers import (
     initialise,
     keep_valid,
     max_and_mean,
+    max_pool,
     mean_of_pairs,
     mean_over_time,
     thin_mask,
@@ -221,7 +222,7 @@ class XResNet1d101(nn.Module):
         for layer in self.stem:
             x, mask = layer(x, mask)
             x = F.relu(x)  # (B, width, ceil(T / 2))
-        x, mask = F.max_pool1d(x, 3, stride=2, padding=1), thin_mask(mask, 2)
+        x, mask = max_pool(x, 3, 2), thin_mask(mask, 2)
         x = keep_valid(x, mask)
         for block in self.blocks:
             x, mask = block(x, mask)  # (B, 4 width, ceil(T / 32)) after the last

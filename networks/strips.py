@@ -104,7 +104,7 @@ class BoostedTrees(nn.Module):
         n_classes, n_trees, _ = self.leaf.shape
         feature, threshold, leaf = (part.flatten(0, 1) for part in (self.feature, self.threshold, self.leaf))
         tree = torch.arange(len(leaf), device=context.device)  # (K * M,)
-        place = torch.zeros(len(numbers), len(leaf), dtype=torch.int64, device=context.device)  # (B, K * M)
+        place = torch.zeros(numbers.shape[0], len(leaf), dtype=torch.int64, device=context.device)  # (B, K * M)
         for _ in range(self.depth):
             asked = numbers.gather(1, feature[tree, place])
             place = 2 * place + 1 + (asked > threshold[tree, place]).long()
@@ -160,6 +160,6 @@ class StripNet(nn.Module):
     def forward(self, x: Tensor, context: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (B, L, T), context (B, F) float32 with NaN where unknown, valid (B, 2) or None -> logits (B, K)."""
         check_input(x, self.reader.n_leads, self.min_samples)
-        check_context(context, len(x), self.context_features)
+        check_context(context, x.shape[0], self.context_features)
         logits: Tensor = self.reader(x, valid)
         return logits if self.training else (logits + self.trees(context).to(logits.dtype)) / 2

@@ -96,6 +96,8 @@ def test_large_datasets_are_simulated_in_their_layout(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("api.py --run nowhere", "nowhere: no such folder"),
+        ("api.py --clients 0", "--clients and --records: must be at least 1"),
         ("fit_rpeaks.py nowhere", "nowhere: no such folder"),
         ("fit_rpeaks.py . --write nowhere/weights.hpp", "nowhere: no such folder"),
         ("fit_rpeaks.py .", "nstdb/ma.hea: no such header file"),

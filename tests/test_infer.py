@@ -711,3 +711,30 @@ def test_of_a_long_record_the_moments_worth_a_look_are_drawn(nowhere, capsys):
     write_record(nowhere, "long", x, 250, ["II", "V1"])
     main(capsys, nowhere / "long.hea", "--plot", nowhere / "long.png")
     assert (nowhere / "long.png").stat().st_size > 50_000
+
+
+def test_a_sheet_is_laid_out_and_scaled_as_asked(tmp_path, demo_run, demo_folder):
+    record = sorted(demo_folder.glob("*.hea"))[0]
+    sizes = {}
+    for name, words in (("a", []), ("b", ["--layout", "12x1", "--speed", "50", "--gain", "5"])):
+        infer.main([str(record), "--run", str(demo_run), "--plot", str(tmp_path / f"{name}.svg"), *words])
+        text = (tmp_path / f"{name}.svg").read_text()
+        sizes[name] = float(re.search(r'width="([\d.]+)pt"', text)[1]) * 25.4 / 72, text.count('id="calibration"')
+    assert sizes["a"] == (pytest.approx(270, abs=0.01), 4) and sizes["b"] == (pytest.approx(520, abs=0.01), 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layout", "6x2"], "are for the pictures of --plot; give it too"),
+        (["--plot", "out.png", "--layout", "2x6"], "layout '2x6': must be one of 3x4, 6x2, 12x1"),
+        (["--plot", "out.png", "--speed", "0"], "--speed 0: must be 1 to 200 mm"),
+        (["--plot", "out.png", "--gain", "nan"], "--gain nan: must be 1 to 200 mm"),
+    ],
+)
+def test_a_sheet_that_cannot_be_is_an_error(tmp_path, monkeypatch, demo_run, demo_folder, words, message):
+    record = sorted(demo_folder.glob("*.hea"))[0].resolve()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((Stop, ValueError), match=message):
+        infer.main([str(record), "--run", str(demo_run), *words])
+    assert not list(tmp_path.iterdir())

@@ -22,6 +22,13 @@ def test_the_signal_tells_which_order_of_leads_codetest_has(tmp_path, rng):
         np.testing.assert_array_equal(record.signal, signal.astype(np.float32))
 
 
+@pytest.mark.parametrize("name", ["a.hdf5", "a.H5"])
+def test_a_file_of_many_recordings_is_read_by_the_row(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(pqrst.FormatError, match=rf"{name}: may hold many recordings; name one by its row, {name}#0$"):
+        readers.read(tmp_path / name)
+
+
 def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):
     x = twelve(rng, 1000)
     write_mat(tmp_path, "a", x, "4880/mV", ["# Dx: 1"])

@@ -195,3 +195,18 @@ def test_a_day_is_drawn_without_a_copy_of_it(tmp_path):
     tracemalloc.stop()
     assert peak < record.signal.nbytes / 10
     assert_drawn(tmp_path / "day.png")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (lambda record: sheet.rows_at(record, 5), " Drawn: the first 10 of 60.0 s"),
+        (lambda record: sheet.rows_at(record, 30.25), " Drawn: 25.2 to 35.2 of 60.0 s"),
+        (lambda record: [row._replace(caption="here") for row in sheet.rows_at(record, 30)], " Drawn: 10 of 60 s"),
+    ],
+)
+def test_the_foot_tells_which_seconds_are_drawn(tmp_path, monkeypatch, rows, told):
+    record = recording(2, 60)
+    figure, _ = drawn_sheet(monkeypatch, tmp_path, record, rows(record))
+    (foot,) = (text.get_text() for text in figure.axes[0].texts if "mm/mV" in text.get_text())
+    assert foot.endswith(f"Not a medical device.{told}")

@@ -12,8 +12,10 @@ import wfdb
 from conftest import REPOSITORY
 
 import pqrst
+import readers
 import simulate
 from recipe import TWELVE_LEADS as LEADS
+from script import Stop
 from simulate import CLASSES, FS
 
 HALF_STEP_MV = 0.0005 + 1e-9  # digitising rounds to 1 uV: off by half of it, plus float arithmetic
@@ -565,3 +567,66 @@ def test_a_holter_strip_is_the_same_for_a_seed_and_holds_its_beats(tmp_path, cap
     for name in ("strip.hea", "strip.dat"):
         stored = (REPOSITORY / "examples" / name.replace("strip", "holter")).read_bytes().replace(b"holter", b"strip")
         assert (tmp_path / "a" / name).read_bytes() == stored, "examples/ holds what the script writes"
+
+
+# --- samples ---
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    simulate.main(["--samples", str(folder / "first")])
+    return folder / "first"
+
+
+def test_samples_have_the_same_bytes_on_every_run(samples, tmp_path):
+    command = [sys.executable, simulate.__file__, "--samples", str(tmp_path / "second")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("wrote 7 samples to ")
+    assert files(samples) == files(tmp_path / "second")
+    assert len(files(samples)) == 7 * 4
+
+
+def test_each_sample_carries_its_own_class_alone(samples):
+    assert set(simulate.SAMPLES) == {"normal", *CLASSES}
+    for name in simulate.SAMPLES:
+        record = wfdb.rdrecord(str(samples / name))
+        (labels,) = (comment for comment in record.comments if comment.startswith("Labels:"))
+        assert labels.removeprefix("Labels:").split() == ([] if name == "normal" else [name])
+        assert simulate.is_simulated(record.comments)
+        assert (record.fs, record.sig_name, record.sig_len) == (FS, list(LEADS), 5000)
+
+
+def test_the_beats_of_a_sample_have_the_rate_and_the_form_of_its_class(samples):
+    for name in simulate.SAMPLES:
+        beats = wfdb.rdann(str(samples / name), "atr")
+        assert set(beats.symbol) == {{"RBBB": "R", "LBBB": "L"}.get(name, "N")}
+        rr_s = np.diff(beats.sample) / FS
+        bpm = 60 / rr_s.mean()
+        assert (bpm < 60) == (name == "SB") and (bpm > 100) == (name == "ST"), (name, bpm)
+        assert (np.abs(np.diff(rr_s)).mean() > 0.1) == (name == "AF")
+
+
+def test_a_sample_as_csv_reads_as_its_record(samples):
+    for name in simulate.SAMPLES:
+        record, table = readers.read(samples / f"{name}.hea"), readers.read(samples / f"{name}.csv")
+        heading = (samples / f"{name}.csv").read_text().split("\n")[0]
+        assert heading == "time,lead1,lead2,lead3,lead4,lead5,lead6,lead7,lead8,lead9,lead10,lead11,lead12"
+        assert (table.fs, list(table.leads), table.warnings) == (FS, list(record.leads), [])
+        np.testing.assert_array_equal(table.signal, record.signal)
+
+
+def test_samples_replace_nothing_unasked(samples, tmp_path):
+    kept = tmp_path / "AF.csv"
+    kept.write_text("mine")
+    with pytest.raises(Stop, match=r"AF.csv: already exists; choose another folder, or .* --overwrite"):
+        simulate.write_samples(tmp_path)
+    assert files(tmp_path) == {"AF.csv": b"mine"}
+    simulate.write_samples(tmp_path, overwrite=True)
+    assert files(tmp_path) == files(samples)
+
+
+def test_samples_that_cannot_be_written_are_one_line(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(Stop, match=r"taken: cannot be written: (Not a directory|File exists)"):
+        simulate.write_samples(tmp_path / "taken")

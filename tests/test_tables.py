@@ -234,6 +234,7 @@ def test_cells_without_a_value_are_nan(tmp_path):
         ("time,I\n0,1\n1,2\n0.5,2\n", "column time does not rise"),
         ("time,I\n0,x\n.01,y\n", "line 2: column I: 'x' is no number"),
         ("time\n0\n.01\n", "no columns besides time"),
+        ("time,I\n0,1\n.01," + "9" * 5000, "column I: a number has more digits than can be read"),
         ("time,signal\n0,1\n.01,--\n.02,3\n", "line 3: column signal: '--' is no number"),
         ("time,I,II\n0,1,2\n.01,1\n.02,1,2\n.03,1,2\n", "line 3 has 2 values, expected 3 as in line 2"),
         ("time,I,II\n0,1,2\n.01,1,2\n.02,1,2,7\n.03,1,2\n", "line 4 has 4 values, expected 3 as in line 2"),
