@@ -10,6 +10,7 @@ from scipy.signal import cont2discrete
 
 import models
 from networks.layers import SqueezeExcite, mean_of_pairs
+from networks.recurrent import last_valid
 from networks.state_space import StateSpace, as_convolutions, hippo
 
 # ------------------------------------------------------------------------------------------------------- state space
@@ -134,3 +135,58 @@ def test_the_mean_of_pairs_of_one_left_over_is_itself(n_samples):
     assert torch.equal(mean_of_pairs(x, None), expected)
     padded, mask = F.pad(x, (0, 3)), F.pad(torch.ones_like(x), (0, 3))
     assert torch.equal(mean_of_pairs(padded, mask)[..., : expected.shape[2]], expected)
+
+
+# -------------------------------------------------------------------------------------------- CNN-LSTM and ConvNet
+
+
+def test_the_last_valid_state_is_the_one_before_the_padding():
+    x = torch.arange(24.0).view(2, 3, 4)  # rows 0 and 1, 3 channels, 4 samples
+    mask = torch.tensor([[[1.0, 1, 1, 0]], [[0.0, 1, 0, 0]]])
+    assert last_valid(x, mask).tolist() == [[2, 6, 10], [13, 17, 21]]
+    assert last_valid(x, None).tolist() == [[3, 7, 11], [15, 19, 23]]
+    assert last_valid(x, torch.zeros(2, 1, 4)).tolist() == [[0, 4, 8], [12, 16, 20]]
+
+
+def test_cnn_lstm_hears_the_order_of_waves():
+    """Two bumps of different height in either order, far apart: convolutions and a mean alone see the same."""
+    torch.manual_seed(0)
+    network = models.build("cnn_lstm", 1, 2, channels=(8, 8), width=16, dropout=0.0)
+    x = torch.zeros(32, 1, 128)
+    target = torch.arange(32) % 2
+    for row, swapped in zip(x, target, strict=True):
+        first, second = (2.0, 1.0) if swapped else (1.0, 2.0)
+        row[0, 30:34], row[0, 90:94] = first, second
+    x += 0.05 * torch.randn_like(x)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = F.cross_entropy(network(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.1
+
+
+def test_ecg_convnet_filters_each_lead_and_mixes_leads_filter_by_filter(rng):
+    torch.manual_seed(0)
+    network = models.build("ecg_convnet", 3, 2, filters=2, mixtures=2, kernel=5)
+    x = rng.normal(size=(3, 40)).astype(np.float32)
+    filters = network.filters.weight.detach().numpy()[:, 0]  # (2, 5)
+    mixtures = network.mixtures.weight.detach().numpy()[:, :, 0]  # (4, 3): two of each filter
+    expected = [
+        sum(mixtures[2 * f + m, lead] * np.correlate(np.pad(x[lead], 2), filters[f], "valid") for lead in range(3))
+        for f in range(2)
+        for m in range(2)
+    ]
+    found = network.of_leads(torch.from_numpy(x)[None]).detach()[0]
+    np.testing.assert_allclose(found, np.array(expected), atol=1e-5)
+
+
+def test_sizes_of_cnn_lstm_and_ecg_convnet_by_hand():
+    def count(name):
+        return sum(p.numel() for p in models.build(name, 12, 6).parameters())
+
+    convolutions = 7 * (12 * 32 + 32 * 64 + 64 * 128) + 2 * (32 + 64 + 128)
+    assert count("cnn_lstm") == convolutions + 4 * 128 * (128 + 128 + 2) + 256 * 6 + 6
+    separable = [15 * n + n * 2 * n + 2 * 2 * n for n in (64, 128)]
+    assert count("ecg_convnet") == 16 * 25 + 64 * 12 + 2 * 64 + sum(separable) + 256 * 6 + 6
