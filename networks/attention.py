@@ -201,9 +201,10 @@ class HeartBEiT(nn.Module):
     After HeartBEiT, a vision transformer of BEiT's kind (Bao et al. 2022) that learns from printed ECGs with masked
     patches before it learns from labels. Departures: a patch is a piece of one lead's signal instead of 16 x 16 points
     of its picture, since the signal is at hand; place is a sum of waves for the time, which suit any length, and of a
-    learnt vector for the lead, instead of learnt biases between places of a picture of fixed size; layer norm before
-    the mean instead of after it; no stochastic depth and no LayerScale, which matter in deeper networks. Twelve leads
-    of 10 s at 100 Hz are 240 tokens; the picture was 196. The published size is width 768, depth 12, heads 12.
+    learnt vector for the lead, instead of learnt biases between places of a picture of fixed size; no token of its own
+    for the class, since the mean is read; layer norm before the mean instead of after it; no stochastic depth and no
+    LayerScale, which matter in deeper networks. Twelve leads of 10 s at 100 Hz are 240 tokens; the picture has 196.
+    The published size is width 768, depth 12, heads 12.
 
     `embed`, `encode` and `last` are apart: what is learnt from masked patches takes `patch(patches)` of the signal,
     puts a learnt vector in the place of some, and has a head of its own after `encode`.
