@@ -11,6 +11,9 @@ import wfdb
 
 import pqrst
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each has a core of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # the scripts are run where they stand, they are not installed
 

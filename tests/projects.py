@@ -2,7 +2,7 @@
 
 from conftest import REPOSITORY
 
-READ = {"codes.csv", "configs", "csrc", "examples", "formats", "networks", "pretrained"}
+READ = {"apps", "codes.csv", "configs", "csrc", "examples", "formats", "networks", "pretrained"}
 READ |= {"dvc.yaml", "params.yaml", ".dvcignore"}
 
 

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +296,56 @@ def test_errors_are_as_they_are_described_and_the_ways_out_work(shell, monkeypat
         assert done.stderr.replace(str(shell.folder), "/home/me/pqrst").splitlines()[-1] == message[0]
         failing += 1
     assert failing == 8
+
+
+@pytest.mark.slow
+def test_export(shell):
+    write_demo(shell)
+    shell("python train.py")
+    for block in blocks("export-and-serving", "sh"):
+        if "curl" not in block:
+            shell(block)
+    for name in ("best.onnx", "best.pt2", "best.int8.onnx"):
+        assert (shell.folder / "runs/demo" / name).exists()
+
+
+@contextmanager
+def serving(shell, command, health):
+    """Run a server by a command of a page on a free port, which is yielded once it answers."""
+    port = free_port()
+    with subprocess.Popen(["bash", "-c", f"exec {command.format(port=port)}"], cwd=shell.folder) as server:
+        try:
+            shell(f"curl -sf --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:{port}{health}")
+            yield port
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+def test_service(shell):
+    write_demo(shell)
+    shell("python train.py")
+    (command,) = [block[2:].strip() for block in blocks("export-and-serving", "console") if "--port 8000" in block]
+    with serving(shell, command.replace("8000", "{port}"), "/health") as port:
+        said = [
+            shell(block.replace("8000", port)).stdout for block in blocks("export-and-serving", "sh") if "curl" in block
+        ]
+        shell("timeout 200 bash -c 'until test -e runs/served/report; do sleep 1; done'")
+    assert '"N"' in said[0] and "served" in said[1]
+    assert (shell.folder / "demo.onnx").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_explorer_starts(shell):
+    (command,) = [block[2:].strip() for block in blocks("export-and-serving", "console") if "streamlit" in block]
+    options = " --server.headless true --server.port {port} --browser.gatherUsageStats false"
+    with serving(shell, command + options, "/_stcore/health"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_service_for_others_asks_for_the_secret(shell):
+    (command,) = [block[2:].strip() for block in blocks("export-and-serving", "console") if "TOKEN" in block]
+    command = f"env {command} --port {{port}}"
+    with serving(shell, command, "/health -H 'Authorization: Bearer choose-a-long-secret'") as port:
+        assert "401" in shell(f"curl -s -i http://127.0.0.1:{port}/models").stdout
