@@ -152,11 +152,10 @@ def _tensorboard(folder: Path, settings: Settings, commit: str) -> Tracker:
 
     (folder / runs.TENSORBOARD).mkdir(exist_ok=True)
     stem = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-    file = (folder / runs.TENSORBOARD / stem).open("wb", buffering=0)
-    records = RecordWriter(file)
 
     def write(**content: Any) -> None:
-        records.write(Event(wall_time=time.time(), **content).SerializeToString())
+        with (folder / runs.TENSORBOARD / stem).open("ab") as file:
+            RecordWriter(file).write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def tell(row: Row) -> None:
         values = [Summary.Value(tag=key, simple_value=value) for key, value in row.items() if key != "epoch"]
@@ -164,7 +163,7 @@ def _tensorboard(folder: Path, settings: Settings, commit: str) -> Tracker:
 
     write(file_version="brain.Event:2")
     write(step=0, session_log=SessionLog(status=SessionLog.START))
-    return Tracker(0, tell, lambda end: file.close())
+    return Tracker(0, tell, lambda end: None)
 
 
 def _mlflow(folder: Path, settings: Settings, commit: str) -> Tracker:
@@ -223,6 +222,7 @@ def _wandb(folder: Path, settings: Settings, commit: str) -> Tracker:
     Offline nobody knows what an earlier file of the same run holds: each one holds all epochs, and `wandb sync` of the
     newest one suffices.
     """
+    os.environ.setdefault("WANDB_MODE", "offline")
     import wandb
 
     run_id = _recalled(folder, "wandb")
@@ -235,7 +235,6 @@ def _wandb(folder: Path, settings: Settings, commit: str) -> Tracker:
         id=run_id,
         resume="allow",
         dir=folder.resolve(),
-        mode=os.environ.get("WANDB_MODE") or "offline",
         config={**flatten(settings.tree()), "commit": commit},
         settings=wandb.Settings(
             console="off", silent=True, x_disable_stats=True, init_timeout=PATIENCE_S, finish_timeout=10 * PATIENCE_S
