@@ -109,8 +109,17 @@ def _left_out_where_it_fails(name: str, trackers: dict[str, Tracker]) -> Iterato
         yield
     except Exception as error:  # whatever a tracker, its server or its disk comes up with
         trackers.pop(name, None)
-        reason = re.sub(r"//[^/@\s]+@", "//", script.one_line(error)) or type(error).__name__  # no password
-        print(f"warning: training.track: goes on without {name}: {reason[:300]}", file=sys.stderr, flush=True)
+        print(f"warning: training.track: goes on without {name}: {_reason(error)}", file=sys.stderr, flush=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return a short line without passwords; what the network has said goes before what was made of it."""
+    text, inner = script.one_line(error) or type(error).__name__, error
+    while isinstance(inner.__context__, Exception):
+        inner = inner.__context__
+    if isinstance(inner, OSError) and inner is not error:
+        text = f"{inner} ({text.split(' failed with')[0]})"
+    return re.sub(r"//[^/@\s]+@", "//", text)[:300]
 
 
 def _rows(folder: Path) -> list[Row]:
@@ -121,19 +130,16 @@ def _rows(folder: Path) -> list[Row]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _recalled(folder: Path, name: str) -> str | None:
-    """Return the id that a tracker has given the run, None where it has none."""
+def _remembered(folder: Path) -> dict[str, Any]:
+    """Return what has been kept of the trackers for --resume: ids of the run, epochs told."""
     path = folder / runs.TRACKING
-    ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return ids.get(name)
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return kept
 
 
-def _remember(folder: Path, name: str, run_id: str) -> None:
-    """Keep the id that a tracker has given the run, for --resume."""
-    path = folder / runs.TRACKING
-    ids = json.loads(path.read_text()) if path.exists() else {}
-    with script.aside(path) as temporary:
-        temporary.write_text(json.dumps({**ids, name: run_id}) + "\n")
+def _remember(folder: Path, **more: Any) -> None:
+    with script.aside(folder / runs.TRACKING) as temporary:
+        temporary.write_text(json.dumps({**_remembered(folder), **more}) + "\n")
 
 
 # ------------------------------------------------------------------------------------------------ the trackers
@@ -191,14 +197,14 @@ def _mlflow(folder: Path, settings: Settings, commit: str) -> Tracker:
                 raise
         experiment = client.get_experiment_by_name(name)
 
-    run_id = _recalled(folder, "mlflow")
+    run_id = _remembered(folder).get("mlflow_run")
     if run_id is None:
         tags = {"mlflow.source.git.commit": commit, "mlflow.source.name": "train.py"}
         run_id = client.create_run(experiment.experiment_id, run_name=folder.resolve().name, tags=tags).info.run_id
         parameters = [Param(key, str(value)) for key, value in flatten(settings.tree()).items()]
         for first in range(0, len(parameters), 100):  # so many at a time are allowed
             client.log_batch(run_id, params=parameters[first : first + 100])
-        _remember(folder, "mlflow", run_id)
+        _remember(folder, mlflow_run=run_id)
     else:
         client.update_run(run_id, status="RUNNING")
     known = run_id
@@ -209,9 +215,11 @@ def _mlflow(folder: Path, settings: Settings, commit: str) -> Tracker:
         client.log_batch(known, [Metric(key, value, now, step) for key, value in row.items() if key != "epoch"])
 
     def close(end: str) -> None:
-        if (folder / runs.BEST).exists():
-            client.log_artifact(known, str(folder / runs.BEST))
-        client.update_run(known, status=end)
+        try:
+            if (folder / runs.BEST).exists():
+                client.log_artifact(known, str(folder / runs.BEST))
+        finally:
+            client.update_run(known, status=end)
 
     return Tracker(told, tell, close)
 
@@ -219,20 +227,18 @@ def _mlflow(folder: Path, settings: Settings, commit: str) -> Tracker:
 def _wandb(folder: Path, settings: Settings, commit: str) -> Tracker:
     """Open a run of Weights & Biases: offline, in RUN/wandb, where WANDB_MODE says nothing else.
 
-    Offline nobody knows what an earlier file of the same run holds: each one holds all epochs, and `wandb sync` of the
-    newest one suffices.
+    A run that goes on begins a new file under the same id, which `wandb sync` appends to the earlier ones. Nothing of
+    wandb reads those offline, so tracking.json says up to which epoch they go.
     """
     os.environ.setdefault("WANDB_MODE", "offline")
     import wandb
 
-    run_id = _recalled(folder, "wandb")
-    if run_id is None:
-        run_id = secrets.token_hex(8)
-        _remember(folder, "wandb", run_id)
+    kept = {"wandb_run": secrets.token_hex(8), "wandb_epochs": 0, **_remembered(folder)}
+    _remember(folder, **kept)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT") or settings.data.name,
         name=folder.resolve().name,
-        id=run_id,
+        id=kept["wandb_run"],
         resume="allow",
         dir=folder.resolve(),
         config={**flatten(settings.tree()), "commit": commit},
@@ -242,9 +248,11 @@ def _wandb(folder: Path, settings: Settings, commit: str) -> Tracker:
     )
 
     def tell(row: Row) -> None:
-        run.log({key: value for key, value in row.items() if key != "epoch"}, step=int(row["epoch"]))
+        epoch = int(row["epoch"])
+        run.log({key: value for key, value in row.items() if key != "epoch"}, step=epoch, commit=True)
+        _remember(folder, wandb_epochs=epoch)
 
-    return Tracker(max(0, run.step - 1), tell, lambda end: run.finish(exit_code=0 if end == "FINISHED" else 1))
+    return Tracker(kept["wandb_epochs"], tell, lambda end: run.finish(exit_code=0 if end == "FINISHED" else 1))
 
 
 OPENERS: dict[str, Callable[[Path, Settings, str], Tracker]] = {

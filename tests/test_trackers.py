@@ -5,10 +5,12 @@ import importlib.util
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -79,15 +81,28 @@ def history(client, run, key):
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
 
 
+def wandb_records(file):
+    """Yield the records of an offline file, a log of LevelDB's format after 7 bytes: wandb has no reader in Python."""
+    data, at, record = file.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no record begins in the last bytes of a block
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last piece
+            yield record
+            record = b""
+
+
 def wandb_rows(file):
     """Return the rows that an offline file holds, and the settings of its run."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(file))
     rows, settings = [], {}
-    while (data := store.scan_data()) is not None:
+    for data in wandb_records(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.HasField("history"):
@@ -137,7 +152,7 @@ def test_mlflow_has_settings_metrics_commit_and_checkpoint(tmp_path):
     assert history(client, only, "validation_loss") == [(1, 2), (2, 1)]
     assert "validation_macro_f1" not in only.data.metrics  # it had no value
     path = client.download_artifacts(only.info.run_id, runs.BEST, str(tmp_path))
-    assert open(path, "rb").read() == b"weights"
+    assert Path(path).read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize("error, status", [(SystemExit(143), "KILLED"), (Stop("not finite"), "FAILED")])
@@ -173,7 +188,7 @@ def test_wandb_writes_each_epoch_and_the_settings_offline(tmp_path):
     track(run, ["wandb"], [3])
     first, second = sorted(run.glob("wandb/offline-run-*/*.wandb"))
     assert first.name == second.name  # the same run
-    assert [row["_step"] for row in wandb_rows(second)[0]] == [1, 2, 3]
+    assert [row["_step"] for row in wandb_rows(second)[0]] == [3]
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
@@ -199,8 +214,8 @@ def test_a_server_that_is_down_is_told_in_one_line_without_its_password(tmp_path
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     track(tmp_path, ["mlflow", "tensorboard"], [1, 2])
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("warning: training.track: goes on without mlflow: ")
-    assert "secret" not in line
+    assert line.startswith("warning: training.track: goes on without mlflow: [Errno")
+    assert f"127.0.0.1:{port}" in line and "secret" not in line
     assert len(scalars(tmp_path)["train_loss"]) == 2
 
 
@@ -210,19 +225,23 @@ def test_a_server_that_never_answers_holds_the_training_up_for_a_moment_only(tmp
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         track(tmp_path, ["mlflow"], [1, 2])
     (line,) = capfd.readouterr().err.splitlines()
-    assert "goes on without mlflow" in line and "timed out" in line
+    assert line.startswith(
+        "warning: training.track: goes on without mlflow: timed out (API request to http://127.0.0.1"
+    )
 
 
 def test_a_disk_that_fills_leaves_out_that_tracker_alone(tmp_path, monkeypatch, capsys):
     from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     run, write = tmp_path / "run", RecordWriter.write
     run.mkdir()
     with trackers.opened(run, settings_of(["tensorboard", "mlflow"]), "abc") as tell:
         for number in (1, 2, 3):
             if number == 2:
-                full = OSError(errno.ENOSPC, "No space left on device")
-                monkeypatch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(full))
+                monkeypatch.setattr(RecordWriter, "write", fails)
             runs.log_epoch(run, epoch(number))
             tell()
     (line,) = capsys.readouterr().err.splitlines()
@@ -242,7 +261,7 @@ def test_a_tracker_that_fails_at_the_end_stops_nothing(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err == "warning: training.track: goes on without mlflow: gone\n"
 
 
-@pytest.mark.parametrize("kept", ['{"mlflow": "0123456789abcdef0123456789abcdef"}', "not JSON"])
+@pytest.mark.parametrize("kept", ['{"mlflow_run": "0123456789abcdef0123456789abcdef"}', "not JSON"])
 def test_a_run_that_mlflow_does_not_know_goes_on_without_it(tmp_path, capsys, kept):
     run = tmp_path / "run"
     run.mkdir()
@@ -282,7 +301,7 @@ def test_a_resumed_training_goes_on_in_the_same_places(prepared_demo, tmp_path, 
         assert [step for step, _ in shown[key]] == [1, 2]
     assert only.data.tags["mlflow.source.git.commit"] == runs.commit()
     path = client.download_artifacts(only.info.run_id, runs.BEST, str(tmp_path))
-    assert open(path, "rb").read() == (run / runs.BEST).read_bytes()
+    assert Path(path).read_bytes() == (run / runs.BEST).read_bytes()
 
     trained(prepared_demo, run, *words, "--overwrite")
     assert [step for step, _ in scalars(run)["train_loss"]] == [1, 2]
@@ -360,7 +379,7 @@ def test_mlflow_s_own_server_gets_a_training_and_may_die_in_it(
     assert history(client, only, "train_loss") == list(zip(wanted["epoch"], wanted["train_loss"]))
     assert only.data.params["training.epochs"] == "2"
     path = client.download_artifacts(only.info.run_id, runs.BEST, str(tmp_path))
-    assert open(path, "rb").read() == (tmp_path / "run" / runs.BEST).read_bytes()
+    assert Path(path).read_bytes() == (tmp_path / "run" / runs.BEST).read_bytes()
 
     other = tmp_path / "other"
     other.mkdir()
