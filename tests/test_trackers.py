@@ -230,6 +230,20 @@ def test_a_server_that_never_answers_holds_the_training_up_for_a_moment_only(tmp
     )
 
 
+def test_wandb_s_server_that_is_down_is_told_once(tmp_path, monkeypatch, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    import wandb
+
+    wandb.teardown()  # it reads its variables once in a process
+    track(tmp_path, ["wandb"], [1, 2])
+    wandb.teardown()
+    (line,) = [text for text in capfd.readouterr().err.splitlines() if text.startswith("warning")]
+    assert line.startswith("warning: training.track: goes on without wandb: ") and "connection refused" in line
+
+
 def test_a_disk_that_fills_leaves_out_that_tracker_alone(tmp_path, monkeypatch, capsys):
     from tensorboard.summary.writer.record_writer import RecordWriter
 
