@@ -173,6 +173,8 @@ class Training(Section):
     """threads that fetch batches ahead; 0: the training fetches them itself"""
     threads: int = Field(0, ge=0, json_schema_extra=MACHINE)
     """CPU threads of each training process; 0: the cores divided by the processes"""
+    track: Strings = Field((), json_schema_extra=MACHINE)
+    """who else is told of each epoch, of tensorboard, mlflow and wandb, with a comma between: trackers.py"""
 
 
 class Evaluation(Section):

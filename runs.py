@@ -20,6 +20,7 @@ from script import Stop
 
 CONFIG, METRICS, LOG, CURVES, REPORT = "config.yaml", "metrics.csv", "log.jsonl", "curves.png", "report"
 BEST, BEST_LOSS, LAST = "best.pt", "best-loss.pt", "last.pt"
+TENSORBOARD, WANDB, TRACKING = "tensorboard", "wandb", "tracking.json"  # of trackers.py
 
 
 class Epoch(NamedTuple):
@@ -87,10 +88,10 @@ def begin(folder: Path, settings: Settings, epochs: int, anew: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if anew:
         if (folder / CONFIG).exists():  # a run that may be replaced; other files of these names are left alone
-            for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, CONFIG):
+            for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, TRACKING, CONFIG):
                 (folder / name).unlink(missing_ok=True)
-            for report in folder.glob(f"{REPORT}*"):
-                shutil.rmtree(report, ignore_errors=True)
+            for made in (*folder.glob(f"{REPORT}*"), folder / TENSORBOARD, folder / WANDB):
+                shutil.rmtree(made, ignore_errors=True)
         for stale in folder.glob("*.tmp"):  # of a process that was killed
             stale.unlink(missing_ok=True)
         with script.writing(folder / CONFIG):

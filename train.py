@@ -41,6 +41,7 @@ import processes
 import runs
 import schedules
 import script
+import trackers
 from batches import Batches
 from bundle import Bundle, Origin, State
 from config import Settings, Training
@@ -308,7 +309,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         runs.log_events(folder, [{"event": "start", "epoch": state.epoch, **versions}])
         announce(settings, dataset, rows, network, dtype)
 
-    with processes.StopSignal() as stop:
+    with processes.StopSignal() as stop, trackers.opened(folder, settings, trained.origin.commit) as track:
         for epoch in range(state.epoch, training.epochs):
             order = batches.epoch_order(rows["train"], training.seed, epoch, chances)
             done = len(state.losses)  # steps of this epoch that a training which was cut off has done
@@ -373,6 +374,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             if main_process:
                 line = runs.Epoch(epoch + 1, rate, sum(losses) / len(losses), rows_per_s, *(scores or ()))
                 write_epoch(folder, line, losses, kept, state, earned)
+                track()
                 print_epoch(line, scores, training, runs.BEST in earned, time.perf_counter() - started)
             if state.finished:
                 break
@@ -517,6 +519,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.list_models:
         print(models.listing())
         return
+    trackers.check(settings.training.track)
     main_process = script.rank()[0] == 0
     if main_process:
         config.print_overrides(settings)
