@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 import bundle
@@ -40,7 +41,6 @@ import train
 from compare import SCORES
 from config import Settings
 from data import Dataset
-from folds import Rows
 from recipe import differences, flatten
 from script import Stop
 
@@ -135,10 +135,7 @@ def check_classes(run: Run, dataset: Dataset) -> None:
         )
     missing = np.array(dataset.classes)[there & (counts["test"] == 0)]
     if len(missing):
-        print(
-            f"warning: fold {name} has no row of {', '.join(missing)}: their F1 enters its macro F1 as 0",
-            file=sys.stderr,
-        )
+        print(f"warning: fold {name} has no row of {', '.join(missing)}, whose F1 there is 0", file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------ grids
@@ -156,10 +153,8 @@ def check_grid(grid: Any, origin: str, trees: Mapping[str, dict[str, Any]]) -> d
             raise Stop(f"{origin}: unknown setting {key}{hint}")
         if not key.startswith(VARIED):
             raise Stop(f"{origin}: {key} does not change a training of prepared data; data.dir takes several datasets")
-        if not isinstance(values, list):
-            raise Stop(f"{origin}: {key} = {values!r}: must be a list, e.g. [{values}]")
-        if not values:
-            raise Stop(f"{origin}: {key}: an empty list; give at least one value")
+        if not isinstance(values, list) or not values:
+            raise Stop(f"{origin}: {key} = {values!r}: must be a list of one or more values")
         for place in ("environment", "command line"):
             if key in flatten(trees[place]):
                 raise Stop(f"{origin}: {key} is set in the {place} too")
@@ -224,7 +219,7 @@ def check(plan: Sequence[Run]) -> None:
             if key not in opened:
                 opened[key] = train.open_dataset(settings)
             dataset = opened[key]
-            rows: dict[str, Rows] = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
+            rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
             train.check_rows(dataset, rows, settings)
             train.new_bundle(settings, dataset, torch.device("cpu"))
         except (Stop, ValueError) as error:
@@ -233,10 +228,7 @@ def check(plan: Sequence[Run]) -> None:
             asked = settings.model_copy(update={"recipe": dataset.recipe})
             old, new = (config.of_the_work(each) for each in (runs.settings_of(run.folder), asked))
             if changes := differences(old, new):
-                raise Stop(
-                    f"{run.folder} was trained with other settings ({'; '.join(changes)}); "
-                    "name the study otherwise with --run_dir"
-                )
+                raise Stop(f"{run.folder} has other settings ({'; '.join(changes)}); choose another --run_dir")
 
 
 # ------------------------------------------------------------------------------------------------ the runs
@@ -300,10 +292,10 @@ def scores_of(run: Run, state: str) -> dict[str, Any]:
     report = json.loads(run.metrics.read_text())
     with (run.folder / runs.METRICS).open(newline="") as file:
         epoch = next((line for line in csv.DictReader(file) if int(line["epoch"]) == report["epoch"]), {})
-    validation = {name: float(epoch[name]) for name in runs.PANELS["validation score"] if epoch.get(name)}
+    validation = ("validation_loss", *runs.PANELS["validation score"])
     return {
-        **{"rows": report["n_rows"], "epoch": report["epoch"], "validation_loss": float(epoch["validation_loss"])},
-        **validation,
+        **{"rows": report["n_rows"], "epoch": report["epoch"]},
+        **{name: float(epoch[name]) for name in validation if epoch.get(name)},
         **{name: report[name] for name in SCORES},
         **{f"f1_{each['class']}": each["f1"] for each in report["per_class"]},
     }
@@ -332,27 +324,20 @@ def grid_table(plan: Sequence[Run], states: Sequence[str], metric: str) -> list[
 
 def write_table(table: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows as CSV, whole or not at all."""
-    with script.aside(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns_of(table))
-        writer.writeheader()
-        writer.writerows(table)
-
-
-def columns_of(table: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the columns of all rows, each once."""
-    return list(dict.fromkeys(name for row in table for name in row))
+    with script.aside(path) as temporary:
+        pd.DataFrame(table, dtype=object).to_csv(temporary, index=False)
 
 
 def as_markdown(table: Sequence[Mapping[str, Any]]) -> str:
     """Return the table for people: without the scores of single classes."""
-    columns = [name for name in columns_of(table) if not name.startswith("f1_") and name != "run"]
+    columns = [name for name in dict.fromkeys(name for row in table for name in row) if not name.startswith("f1_")]
 
     def line(cells: Iterable[Any]) -> str:
-        texts = (f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)
+        texts = ("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)
         return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
-    lines = [line(name.replace("_", " ") for name in columns), "|---" * len(columns) + "|"]
-    return "\n".join(lines + [line("" if row.get(c) is None else row[c] for c in columns) for row in table])
+    rows = [line(row.get(name) for name in columns) for row in table]
+    return "\n".join([line(name.replace("_", " ") for name in columns), "|---" * len(columns) + "|", *rows])
 
 
 # ------------------------------------------------------------------------------------------------ the script
@@ -370,10 +355,13 @@ def plan_of(words: Sequence[str] | None) -> tuple[list[Run], Path, Settings]:
         raise Stop(f"--folds {n}: {file} has a section {GRID}, and a study has folds or a grid")
     if not is_grid and n is None:
         raise Stop(f"give --folds N, or --config with a file that has a section {GRID}:")
+    for place in ("environment", "command line"):
+        if not is_grid and {"validation", "test"} & set(trees[place].get("data", {})):
+            raise Stop(f"--folds {n}: chooses data.validation and data.test, which the {place} sets too")
     stem = settings.data.name if file == "environment" else Path(file).stem
     study = Path(settings.run_dir or (f"runs/{stem}" if is_grid else f"runs/{stem}-{n}-folds"))
     if (study / runs.CONFIG).exists():
-        raise Stop(f"{study}: is a run; name the study with --run_dir")
+        raise Stop(f"{study}: is a run; choose another --run_dir")
     trees["study"] = {"run_dir": str(study)}
     settings = config.validated(trees)
     if not is_grid:

@@ -265,16 +265,16 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(prepared_demo, tmp_path,
     ("grid", "message"),
     [
         ({"training.learning_rat": [1]}, r"training.learning_rat; did you mean training.learning_rate\?"),
-        ({"training.learning_rate": []}, "grid: training.learning_rate: an empty list"),
-        ({"training.learning_rate": 0.1}, r"grid: training.learning_rate = 0.1: must be a list, e.g. \[0.1\]"),
+        ({"training.learning_rate": []}, r"training.learning_rate = \[\]: must be a list of one or more values"),
+        ({"training.learning_rate": 0.1}, "grid: training.learning_rate = 0.1: must be a list of one or more values"),
         ({"training.learning_rate": ["fast"]}, "grid: training.learning_rate = 'fast': .* valid number"),
         ({"training.learning_rate": [0.1, -1]}, "grid: training.learning_rate = -1: .* greater than 0"),
         ({"training.learning_rate": [0.001, "1e-3"]}, "two runs are learning_rate=0.001; each value once"),
         ({"training.augmentation": [{"noise": 1}]}, "unknown setting training.augmentation; name its settings, e.g. "),
         ({"data.limit": [5, 10]}, "data.limit does not change a training of prepared data"),
         ({"model.name": ["cnn1d", "resnet"]}, "name=resnet: model 'resnet': unknown; did you mean"),
-        ({"model.arguments.widht": [8]}, "no argument 'widht'; did you mean width"),
-        ({"model.arguments": [{}], "model.arguments.width": [8]}, "model.arguments and one of its names"),
+        ({"model.arguments.chanels": [8]}, "no argument 'chanels'; did you mean channels"),
+        ({"model.arguments": [{}], "model.arguments.kernel": [8]}, "model.arguments and one of its names"),
         ({"training.batch_size": [4, 9999]}, "batch_size=9999: training.batch_size = 9999: there are only"),
         ({"data.validation": [[]]}, "data.validation is empty, and its rows are what ranks the runs"),
         ({}, "grid: must name settings and list their values"),
@@ -302,16 +302,14 @@ def test_a_setting_of_the_grid_cannot_be_given_elsewhere_too(prepared_demo, tmp_
 def test_a_run_with_other_settings_is_not_taken_for_one_of_the_study(rates, prepared_demo, tmp_path):
     shutil.copytree(rates, tmp_path / "study")
     words = write_grid(tmp_path, prepared_demo, RATES, weight_decay=0.1)
-    message = (
-        r"learning_rate=0.001 was trained with other settings \(training.weight_decay: 0.01 -> 0.1\); name the study"
-    )
+    message = r"=0.001 has other settings \(training.weight_decay: 0.01 -> 0.1\); choose another --run_dir"
     with pytest.raises(Stop, match=message):
         study.main(words)
 
 
 def test_a_folder_that_is_a_run_is_not_taken_for_a_study(rates, prepared_demo, tmp_path):
     words = write_grid(tmp_path, prepared_demo, RATES)
-    with pytest.raises(Stop, match="learning_rate=0.001: is a run; name the study with --run_dir"):
+    with pytest.raises(Stop, match="learning_rate=0.001: is a run; choose another --run_dir"):
         study.main([*words[:2], "--run_dir", str(rates / "learning_rate=0.001")])
 
 
@@ -323,6 +321,7 @@ def test_a_folder_that_is_a_run_is_not_taken_for_a_study(rates, prepared_demo, t
         (["--folds", "0"], "--folds 0: .*: possible are 5, 10"),
         (["--folds", "5", "--data.dir", "none"], "none .*: no prepared dataset .*; run preprocess.py first"),
         (["--folds", "5", "--training.batch_size", "999"], "fold-0-1: training.batch_size = 999: there are only"),
+        (["--folds", "5", "--data.test", "1"], "--folds 5: chooses .* data.test, which the command line sets too"),
         ([], "give --folds N, or --config with a file that has a section grid:"),
     ],
 )
