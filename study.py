@@ -11,9 +11,8 @@ A grid is a file of settings with one section more, which names settings by thei
       model.name: [cnn1d, resnet1d, s4]
 
 Each run is what train.py makes of the same settings. Of the folds each is tested once, the next one chooses the epoch,
-and the rest are learnt from. The same command again leaves finished runs as they are and goes on with the others. It
-may run in several processes at the same time, which share the runs. SIGTERM and Ctrl-C end the current training as
-they end train.py.
+and the rest are learnt from. The same command again leaves finished runs as they are and goes on with the others; in
+several processes at a time it shares the runs. SIGTERM and Ctrl-C end the current training as they end train.py.
 """
 
 from __future__ import annotations
@@ -135,7 +134,7 @@ def check_classes(run: Run, dataset: Dataset) -> None:
         )
     missing = np.array(dataset.classes)[there & (counts["test"] == 0)]
     if len(missing):
-        print(f"warning: fold {name} has no row of {', '.join(missing)}, whose F1 there is 0", file=sys.stderr)
+        print(f"warning: fold {name} has no row of {', '.join(missing)}: 0 in its macro F1", file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------ grids
@@ -216,9 +215,7 @@ def check(plan: Sequence[Run]) -> None:
         try:
             train.check_training(settings.training, 1, device)
             key = (*settings.data_dirs, settings.data.scored_classes)
-            if key not in opened:
-                opened[key] = train.open_dataset(settings)
-            dataset = opened[key]
+            dataset = opened[key] if key in opened else opened.setdefault(key, train.open_dataset(settings))
             rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
             train.check_rows(dataset, rows, settings)
             train.new_bundle(settings, dataset, torch.device("cpu"))
@@ -267,11 +264,10 @@ def carry_out(plan: Sequence[Run], summarise: Callable[[Sequence[str]], None]) -
 
 
 def time_left(states: Sequence[str], seconds: Sequence[float]) -> str:
-    """Say how long the runs that are not done will take this process."""
+    """Say how long the runs that nobody has begun will take this process."""
     if not seconds:
         return "time left is known after the first run"
-    left = sum(state in (UNFINISHED, IN_USE) for state in states)
-    return f"about {left * sum(seconds) / len(seconds) / 60:.1f} min left"
+    return f"about {states.count(UNFINISHED) * sum(seconds) / len(seconds) / 60:.1f} min left"
 
 
 def train_run(run: Run) -> None:
@@ -294,10 +290,11 @@ def scores_of(run: Run, state: str) -> dict[str, Any]:
         epoch = next((line for line in csv.DictReader(file) if int(line["epoch"]) == report["epoch"]), {})
     validation = ("validation_loss", *runs.PANELS["validation score"])
     return {
-        **{"rows": report["n_rows"], "epoch": report["epoch"]},
+        "rows": report["n_rows"],
+        "epoch": report["epoch"],
         **{name: float(epoch[name]) for name in validation if epoch.get(name)},
         **{name: report[name] for name in SCORES},
-        **{f"f1_{each['class']}": each["f1"] for each in report["per_class"]},
+        **{f"f1_{each['class']}": each["f1"] if each["support"] else None for each in report["per_class"]},
     }
 
 
