@@ -327,7 +327,8 @@ def write_table(table: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def as_markdown(table: Sequence[Mapping[str, Any]]) -> str:
     """Return the table for people: without the scores of single classes."""
-    columns = [name for name in dict.fromkeys(name for row in table for name in row) if not name.startswith("f1_")]
+    names = dict.fromkeys(name for row in table for name in row)
+    columns = [name for name in names if name != "run" and not name.startswith("f1_")]
 
     def line(cells: Iterable[Any]) -> str:
         texts = ("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)
