@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,11 +104,11 @@ def test_finished_folds_are_left_as_they_are(five_folds, prepared_demo, capsys):
 
 def test_variants_follow_their_fold_and_paced_patients_are_learnt_where_the_settings_say_so(prepared_beats):
     folds = [b"0", b"0+", b"1", b"1+", b"2", b"2+", b"paced", b"DS2"]
-    dataset = Dataset(*study.config.load(study.argparse.ArgumentParser(), prepared_beats)[0].data_dirs)
+    dataset = Dataset(Path(prepared_beats[prepared_beats.index("--data.dir") + 1]))
     dataset.fold = np.array(folds)[np.arange(len(dataset)) % 8]
     dataset.labels = np.ones_like(dataset.labels)
     dataset.patient = dataset.fold
-    words = [*prepared_beats, "--data.train", '["0","0+","paced"]']
+    words = [*prepared_beats[:-6], "--data.train", '["0","0+","paced"]']  # without its own folds
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "open_dataset", lambda _: dataset)
         plan, _, _ = study.plan_of([*words, "--folds", "3"])
@@ -204,6 +205,7 @@ def started(words):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_grid_and_do_no_run_twice(prepared_demo, tmp_path):
     words = write_grid(tmp_path, prepared_demo, {"training.seed": [0, 1, 2, 3]})
     processes = [started(words) for _ in range(2)]
