@@ -240,13 +240,7 @@ def load(
     argv: Sequence[str] | None = None,
     base: Callable[[argparse.Namespace], Path | None] | None = None,
 ) -> tuple[Settings, argparse.Namespace]:
-    """Read all settings.
-
-    Parameters
-    ----------
-    parser : the script's parser with its own actions and positional arguments; the settings are added to it
-    argv : command line without the script's name; sys.argv where None
-    base : the YAML to read where the command line names none, e.g. that of a run
+    """Read all settings: those of `read`, made one.
 
     Returns
     -------
@@ -256,6 +250,32 @@ def load(
     ------
     Stop
         An unknown key (with the nearest valid one), a wrong type, an unreadable YAML file.
+    """
+    trees, arguments = read(parser, argv, base)
+    return validated(trees), arguments
+
+
+def read(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    base: Callable[[argparse.Namespace], Path | None] | None = None,
+) -> tuple[dict[str, dict[str, Any]], argparse.Namespace]:
+    """Read what the YAML, the environment and the command line say, each a tree of its own.
+
+    Parameters
+    ----------
+    parser : the script's parser with its own actions and positional arguments; the settings are added to it
+    argv : command line without the script's name; sys.argv where None
+    base : the YAML to read where the command line names none, e.g. that of a run
+
+    Returns
+    -------
+    trees by their origin, a later one above, and the namespace with the script's own arguments.
+
+    Raises
+    ------
+    Stop
+        An unknown option or variable (with the nearest valid one), an unreadable YAML file.
     """
     parser.allow_abbrev = False
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
@@ -288,7 +308,7 @@ def load(
     command_line(parsed_args=vars(arguments))
     trees = {str(config): read_yaml(config)} if config else {}
     trees |= {"environment": _environment(), "command line": command_line()}
-    return validated(trees), arguments
+    return trees, arguments
 
 
 def validated(trees: Mapping[str, dict[str, Any]]) -> Settings:

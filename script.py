@@ -23,6 +23,10 @@ class Stop(Exception):
     """Something that the user can mend: one line on standard error, exit status 2."""
 
 
+class InUse(Stop):
+    """Another process holds the folder."""
+
+
 def run(main: Callable[[], Any]) -> NoReturn:
     """Run a script's main; a `Stop`, or an error that a file or an argument causes, ends in one line and status 2."""
     try:
@@ -110,7 +114,7 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises
     ------
-    Stop
+    InUse
         Another process holds the folder; the message names it.
     """
     if rank()[0] > 0:
@@ -149,7 +153,7 @@ def _locked(path: Path) -> io.FileIO:
             file.seek(0)
             holder = file.read().decode() or "another process"
             file.close()
-            raise Stop(f"{path.parent}: is in use by {holder}") from error
+            raise InUse(f"{path.parent}: is in use by {holder}") from error
         except OSError as error:  # a file system that has no locks
             print(f"warning: {path.parent} cannot be locked: {error.strerror}", file=sys.stderr)
             return file

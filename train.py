@@ -502,6 +502,22 @@ def report(folder: Path, settings: Settings) -> None:
     evaluate.evaluate_run(folder, settings.model_copy(update={"evaluation": evaluation}))
 
 
+def train_and_report(settings: Settings, resume: bool = False, overwrite: bool = False) -> None:
+    """Train one network and score it, in a run folder that this process holds; Stop where memory does not suffice."""
+    try:
+        folder = train(settings, resume, overwrite)
+        if script.rank()[0] == 0:
+            report(folder, settings)
+    except RuntimeError as error:  # that of a CPU has no type of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        training = settings.training
+        raise Stop(
+            f"training.batch_size = {training.batch_size}: out of memory; a larger training.accumulation "
+            f"({training.accumulation} now) takes fewer rows at a time for the same step"
+        ) from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="train.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -519,26 +535,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.list_models:
         print(models.listing())
         return
+<<<<<<< HEAD
     trackers.check(settings.training.track)
     main_process = script.rank()[0] == 0
     if main_process:
+=======
+    if script.rank()[0] == 0:
+>>>>>>> h-study
         config.print_overrides(settings)
     try:
         if settings.data.name == "demo" and settings.data.raw is None:
             prepare_demo(settings)
         with script.hold(settings.run_folder):
-            folder = train(settings, again or arguments.resume is not None, arguments.overwrite and not again)
-            if main_process:
-                report(folder, settings)
+            train_and_report(settings, again or arguments.resume is not None, arguments.overwrite and not again)
         processes.wait()
-    except RuntimeError as error:  # that of a CPU has no type of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        training = settings.training
-        raise Stop(
-            f"training.batch_size = {training.batch_size}: out of memory; a larger training.accumulation "
-            f"({training.accumulation} now) takes fewer rows at a time for the same step"
-        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
