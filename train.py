@@ -535,13 +535,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.list_models:
         print(models.listing())
         return
-<<<<<<< HEAD
     trackers.check(settings.training.track)
-    main_process = script.rank()[0] == 0
-    if main_process:
-=======
     if script.rank()[0] == 0:
->>>>>>> h-study
         config.print_overrides(settings)
     try:
         if settings.data.name == "demo" and settings.data.raw is None:

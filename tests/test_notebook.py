@@ -24,6 +24,7 @@ def project(tmp_path):
 def run(notebook, project, monkeypatch):
     for name in [name for name in os.environ if name.startswith("ECG_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # another test's choice would show no figure
     settings = {"OMP_NUM_THREADS": "1", "ECG_TRAINING__THREADS": "1", "IPYTHONDIR": str(project / "ipython")}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
