@@ -173,7 +173,7 @@ def test_own_data(shell):
     assert len((shell.folder / "findings.csv").read_text().splitlines()) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the commands of other pages, on other recordings
 def test_mit_bih(shell, monkeypatch):
     monkeypatch.setenv("ECG_TRAINING__EPOCHS", "1")
     monkeypatch.setenv("ECG_TRAINING__BATCH_SIZE", "64")
@@ -184,7 +184,7 @@ def test_mit_bih(shell, monkeypatch):
     assert (shell.folder / "runs/beats-ds1/report-svdb-detected/report.md").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the commands of other pages, on other recordings
 def test_ptb_xl(shell, monkeypatch):
     monkeypatch.setenv("ECG_TRAINING__EPOCHS", "1")
     write_ptbxl(shell.folder / "raw/ptbxl")
