@@ -176,7 +176,7 @@ def shades_of(found: Attribution, fed: Fed) -> list[Shade]:
 
 
 def draw(path: Path, found: Attribution, fed: Fed) -> None:
-    """Draw the stretch that is explained, shaded, with the bars of leads and numbers below it."""
+    """Draw the ten seconds around what is explained, shaded by what speaks for the class and against it."""
     record = fed.record
     title = (
         f"{Path(record.name).name}: what speaks for {found.class_name} (green) and against it (purple), "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from networks.layers import (
     check_input,
     convolution,
+    convolved_and_pooled,
     initialise,
     keep_valid,
     max_pool,
@@ -63,10 +64,7 @@ class CNN1d(nn.Module):
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
         x = keep_valid(x, mask)
-        for layer, norm in zip(self.convolutions, self.norms, strict=True):
-            x = keep_valid(F.relu(norm(layer(x))), mask)  # (B, C, T); padding is 0, never above a valid sample
-            x = max_pool(x, self.pool, self.pool)  # (B, C, ceil(T / pool))
-            mask = thin_mask(mask, self.pool)
+        x, mask = convolved_and_pooled(x, mask, self.convolutions, self.norms, self.pool)
         logits: Tensor = self.last(self.dropout(mean_over_time(x, mask)))  # (B, K)
         return logits
 

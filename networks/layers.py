@@ -109,6 +109,20 @@ def convolution(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Conv1
     return nn.Conv1d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
+def convolved_and_pooled(
+    x: Tensor, mask: Tensor | None, convolutions: nn.ModuleList, norms: nn.ModuleList, pool: int
+) -> tuple[Tensor, Tensor | None]:
+    """Apply convolution, batch norm, ReLU and max pooling, layer by layer.
+
+    x (B, L, T) and mask (B, 1, T) -> x (B, C, N) and mask (B, 1, N), N = T / pool of each layer, rounded up.
+    """
+    for layer, norm in zip(convolutions, norms, strict=True):
+        x = keep_valid(F.relu(norm(layer(x))), mask)  # (B, C, T); padding is 0, never above a valid sample
+        x = max_pool(x, pool, pool)  # (B, C, ceil(T / pool))
+        mask = thin_mask(mask, pool)
+    return x, mask
+
+
 class SqueezeExcite(nn.Module):
     """Weigh each channel by a gate that sees the mean of all of them (Hu et al. 2018, arXiv:1709.01507)."""
 

@@ -8,18 +8,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.layers import (
     ConcatHead,
     check_input,
     convolution,
+    convolved_and_pooled,
     initialise,
     keep_valid,
-    max_pool,
     mean_over_time,
-    thin_mask,
     valid_mask,
 )
 
@@ -128,10 +126,7 @@ class CNNLSTM(nn.Module):
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
         x = keep_valid(x, mask)
-        for layer, norm in zip(self.convolutions, self.norms, strict=True):
-            x = keep_valid(F.relu(norm(layer(x))), mask)  # (B, C, T); padding is 0, never above a valid sample
-            x = max_pool(x, self.pool, self.pool)  # (B, C, ceil(T / pool))
-            mask = thin_mask(mask, self.pool)
+        x, mask = convolved_and_pooled(x, mask, self.convolutions, self.norms, self.pool)
         with torch.autocast(x.device.type, enabled=False):  # a hundred steps in a row would lose digits
             states, _ = self.lstm(x.transpose(1, 2).to(self.last.weight.dtype))  # (B, T, width)
         states = states.transpose(1, 2)  # (B, width, T)
