@@ -23,7 +23,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ import train
 from compare import SCORES
 from config import Settings
 from data import Dataset
+from metrics import markdown_table
 from recipe import differences, flatten
 from script import Stop
 
@@ -330,12 +331,11 @@ def as_markdown(table: Sequence[Mapping[str, Any]]) -> str:
     names = dict.fromkeys(name for row in table for name in row)
     columns = [name for name in names if name != "run" and not name.startswith("f1_")]
 
-    def line(cells: Iterable[Any]) -> str:
-        texts = ("" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)
-        return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+    def texts(row: Mapping[str, Any]) -> list[str]:
+        cells = (row.get(name) for name in columns)
+        return ["" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
 
-    rows = [line(row.get(name) for name in columns) for row in table]
-    return "\n".join([line(name.replace("_", " ") for name in columns), "|---" * len(columns) + "|", *rows])
+    return markdown_table([name.replace("_", " ") for name in columns], [texts(row) for row in table])
 
 
 # ------------------------------------------------------------------------------------------------ the script
