@@ -252,7 +252,11 @@ def _wandb(folder: Path, settings: Settings, commit: str) -> Tracker:
         run.log({key: value for key, value in row.items() if key != "epoch"}, step=epoch, commit=True)
         _remember(folder, wandb_epochs=epoch)
 
-    return Tracker(kept["wandb_epochs"], tell, lambda end: run.finish(exit_code=0 if end == "FINISHED" else 1))
+    def close(end: str) -> None:
+        run.finish(exit_code=0 if end == "FINISHED" else 1)
+        wandb.teardown()  # waits for the process that writes the file, which `finish` does not
+
+    return Tracker(kept["wandb_epochs"], tell, close)
 
 
 OPENERS: dict[str, Callable[[Path, Settings, str], Tracker]] = {
