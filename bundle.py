@@ -8,7 +8,7 @@ first, scores = pool(logits, units, inside, bundle.task)
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import script
 from batches import Batch
 from crops import Crops
 from folds import Rows
+from networks.pretext import Task, network_of
 from recipe import Recipe, differences, read_recipe
 from script import Stop
 
@@ -56,6 +57,7 @@ class Bundle:
     origin: Origin
     crops: Crops | None = None  # pieces of a row that are scored one by one; None: the row as it is
     temperature: float = 1.0  # divides the logits of a row
+    objective: str = "labels"  # otherwise it has learnt without them, and nothing has taught its last layer
 
     def save(self, path: Path, training: dict[str, Any] | None = None) -> None:
         """Write a checkpoint, whole or not at all; `training`: what State adds to it."""
@@ -70,6 +72,7 @@ class Bundle:
             "origin": vars(self.origin),
             "crops": None if self.crops is None else list(self.crops),
             "temperature": self.temperature,
+            "objective": self.objective,
             "weights": self.network.state_dict(),
             "training": training,
         }
@@ -77,14 +80,20 @@ class Bundle:
             torch.save(checkpoint, temporary)
 
 
-def load(path: Path) -> Bundle:
+def n_outputs(classes: Sequence[str]) -> int:
+    """Return the outputs of a network: one that learns without labels from rows without classes needs one too."""
+    return max(1, len(classes))
+
+
+def load(path: Path, needs_labels: bool = True) -> Bundle:
     """Read a trained network in eval mode, on a GPU where there is one.
 
     Raises
     ------
     Stop
         The file does not exist, is no checkpoint of train.py, or one of an older format; bytes that differ from the
-        file's own checksums; weights that are not finite, or of another network than the file says.
+        file's own checksums; weights that are not finite, or of another network than the file says; a network that
+        has learnt without labels, where it needs some to answer.
     """
     checkpoint = _read(path)
     try:
@@ -92,8 +101,8 @@ def load(path: Path) -> Bundle:
         name, arguments, thresholds = (checkpoint[key] for key in ("name", "arguments", "thresholds"))
         weights = checkpoint["weights"]
         with torch.device("meta"):  # no memory for a network that the weights do not fill
-            models.build(name, len(recipe.leads), len(classes), **arguments).load_state_dict(weights, assign=True)
-        network = models.build(name, len(recipe.leads), len(classes), **arguments)
+            models.build(name, len(recipe.leads), n_outputs(classes), **arguments).load_state_dict(weights, assign=True)
+        network = models.build(name, len(recipe.leads), n_outputs(classes), **arguments)
         network.load_state_dict(weights)
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError("weights are NaN or infinite")
@@ -103,11 +112,17 @@ def load(path: Path) -> Bundle:
         temperature = float(checkpoint.get("temperature", 1.0))
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature {temperature}: must be above 0")
+        objective = str(checkpoint.get("objective", "labels"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise Stop(f"{path}: is damaged, or not of these networks: {script.one_line(error)}") from error
+    if needs_labels and objective != "labels":
+        raise Stop(
+            f"{path}: has learnt without labels ({objective}) and cannot answer; "
+            f"train on from it with train.py --model.pretrained {path}"
+        )
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     limits = None if thresholds is None else tuple(thresholds)
-    return Bundle(network, name, arguments, recipe, classes, task, limits, origin, pieces, temperature)
+    return Bundle(network, name, arguments, recipe, classes, task, limits, origin, pieces, temperature, objective)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -221,7 +236,7 @@ def pool(
 class State:
     """What a training carries from epoch to epoch; last.pt holds it beside the bundle."""
 
-    network: nn.Module
+    network: nn.Module  # or the task around it, of a training without labels
     ema: AveragedModel | None  # averaged weights, which are validated and kept as best where there are any
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -236,18 +251,19 @@ class State:
 
     @property
     def scored(self) -> nn.Module:
-        """The network that is validated and kept."""
+        """The network, or the task around it, that is validated and kept."""
         return self.ema.module if self.ema else self.network
 
     def save(self, path: Path, bundle: Bundle) -> None:
         """Write last.pt; the bundle's network is replaced by the one in training."""
         training = {
+            "head": self.network.head() if isinstance(self.network, Task) else None,
             "ema": self.ema.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in PROGRESS},
         }
-        replace(bundle, network=self.network).save(path, training)
+        replace(bundle, network=network_of(self.network)).save(path, training)
 
     def restore(self, path: Path, bundle: Bundle) -> None:
         """Take over what `save` has written; Stop where its network or classes are not the bundle's."""
@@ -260,7 +276,10 @@ class State:
             raise Stop(f"{path}: is of another network or other classes ({'; '.join(changes)})")
         try:
             training = checkpoint["training"]
-            self.network.load_state_dict(checkpoint["weights"])
+            if isinstance(self.network, Task):
+                self.network.load(checkpoint["weights"], training["head"])
+            else:
+                self.network.load_state_dict(checkpoint["weights"])
             if self.ema:
                 self.ema.load_state_dict(training["ema"])
             self.optimizer.load_state_dict(training["optimizer"])

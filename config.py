@@ -92,6 +92,8 @@ class Model(Section):
     """which network: train.py --list_models shows them"""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """arguments of the network, e.g. '{"width": 64}'"""
+    pretrained: Path | None = None
+    """run, or checkpoint, of the same network and recipe whose weights it begins with, but for the last layer"""
 
 
 class Augmentation(Section):
@@ -121,6 +123,8 @@ class Cropping(Section):
 
 
 class Training(Section):
+    objective: Literal["labels", "masked", "contrastive"] = "labels"
+    """what is learnt: the labels, or without them to fill in hidden pieces or to tell what comes next"""
     epochs: int = Field(25, ge=1)
     """most epochs"""
     batch_size: int = Field(32, ge=1)
@@ -133,6 +137,10 @@ class Training(Section):
     """how the rate goes on after the warm-up: schedules.py; plateau: a tenth where the score stands still"""
     plateau_patience: int = Field(3, ge=1)
     """validations without a better score after which the schedule `plateau` lowers the rate"""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """the rate of each layer is that of the next one times this: of networks that say the order of their layers"""
+    freeze: bool = False
+    """only the last layer learns, and the rest stays as it begins"""
     weight_decay: float = Field(0.01, ge=0)
     """weight decay of AdamW, on weights of two or more dimensions"""
     warmup: float = Field(0.05, ge=0, lt=1)

@@ -35,6 +35,7 @@ from networks.attention import ECGTransformer, HeartBEiT
 from networks.beats import BeatCNN, BeatView
 from networks.convolutional import CNN1d, ECGConvNet
 from networks.inception import Inception1d
+from networks.pretext import TASKS, Task
 from networks.recurrent import CNNLSTM, LSTM, BidirectionalLSTM
 from networks.residual import ResNet1d, ResNet1dWang, SEResNet1d, XResNet1d101
 from networks.state_space import S4
@@ -102,6 +103,51 @@ def arguments_of(name: str) -> dict[str, Any]:
         raise ValueError(f"model {name!r}: unknown{nearest(name, NETWORKS)}; models are {', '.join(sorted(NETWORKS))}")
     parameters = inspect.signature(NETWORKS[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def without_labels(name: str, objective: str, network: nn.Module) -> Task:
+    """Make a task around the network of a name that teaches it without labels, see networks/pretext.py.
+
+    Raises
+    ------
+    ValueError
+        the network cannot learn by it, with those that can, or not with its arguments.
+    """
+    task = TASKS[objective]
+    able = [other for other, made in NETWORKS.items() if hasattr(made, task.needs)]
+    if name not in able:
+        raise ValueError(f"model {name}: does not learn by the objective {objective}; {', '.join(able)} can")
+    try:
+        return task(network)
+    except ValueError as error:
+        raise ValueError(f"model {name}: {error}") from error
+
+
+def is_of_last_layer(parameter: str) -> bool:
+    """Tell whether a parameter, by its name, is of the layer that gives the logits."""
+    return "last" in parameter.split(".")[-2:-1]
+
+
+def layer_depths(name: str, network: nn.Module) -> dict[str, int]:
+    """Return how many layers lie between each parameter and the output; ValueError where the network does not say.
+
+    A network says the order of its layers by `embedding`, the names of what makes up its first layer, and `blocks`, the
+    list of those that follow; all else is the last.
+    """
+    if not hasattr(network, "blocks"):
+        able = [other for other, made in NETWORKS.items() if hasattr(made, "blocks")]
+        raise ValueError(f"model {name}: does not say the order of its layers; {', '.join(able)} do")
+    blocks, embedding = str(network.blocks), tuple(f"{part}." for part in NETWORKS[name].embedding)  # type: ignore[attr-defined]
+    n_blocks = len(list(network.get_submodule(blocks).children()))
+
+    def depth(parameter: str) -> int:
+        if f"{parameter}.".startswith(embedding):
+            return n_blocks + 1
+        if parameter.startswith(f"{blocks}."):
+            return n_blocks - int(parameter[len(blocks) + 1 :].partition(".")[0])
+        return 0
+
+    return {parameter: depth(parameter) for parameter, _ in network.named_parameters()}
 
 
 def extra_inputs(network: nn.Module) -> tuple[str, ...]:

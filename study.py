@@ -214,12 +214,17 @@ def check(plan: Sequence[Run]) -> None:
     for run in plan:
         settings = run.settings
         try:
+            if settings.training.objective != "labels":
+                raise Stop(f"training.objective = {settings.training.objective}: has no scores to make a table of")
             train.check_training(settings.training, 1, device)
             key = (*settings.data_dirs, settings.data.scored_classes)
             dataset = opened[key] if key in opened else opened.setdefault(key, train.open_dataset(settings))
             rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
             train.check_rows(dataset, rows, settings)
-            train.new_bundle(settings, dataset, torch.device("cpu"))
+            trained = train.new_bundle(settings, dataset, torch.device("cpu"))
+            if settings.model.pretrained:
+                train.take_over(trained, settings.model.pretrained)
+            train.new_state(train.learner_of(trained, settings.training), trained.name, settings.training, None)
         except (Stop, ValueError) as error:
             raise Stop(f"{run.folder}: {error}") from error
         if (run.folder / runs.CONFIG).exists():

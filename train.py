@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +49,9 @@ from crops import Crops
 from data import Dataset
 from decide import thresholds_of
 from folds import Rows
+from networks.pretext import network_of
 from objectives import class_weights, row_losses
-from recipe import flatten
+from recipe import differences, flatten
 from script import Stop
 
 CHECK_EVERY = 50  # steps: a look at the losses waits for a GPU
@@ -72,7 +73,7 @@ def set_rate(state: State, step: int, n_steps: int, training: Training) -> float
     part = schedules.learning_rate(training.schedule, step, n_steps, training.warmup)
     rate = training.learning_rate * part * state.rate_factor
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["part"]
         if training.schedule == "one_cycle":
             group["betas"] = (schedules.first_beta(step, n_steps, training.warmup), group["betas"][1])
     return rate
@@ -83,12 +84,22 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Give weight decay to matrices and kernels, none to biases, normalisation and what a network marks."""
-    decayed: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for p in network.parameters():
-        decayed[p.ndim >= 2 and getattr(p, "decays", True)].append(p)
-    return [{"params": decayed[True], "weight_decay": weight_decay}, {"params": decayed[False], "weight_decay": 0.0}]
+def parameter_groups(
+    network: nn.Module, weight_decay: float, parts: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Give weight decay to matrices and kernels, none to biases, normalisation and what a network marks.
+
+    Only what learns is in a group, and of each `part` of the learning rate (by name, otherwise 1) there are two groups.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            decays = p.ndim >= 2 and getattr(p, "decays", True)
+            groups.setdefault(((parts or {}).get(name, 1.0), decays), []).append(p)
+    return [
+        {"params": groups[part, decays], "weight_decay": weight_decay if decays else 0.0, "part": part}
+        for part, decays in sorted(groups, reverse=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ before the loop
@@ -108,6 +119,11 @@ def open_dataset(settings: Settings) -> Dataset:
     return dataset
 
 
+def metric_of(training: Training) -> str:
+    """Return what decides the best epoch: without labels there is only the loss."""
+    return training.metric if training.objective == "labels" else "loss"
+
+
 def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
     """Stop where the validation rows define no score that could choose the best epoch."""
     if settings.training.metric == "macro_auroc" and len(rows):
@@ -125,6 +141,14 @@ def check_training(training: Training, world_size: int, device: torch.device) ->
     if training.batch_size % (world_size * training.accumulation):
         shares = f"{world_size} processes x {training.accumulation} accumulation steps"
         raise Stop(f"training.batch_size = {training.batch_size}: must be a multiple of {shares}")
+    if training.objective != "labels":
+        for setting, needs in (
+            (training.sampler == "weighted", "sampler = weighted"),
+            (training.freeze, "freeze"),
+            (training.layer_decay < 1, "layer_decay"),
+        ):
+            if setting:
+                raise Stop(f"training.{needs}: is for learning by labels, and not for {training.objective}")
     if training.amp == "float16" and device.type == "cpu":
         raise Stop("training.amp = float16: a CPU has no mixed precision of float16; choose bfloat16 or off")
 
@@ -134,6 +158,8 @@ def check_rows(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> N
     training, recipe = settings.training, dataset.recipe
     if len(rows["train"]) < training.batch_size:
         raise Stop(f"training.batch_size = {training.batch_size}: there are only {len(rows['train'])} training rows")
+    if training.objective == "labels" and not dataset.classes:
+        raise Stop(f"{dataset.folder} has no labels; choose training.objective masked or contrastive")
     if training.loss == "asymmetric" and dataset.task != "multilabel":
         raise Stop(f"training.loss = asymmetric: {dataset.folder} has one class for each row; choose focal")
     if training.mixup and recipe.context_columns:
@@ -149,11 +175,34 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     if "context_features" in models.arguments_of(name):
         arguments.setdefault("context_features", list(dataset.recipe.context_columns))
     torch.manual_seed(settings.training.seed)  # the same weights on every process
-    network = models.build(name, len(dataset.recipe.leads), len(dataset.classes), **arguments).to(device)
+    n_outputs = bundle.n_outputs(dataset.classes)
+    network = models.build(name, len(dataset.recipe.leads), n_outputs, **arguments).to(device)
     limits = thresholds_of(dataset.task, len(dataset.classes))
     origin = Origin(runs.commit(), dataset.summary.leak, dataset.summary.name, time.strftime("%Y-%m-%d"))
     crops = crops_of(settings.training, dataset)
-    return Bundle(network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin, crops)
+    return Bundle(
+        network, name, arguments, dataset.recipe, dataset.classes, dataset.task, limits, origin, crops,
+        objective=settings.training.objective,
+    )  # fmt: skip
+
+
+def take_over(trained: Bundle, pretrained: Path) -> None:
+    """Begin with the weights of another run, but for the last layer, which answers for other classes.
+
+    Raises
+    ------
+    Stop
+        It is of another recipe or another network.
+    """
+    path = runs.checkpoint_of(pretrained)
+    source = bundle.load(path, needs_labels=False)
+    if changes := source.recipe.differences(trained.recipe):
+        raise Stop(f"{path}: has learnt from rows of another recipe than this dataset's ({'; '.join(changes)})")
+    have, want = ({"model": of.name, **models.arguments_of(of.name), **of.arguments} for of in (source, trained))
+    if changes := differences({**have, "dropout": None}, {**want, "dropout": None}):
+        raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
+    weights = {key: value for key, value in source.network.state_dict().items() if not models.is_of_last_layer(key)}
+    trained.network.load_state_dict(weights, strict=False)
 
 
 def crops_of(training: Training, dataset: Dataset) -> Crops | None:
@@ -165,12 +214,31 @@ def crops_of(training: Training, dataset: Dataset) -> Crops | None:
     return Crops(samples, max(1, round(asked.stride_s * fs)) if asked.stride_s else samples, asked.pool)
 
 
-def new_state(network: nn.Module, training: Training, dtype: torch.dtype | None) -> State:
-    """Make what a training carries, before its first step."""
-    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)) if training.ema_decay else None
-    optimizer = torch.optim.AdamW(parameter_groups(network, training.weight_decay), lr=training.learning_rate)
-    scaler = torch.amp.GradScaler(next(network.parameters()).device.type, enabled=dtype == torch.float16)
-    return State(network, ema, optimizer, scaler)
+def learner_of(trained: Bundle, training: Training) -> nn.Module:
+    """Return what is trained: the network, or a task around it that needs no labels; ValueError where it has none.
+
+    With training.freeze all but the last layer is made to stay as it is.
+    """
+    if training.objective != "labels":
+        device = next(trained.network.parameters()).device
+        return models.without_labels(trained.name, training.objective, trained.network).to(device)
+    if training.freeze:
+        for name, parameter in trained.network.named_parameters():
+            parameter.requires_grad_(models.is_of_last_layer(name))
+    return trained.network
+
+
+def new_state(learner: nn.Module, name: str, training: Training, dtype: torch.dtype | None) -> State:
+    """Make what a training of a network of this name carries, before its first step."""
+    ema = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)) if training.ema_decay else None
+    parts = {}
+    if training.layer_decay < 1:
+        depths = models.layer_depths(name, learner)
+        parts = {parameter: training.layer_decay**depth for parameter, depth in depths.items()}
+    groups = parameter_groups(learner, training.weight_decay, parts)
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate)
+    scaler = torch.amp.GradScaler(next(learner.parameters()).device.type, enabled=dtype == torch.float16)
+    return State(learner, ema, optimizer, scaler)
 
 
 def announce(
@@ -198,12 +266,12 @@ def announce(
 
 
 class Validation(NamedTuple):
-    """Scores of the validation rows, in the order of the columns of metrics.csv."""
+    """Scores of the validation rows, in the order of the columns of metrics.csv; without labels the loss alone."""
 
     loss: float
-    accuracy: float
-    macro_f1: float
-    macro_auroc: float | None  # None where no scored class has both sides
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    macro_auroc: float | None = None  # None also where no scored class has both sides
 
 
 def score_rows(trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
@@ -236,6 +304,23 @@ def validate(
     labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
     report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
     return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
+
+
+def validate_without_labels(
+    task: nn.Module, trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int
+) -> Validation:
+    """Return the mean loss of the rows, of the same pieces and with the same numbers drawn after every epoch."""
+    rank, world_size = script.rank()
+    pieces = Batches(dataset, crop=trained.crops.samples if trained.crops else None)
+    task.eval()
+    total = torch.zeros((), device=next(task.parameters()).device)
+    with torch.inference_mode(), torch.random.fork_rng():
+        for share in batches.scoring_batches(rows, batch_size, rank, world_size):
+            torch.manual_seed(int(share[0]))
+            total += task(*bundle.inputs_of(trained.network, pieces[share])).sum()
+    if world_size > 1:
+        dist.all_reduce(total)
+    return Validation(float(total) / len(rows))
 
 
 def calibrated(
@@ -277,8 +362,11 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
 
     dtype = amp_dtype(training.amp, device)
     trained = new_bundle(settings, dataset, device)
-    network = trained.network
     goes_on = resume and not overwrite and last.exists()
+    if settings.model.pretrained and not goes_on:
+        take_over(trained, settings.model.pretrained)
+    network, learner = trained.network, learner_of(trained, training)
+    state = new_state(learner, trained.name, training, dtype)
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
     of_classes = class_weights(labels, dataset.task, training.class_weights, scored)
@@ -290,16 +378,15 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                 flush=True,
             )
         grow(dataset.context[rows["train"]], labels, of_classes)
-    state = new_state(network, training, dtype)
     if goes_on:
         state.restore(last, trained)
     weights = torch.from_numpy(of_classes).to(device)
     chances = batches.row_weights(labels) if training.sampler == "weighted" else None
-    parallel: nn.Module = network
+    parallel: nn.Module = learner
     if world_size > 1:
         if device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        parallel = DistributedDataParallel(network)
+            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+        parallel = DistributedDataParallel(learner)
     if training.compile:
         parallel = torch.compile(parallel)  # type: ignore[assignment]  # a module of the same call
     processes.wait()  # every process has looked at the folder before the first one writes to it
@@ -318,7 +405,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             if main_process:  # the sum over the processes is theirs already
                 step_losses[:done] = torch.tensor(state.losses)
             started = time.perf_counter()
-            network.train()
+            learner.train(not training.freeze)
             bar = tqdm(
                 total=steps_per_epoch, initial=done, desc=f"epoch {epoch + 1}/{training.epochs}", unit=" steps",
                 disable=None if main_process else True, leave=False,
@@ -327,11 +414,14 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                 step, complete = micro // training.accumulation, (micro + 1) % training.accumulation == 0
                 # dropout differs by step and process, and needs no stored state to be resumed
                 torch.manual_seed(seed_of(training.seed, epoch, rank, micro))
-                target = torch.as_tensor(batch.labels).to(device, non_blocking=True)  # (B, K)
                 sync = nullcontext() if complete or world_size == 1 else parallel.no_sync()  # type: ignore[operator]
                 with sync, torch.autocast(device.type, dtype, enabled=dtype is not None):
-                    logits = parallel(*bundle.inputs_of(network, batch))  # (B, K)
-                    of_rows = row_losses(logits, target, dataset.task, weights, training.loss, training.label_smoothing)
+                    of_rows = parallel(*bundle.inputs_of(network, batch))  # (B, K), or (B,) without labels
+                    if training.objective == "labels":
+                        target = torch.as_tensor(batch.labels).to(device, non_blocking=True)  # (B, K)
+                        of_rows = row_losses(
+                            of_rows, target, dataset.task, weights, training.loss, training.label_smoothing
+                        )
                     # DDP averages gradients over the processes; times their number, by the rows of all of them and of
                     # all micro-batches, it is the mean over the global batch, whatever the number of processes
                     loss = of_rows.sum() * world_size / training.batch_size
@@ -342,14 +432,14 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                 rate = set_rate(state, epoch * steps_per_epoch + step, n_steps, training)
                 if training.clip_norm:
                     state.scaler.unscale_(state.optimizer)
-                    norm = nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+                    norm = nn.utils.clip_grad_norm_(learner.parameters(), training.clip_norm)
                     if not state.scaler.is_enabled():  # a scaler leaves out such a step, and scales less
                         step_losses[step] += 0 * norm  # NaN where a gradient is not finite
                 state.scaler.step(state.optimizer)
                 state.scaler.update()
                 state.optimizer.zero_grad(set_to_none=True)
                 if state.ema:
-                    state.ema.update_parameters(network)
+                    state.ema.update_parameters(learner)
                 bar.update()
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps_per_epoch:
                     losses = checked(step_losses[: step + 1], order, dataset, training)
@@ -363,8 +453,12 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
             due = held_out and ((epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs)
-            kept, scores = replace(trained, network=state.scored), None
-            if due:
+            kept, scores = replace(trained, network=network_of(state.scored)), None
+            if due and training.objective != "labels":
+                scores = validate_without_labels(
+                    state.scored, kept, dataset, rows["validation"], settings.evaluation.batch_size
+                )
+            elif due:
                 of_validation = score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
                 scores = validate(of_validation, dataset, rows["validation"], settings, weights)
                 kept = calibrated(kept, of_validation, dataset, rows["validation"], training.sensitivity)
@@ -379,7 +473,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             if state.finished:
                 break
     if main_process and state.epoch < training.epochs:
-        print(f"stopped: no better {training.metric} in {training.patience} validations")
+        print(f"stopped: no better {metric_of(training)} in {training.patience} validations")
     return folder
 
 
@@ -431,7 +525,8 @@ def end_epoch(state: State, scores: Validation | None, training: Training) -> li
     earned = []
     out_of_patience = False
     if scores:
-        score = -scores.loss if training.metric == "loss" else getattr(scores, training.metric)
+        metric = metric_of(training)
+        score = -scores.loss if metric == "loss" else getattr(scores, metric)
         if score is not None and score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             earned.append(runs.BEST)
@@ -494,6 +589,9 @@ def report(folder: Path, settings: Settings) -> None:
     import plots
 
     plots.save_curves(folder / runs.METRICS, folder / runs.CURVES)
+    if settings.training.objective != "labels":
+        print(f"learnt without labels; train on from it with --model.pretrained {folder}")
+        return
     if not settings.data.test and not settings.data.validation:
         print("no fold is held out, so there is no report")
         return

@@ -135,6 +135,8 @@ class ECGTransformer(nn.Module):
     source = "Natarajan et al. 2020, doi 10.22489/CinC.2020.107; Vaswani et al. 2017, arXiv:1706.03762"
     uses_valid = True
     min_samples = 16
+    embedding, blocks = ("convolutions", "norms"), "encoder.blocks"
+    token_samples, token_leads, token_span = 8, 1, 8  # of all leads, and hidden in stretches
 
     def __init__(
         self,
@@ -164,14 +166,29 @@ class ECGTransformer(nn.Module):
 
         N is T / 8, rounded up.
         """
+        x, mask = self.convolved(x, valid)
+        return x + positions(x.shape[1], self.width, x), mask
+
+    def convolved(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, T), valid (B, 2) or None -> tokens (B, N, W) and mask (B, 1, N)."""
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
         x = keep_valid(x, mask)
         for layer, norm, stride in zip(self.convolutions, self.norms, STEM_STRIDES, strict=True):
             mask = thin_mask(mask, stride)
             x = keep_valid(F.gelu(norm(layer(x))), mask)  # (B, C, ceil(T / stride))
-        x = x.transpose(1, 2)  # (B, N, W)
-        return x + positions(x.shape[1], self.width, x), mask
+        return x.transpose(1, 2), mask
+
+    def fill(self, x: Tensor, valid: Tensor | None, hidden: Tensor, vector: Tensor) -> Tensor:
+        """Encode a signal whose hidden tokens are a learnt vector, and zero to the convolutions that reach into them.
+
+        x (B, L, T), valid (B, 2) or None, hidden (B, 1, N) bool, vector (W,) -> (B, 1, N, W)
+        """
+        seen = ~hidden.repeat_interleave(self.token_samples, dim=2)[..., : x.shape[2]]  # (B, 1, T)
+        tokens, mask = self.convolved(keep_valid(x, seen), valid)
+        tokens = torch.where(hidden.transpose(1, 2), vector.to(tokens.dtype), tokens)
+        encoded: Tensor = self.encoder(tokens + positions(tokens.shape[1], self.width, tokens), mask)
+        return encoded.unsqueeze(1)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
@@ -206,9 +223,6 @@ class HeartBEiT(nn.Module):
     LayerScale, which matter in deeper networks. Twelve leads of 10 s at 100 Hz are 240 tokens; the picture has 196.
     The published size is width 768, depth 12, heads 12.
 
-    `embed`, `encode` and `last` are apart: what is learnt from masked patches takes `patch(patches)` of the signal,
-    puts a learnt vector in the place of some, and has a head of its own after `encode`.
-
     Parameters
     ----------
     n_leads, n_classes : int
@@ -222,6 +236,8 @@ class HeartBEiT(nn.Module):
     source = "Vaid et al. 2023, doi 10.1038/s41746-023-00840-9; Bao et al. 2022, arXiv:2106.08254"
     uses_valid = True
     min_samples = 16
+    embedding, blocks = ("patch", "lead"), "encoder.blocks"
+    token_span = 1
 
     def __init__(
         self,
@@ -237,10 +253,10 @@ class HeartBEiT(nn.Module):
         super().__init__()
         if patch < 1:
             raise ValueError(f"patch {patch}: must be at least 1 sample")
-        self.n_leads, self.n_samples, self.width = n_leads, patch, width
+        self.n_leads, self.token_leads, self.token_samples, self.width = n_leads, n_leads, patch, width
         self.encoder = Encoder(width, depth, heads, dropout)
         self.patch = nn.Linear(patch, width)
-        self.lead = nn.Parameter(0.02 * torch.randn(n_leads, 1, width))
+        self.lead = nn.Parameter(0.5**0.5 * torch.randn(n_leads, 1, width))  # as large as the waves of time
         self.lead.decays = False  # type: ignore[attr-defined]  # train.py: no weight decay
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(width, n_classes)
@@ -248,8 +264,8 @@ class HeartBEiT(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut each lead into patches, the last one filled up with zeros: (B, L, T) -> (B, L, N, patch)."""
-        filled = F.pad(x, (0, -x.shape[2] % self.n_samples))
-        patches: Tensor = filled.unflatten(2, (-1, self.n_samples))
+        filled = F.pad(x, (0, -x.shape[2] % self.token_samples))
+        patches: Tensor = filled.unflatten(2, (-1, self.token_samples))
         return patches
 
     def embed(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -257,7 +273,7 @@ class HeartBEiT(nn.Module):
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
         tokens: Tensor = self.patch(self.patches(keep_valid(x, mask)))
-        return tokens, thin_mask(mask, self.n_samples)
+        return tokens, thin_mask(mask, self.token_samples)
 
     def place(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Add time and lead, and put the leads one after another: (B, L, N, W) -> (B, L * N, W), with their mask."""
@@ -268,6 +284,14 @@ class HeartBEiT(nn.Module):
         """Let the tokens look at each other, tokens (B, L, N, W), mask (B, 1, N) or None -> (B, L, N, W)."""
         encoded: Tensor = self.encoder(*self.place(tokens, mask)).unflatten(1, (self.n_leads, -1))
         return encoded
+
+    def fill(self, x: Tensor, valid: Tensor | None, hidden: Tensor, vector: Tensor) -> Tensor:
+        """Encode a signal whose hidden tokens are a learnt vector.
+
+        x (B, L, T), valid (B, 2) or None, hidden (B, L, N) bool, vector (W,) -> (B, L, N, W)
+        """
+        tokens, mask = self.embed(x, valid)
+        return self.encode(torch.where(hidden.unsqueeze(3), vector.to(tokens.dtype), tokens), mask)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""

@@ -32,7 +32,8 @@ class S4(nn.Module):
     A convolution of kernel 1 to `width` features; layers of state space, GELU, dropout, linear layer with GLU and
     dropout, each with a shortcut and layer norm after the sum; the mean over time; one linear layer. The recipe that
     goes with it is configs/ptbxl-s4.yaml. Departures: every feature has its own state matrix; the kernel is exact for
-    every length, with no length to be set beforehand.
+    every length, with no length to be set beforehand. What learns to foretell the signal (networks/pretext.py) must not
+    be bidirectional.
 
     Parameters
     ----------
@@ -41,41 +42,59 @@ class S4(nn.Module):
     depth : int, layers
     state : int, even, complex states of each feature
     dropout : float, 0..1, of whole features
+    bidirectional : bool; otherwise no sample sees those after it
     """
 
     source = "Gu et al. 2022, arXiv:2111.00396; Mehari and Strodthoff 2023, arXiv:2308.15291"
     uses_valid = True
     min_samples = 1
+    embedding, blocks = ("encoder",), "layers"
 
     def __init__(
-        self, n_leads: int, n_classes: int, *, width: int = 512, depth: int = 4, state: int = 8, dropout: float = 0.2
+        self,
+        n_leads: int,
+        n_classes: int,
+        *,
+        width: int = 512,
+        depth: int = 4,
+        state: int = 8,
+        dropout: float = 0.2,
+        bidirectional: bool = True,
     ) -> None:
         super().__init__()
         if width < 1 or depth < 1 or state < 2 or state % 2:
             raise ValueError(f"width {width} and depth {depth} must be at least 1, and state {state} even")
-        self.n_leads = n_leads
+        self.n_leads, self.width, self.bidirectional = n_leads, width, bidirectional
         self.encoder = nn.Conv1d(n_leads, width, 1)
-        self.layers = nn.ModuleList(S4Layer(width, state, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(S4Layer(width, state, dropout, bidirectional) for _ in range(depth))
         self.last = nn.Linear(width, n_classes)
         initialise(self, self.last)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
+    def states(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the features of each sample by itself and those that the layers give it: (B, H, T) each.
+
+        x (B, L, T), valid (B, 2) or None; zero where a sample is padding
+        """
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
-        x = keep_valid(self.encoder(keep_valid(x, mask)), mask)  # (B, H, T)
+        samples = states = keep_valid(self.encoder(keep_valid(x, mask)), mask)
         for layer in self.layers:
-            x = layer(x, mask)
-        logits: Tensor = self.last(mean_over_time(x, mask))  # (B, K)
+            states = layer(states, mask)
+        return samples, states
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
+        _, states = self.states(x, valid)
+        logits: Tensor = self.last(mean_over_time(states, valid_mask(x, valid)))  # (B, K)
         return logits
 
 
 class S4Layer(nn.Module):
     """State space, GELU, linear layer with GLU, shortcut and layer norm: (B, H, T) -> (B, H, T)."""
 
-    def __init__(self, width: int, state: int, dropout: float) -> None:
+    def __init__(self, width: int, state: int, dropout: float, bidirectional: bool) -> None:
         super().__init__()
-        self.mix: nn.Module = StateSpace(width, state)
+        self.mix: nn.Module = StateSpace(width, state, bidirectional)
         self.dropout = nn.Dropout1d(dropout)
         self.linear = nn.Conv1d(width, 2 * width, 1)
         self.norm = nn.LayerNorm(width)
@@ -88,12 +107,12 @@ class S4Layer(nn.Module):
 
 
 class StateSpace(nn.Module):
-    """One linear system per feature that runs forward in time, and one of the same A and B that runs backward.
+    """One linear system per feature that runs forward in time, and perhaps one of the same A and B that runs backward.
 
     Parameters are real: complex ones as pairs (..., 2), of each conjugate pair of states the one above the axis.
     """
 
-    def __init__(self, width: int, state: int) -> None:
+    def __init__(self, width: int, state: int, bidirectional: bool) -> None:
         super().__init__()
         poles, low_rank, inputs = hippo(state)  # (N / 2,) each
         self.log_dt = nn.Parameter(torch.empty(width).uniform_(*np.log(DT)))
@@ -101,20 +120,22 @@ class StateSpace(nn.Module):
         self.frequency = nn.Parameter(real(poles.imag, width))
         self.low_rank = nn.Parameter(real(pairs(low_rank), width))
         self.inputs = nn.Parameter(real(pairs(inputs), width))
-        self.outputs = nn.Parameter(torch.randn(2, width, state // 2, 2) * 0.5**0.5)  # forward, backward
+        self.outputs = nn.Parameter(
+            torch.randn(1 + bidirectional, width, state // 2, 2) * 0.5**0.5
+        )  # forward, backward
         self.skip = nn.Parameter(torch.randn(width))
         for parameter in self.parameters():
             parameter.decays = False  # type: ignore[attr-defined]  # train.py: no weight decay
 
     def system(self) -> tuple[Tensor, ...]:
-        """Return dt (H, 1) float32, and lambda, P, B (H, N) and C (2, H, N) complex64, with all N states."""
+        """Return dt (H, 1) float32, and lambda, P, B (H, N) and C (1 or 2, H, N) complex64, with all N states."""
         poles = torch.complex(-self.log_decay.float().exp(), self.frequency.float())  # (H, N / 2)
         others = (torch.view_as_complex(p.float()) for p in (self.low_rank, self.inputs, self.outputs))
         both = (torch.cat([half, half.conj()], dim=-1) for half in (poles, *others))
         return self.log_dt.float().exp().unsqueeze(1), *both
 
     def kernels(self, n_samples: int) -> Tensor:
-        """Return the responses to a sample at 0, forward and backward: (2, H, T) float32.
+        """Return the responses to a sample at 0, forward and perhaps backward: (1 or 2, H, T) float32.
 
         With z = exp(-2 pi i k / T), the sum over t < T of C A^t B z^t is C (1 - A^T) (1 - A z)^-1 B. Both factors of
         the bilinear rule are brought over 1 + z, which is 0 at half the rate, so that nothing is divided by it:
@@ -137,7 +158,7 @@ class StateSpace(nn.Module):
 
     @staticmethod
     def after(n_samples: int, dt: Tensor, poles: Tensor, low_rank: Tensor, outputs: Tensor) -> Tensor:
-        """Return C A^T, (2, H, N), of the discrete A."""
+        """Return C A^T, (1 or 2, H, N), of the discrete A."""
         matrix = torch.diag_embed(poles) - low_rank.unsqueeze(2) * low_rank.conj().unsqueeze(1)  # (H, N, N)
         half = matrix * (dt / 2).unsqueeze(2)
         one = torch.eye(matrix.shape[1], device=dt.device)
@@ -149,9 +170,10 @@ class StateSpace(nn.Module):
         """x (B, H, T) -> (B, H, T), each sample from itself, the past and the future; computed in float32."""
         n = x.shape[2]
         with torch.autocast(x.device.type, enabled=False):
-            forward, backward = self.kernels(n)
-            # the backward system sees the samples after this one: lag -1 is the last place of the circle of 2 T
-            kernel = F.pad(forward, (0, n)) + F.pad(backward.flip(1), (n, 0))  # (H, 2T)
+            forward, *backward = self.kernels(n)
+            kernel = F.pad(forward, (0, n))  # (H, 2T)
+            for response in backward:  # of the samples after this one: lag -1 is the last place of the circle of 2 T
+                kernel = kernel + F.pad(response.flip(1), (n, 0))
             spectrum = torch.fft.rfft(x.float(), n=2 * n) * torch.fft.rfft(kernel)
             y: Tensor = torch.fft.irfft(spectrum, n=2 * n)[..., :n] + self.skip.float().unsqueeze(1) * x.float()
         return y.to(x.dtype)
@@ -188,8 +210,10 @@ class PlainConvolution(nn.Module):
     def __init__(self, space: StateSpace, n_samples: int) -> None:
         super().__init__()
         with torch.no_grad():
-            forward, backward = space.kernels(n_samples)
-            kernel = torch.cat([forward.flip(1), backward[:, :-1]], dim=1)  # (H, 2T - 1), lag T - 1 .. 1 - T
+            forward, *backward = space.kernels(n_samples)
+            kernel = F.pad(forward.flip(1), (0, n_samples - 1))  # (H, 2T - 1), lag T - 1 .. 1 - T
+            for response in backward:
+                kernel[:, n_samples:] += response[:, :-1]
             kernel[:, n_samples - 1] += space.skip.float()
         self.weight = nn.Parameter(kernel.unsqueeze(1))
 

@@ -16,9 +16,9 @@ from networks.state_space import StateSpace, as_convolutions, hippo
 # ------------------------------------------------------------------------------------------------------- state space
 
 
-def state_space(width=3, state=8):
+def state_space(width=3, state=8, bidirectional=True):
     torch.manual_seed(4)
-    return StateSpace(width, state)
+    return StateSpace(width, state, bidirectional)
 
 
 def recurrence(space, x):
@@ -32,15 +32,16 @@ def recurrence(space, x):
         for t in range(x.shape[1]):
             forward = a @ forward + b[:, 0] * x[h, t]
             y[h, t] += (outputs[0, h] @ forward).real
-        for t in range(x.shape[1] - 1, -1, -1):
+        for t in range(x.shape[1] - 1, -1, -1) if len(outputs) == 2 else ():
             y[h, t] += (outputs[1, h] @ backward).real  # what stands after this sample
             backward = a @ backward + b[:, 0] * x[h, t]
     return y
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 32, 101, 500])
-def test_a_state_space_layer_equals_its_recurrence(n_samples):
-    space = state_space()
+def test_a_state_space_layer_equals_its_recurrence(n_samples, bidirectional):
+    space = state_space(bidirectional=bidirectional)
     x = np.random.default_rng(1).standard_normal((3, n_samples))
     with torch.no_grad():
         y = space(torch.from_numpy(x).float().unsqueeze(0))[0].numpy()
@@ -73,9 +74,10 @@ def test_hippo_is_normal_plus_rank_one_with_the_eigenvalues_of_legs(state):
         assert mine == pytest.approx(vector @ np.linalg.matrix_power(matrix, power) @ vector, rel=1e-9)
 
 
-def test_a_state_space_network_as_convolutions_gives_the_same_logits():
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_state_space_network_as_convolutions_gives_the_same_logits(bidirectional):
     torch.manual_seed(2)
-    network = models.build("s4", 2, 3, width=16).eval()
+    network = models.build("s4", 2, 3, width=16, bidirectional=bidirectional).eval()
     plain = as_convolutions(network, 200)
     assert not any(p.is_complex() for p in plain.parameters())
     for n_samples in (200, 77):

@@ -211,7 +211,7 @@ def test_settings_that_do_not_fit_the_dataset_stop(prepared_beats, tmp_path, wor
 
 def test_a_checkpoint_of_another_network_or_other_classes_is_refused_with_the_difference(demo_run):
     trained = bundle.load(demo_run / "best.pt")
-    state = train.new_state(trained.network, train.Training(), None)
+    state = train.new_state(trained.network, trained.name, train.Training(), None)
     message = r"last.pt: is of another network or other classes \(classes: 1dAVb.*-> N; model: cnn1d -> s4\)"
     with pytest.raises(Stop, match=message):
         state.restore(demo_run / "last.pt", train.replace(trained, name="s4", classes=("N",)))
