@@ -19,6 +19,7 @@ from test_resume import raise_signal_at
 from test_train import metrics_of, steps
 
 import bundle
+import plans
 import script
 import study
 import train
@@ -123,12 +124,12 @@ def test_variants_follow_their_fold_and_paced_patients_are_learnt_where_the_sett
 def test_the_owners_folds_are_taken_by_number():
     fold = np.array([str(n).encode() for n in range(1, 11)])
     official = SimpleNamespace(folder="prepared/ptbxl", fold=fold, summary=SimpleNamespace(data={"split": "official"}))
-    assert study.fold_groups(official, 10) == [(str(n),) for n in range(1, 11)]
+    assert plans.fold_groups(official, 10) == [(str(n),) for n in range(1, 11)]
     with pytest.raises(Stop, match=r"prepared/ptbxl has folds 1, 10, 2, .*: possible are 5, 10$"):
-        study.fold_groups(official, 4)
+        plans.fold_groups(official, 4)
     official.fold = np.array([b"DS1", b"DS2"])
     with pytest.raises(Stop, match=r"has folds DS1, DS2: three or more that are numbers are needed$"):
-        study.fold_groups(official, 4)
+        plans.fold_groups(official, 4)
 
 
 # ------------------------------------------------------------------------------------------------------------ grids
