@@ -96,7 +96,7 @@ def write_ptbxl_of_all_targets(raw, rng, n=40):
 
 
 def write_code(raw, generator, n=40):
-    """So many exams of as many patients as CODE-15% in raw/code15 and, the same again, as CODE-test in raw/code-test."""
+    """So many exams, each of another patient, as CODE-15% in raw/code15, and again as CODE-test in raw/code-test."""
     import h5py
 
     import sources

@@ -194,7 +194,8 @@ def test_ptb_xl(shell, monkeypatch):
     assert (shell.folder / "00001.pdf").exists()
 
 
-@pytest.mark.long  # many trainings
+@pytest.mark.long  # twenty trainings
+@pytest.mark.timeout(1800)
 def test_experiments(shell, monkeypatch, rng):
     """By small networks and one epoch, on simulated recordings that stand where the page has the public ones."""
     data = shell.folder.parent / "data"
@@ -203,7 +204,7 @@ def test_experiments(shell, monkeypatch, rng):
     write_cinc2021(data / "cinc2021", rng)
     monkeypatch.setenv("ECG_TRAINING__EPOCHS", "1")
     monkeypatch.setenv("ECG_TRAINING__BATCH_SIZE", "8")
-    small = {"name=resnet1d": {"base_channels": 8, "kernel": 7}, "evaluation.challenge": {"base_channels": 8}}
+    small = {"name=resnet1d": {"base_channels": 8, "kernel": 7}, "evaluation.challenge": {"base_channels": 16}}
     said = []
     for block in blocks("experiments", "sh"):
         arguments = next((values for word, values in small.items() if word in block), {})
