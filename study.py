@@ -10,9 +10,15 @@ A grid is a file of settings with one section more, which names settings by thei
       training.learning_rate: [0.001, 0.003]
       model.name: [cnn1d, resnet1d, s4]
 
+A whole experiment is one command. Where data.raw names the recordings, a grid first prepares what is not prepared, as
+preprocess.py does, and each value of data.target into a folder of its own (prepared/ptbxl-form, or below data.dir):
+
+    python study.py --config configs/experiments/ptbxl.yaml --data.raw ~/data/ptb-xl
+
 Each run is what train.py makes of the same settings. Of the folds each is tested once, the next one chooses the epoch,
 and the rest are learnt from. The same command again leaves finished runs as they are and goes on with the others; in
-several processes at a time it shares the runs. SIGTERM and Ctrl-C end the current training as they end train.py.
+several processes at a time it shares the datasets and the runs. SIGTERM and Ctrl-C end the current training as they end
+train.py.
 """
 
 from __future__ import annotations
@@ -20,203 +26,109 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 import bundle
+import challenge
 import config
+import models
+import preprocess
 import runs
 import script
 import train
 from compare import SCORES
 from config import Settings
-from data import Dataset
+from data import SUMMARY, Dataset
 from metrics import markdown_table
-from recipe import differences, flatten
+from plans import FINISHED, TARGET, UNFINISHED, Run, check_grid, fold_runs, grid_runs
+from recipe import differences
 from script import Stop
 
 GRID = "grid"  # the section of the YAML
-# What changes a training of a dataset that is prepared; all else is for preprocess.py or for later.
-VARIED = ("model.", "training.", "data.dir", "data.train", "data.validation", "data.test", "data.scored_classes")
-FINISHED, UNFINISHED, IN_USE = "finished", "unfinished", "in use"
-
-
-class Run(NamedTuple):
-    """One training of a study."""
-
-    values: dict[str, Any]  # what sets it apart from the other runs, e.g. {"training.learning_rate": 0.001}
-    settings: Settings
-
-    @property
-    def folder(self) -> Path:
-        return self.settings.run_folder
-
-    @property
-    def split(self) -> str:
-        """The rows that the report of train.py is about."""
-        return self.settings.evaluation.split if self.settings.data.test else "validation"
-
-    @property
-    def metrics(self) -> Path:
-        """The scores that the report of train.py holds."""
-        return self.folder / (runs.REPORT if self.split == "test" else f"{runs.REPORT}-{self.split}") / "metrics.json"
-
-    def state(self) -> str:
-        """Tell whether it is trained to its end and scored."""
-        done = self.metrics.exists() and bundle.is_finished(self.folder / runs.LAST)
-        return FINISHED if done else UNFINISHED
-
-
-# ------------------------------------------------------------------------------------------------ folds
-
-
-def fold_groups(dataset: Dataset, n: int) -> list[tuple[str, ...]]:
-    """Return the numbered folds of a dataset in n groups of neighbours, all of the same size.
-
-    Raises
-    ------
-    Stop
-        They cannot be grouped so, or there are fewer than three: one to test, one to choose the epoch, one to learn.
-    """
-    names = [name.decode() for name in np.unique(dataset.fold)]
-    numbered = sorted((name for name in names if name.isdigit()), key=int)
-    possible = [str(m) for m in range(3, len(numbered) + 1) if len(numbered) % m == 0]
-    if str(n) not in possible:
-        ways = f"possible are {', '.join(possible)}" if possible else "three or more that are numbers are needed"
-        again = "; or prepare it with another --data.folds" if dataset.summary.data["split"] != "official" else ""
-        raise Stop(f"--folds {n}: {dataset.folder} has folds {', '.join(names)}: {ways}{again}")
-    size = len(numbered) // n
-    return [tuple(numbered[first : first + size]) for first in range(0, len(numbered), size)]
-
-
-def fold_runs(settings: Settings, n: int) -> list[Run]:
-    """Return a run for each group of folds: that group is tested, the next one chooses the epoch, the rest are learnt.
-
-    The variants of a fold are learnt with it. Any other fold, e.g. `paced`, is learnt where data.train names it.
-    """
-    dataset = train.open_dataset(settings)
-    groups, present = fold_groups(dataset, n), set(np.unique(dataset.fold).astype(str))
-    always = [name for name in settings.data.train if not name.removesuffix("+").isdigit()]
-    plan = []
-    for k, test in enumerate(groups):
-        validation = groups[(k + 1) % n]
-        learnt = [name for group in groups for name in group if group not in (test, validation)]
-        learnt += [f"{name}+" for name in learnt if f"{name}+" in present] + always
-        name = "-".join(test)
-        parts = {"train": tuple(learnt), "validation": validation, "test": test}
-        run_dir = str(settings.run_folder / f"fold-{name}")
-        chosen = settings.model_copy(update={"run_dir": run_dir, "data": settings.data.model_copy(update=parts)})
-        plan.append(Run({"fold": name}, chosen))
-        check_classes(plan[-1], dataset)
-    return plan
-
-
-def check_classes(run: Run, dataset: Dataset) -> None:
-    """Stop where a class has rows and none to learn from; warn of one that has none to test."""
-    data, name = run.settings.data, run.values["fold"]
-    splits = dataset.splits(data.train, data.validation, data.test)
-    counts = {split: dataset.labels[rows].sum(axis=0, dtype=np.int64) for split, rows in splits.items()}
-    scored = np.isin(dataset.classes, data.scored_classes or dataset.classes)
-    there = scored & (sum(counts.values()) > 0)
-    for k in np.flatnonzero(there & (counts["train"] == 0)):
-        where = np.unique(dataset.fold[dataset.labels[:, k] > 0]).astype(str)
-        raise Stop(
-            f"fold {name}: no row of class {dataset.classes[k]} is left to learn from; all are in folds "
-            f"{', '.join(where)}: prepare it with another --data.seed, or leave the class out of --data.scored_classes"
-        )
-    missing = np.array(dataset.classes)[there & (counts["test"] == 0)]
-    if len(missing):
-        print(f"warning: fold {name} has no row of {', '.join(missing)}: 0 in its macro F1", file=sys.stderr)
-
-
-# ------------------------------------------------------------------------------------------------ grids
-
-
-def check_grid(grid: Any, origin: str, trees: Mapping[str, dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return the grid; Stop where it is not a list of values for each of some settings that a training depends on."""
-    if not isinstance(grid, dict) or not grid:
-        raise Stop(f"{origin}: must name settings and list their values, e.g. training.learning_rate: [0.001, 0.003]")
-    valid = flatten(Settings().tree())
-    for key, values in grid.items():
-        if str(key) not in valid and not str(key).startswith("model.arguments."):
-            inside = [name for name in valid if name.startswith(f"{key}.")]
-            hint = f"; name its settings, e.g. {inside[0]}" if inside else script.nearest(str(key), valid)
-            raise Stop(f"{origin}: unknown setting {key}{hint}")
-        if not key.startswith(VARIED):
-            raise Stop(f"{origin}: {key} does not change a training of prepared data; data.dir takes several datasets")
-        if not isinstance(values, list) or not values:
-            raise Stop(f"{origin}: {key} = {values!r}: must be a list of one or more values")
-        for place in ("environment", "command line"):
-            if key in flatten(trees[place]):
-                raise Stop(f"{origin}: {key} is set in the {place} too")
-    if "model.arguments" in grid and any(key.startswith("model.arguments.") for key in grid):
-        raise Stop(f"{origin}: model.arguments and one of its names; give one or the other")
-    return grid
-
-
-def grid_runs(trees: Mapping[str, dict[str, Any]], grid: Mapping[str, list[Any]], origin: str) -> list[Run]:
-    """Return a run for each combination of the values, each in a folder that they name."""
-    base = config.validated(trees)
-    tails = [key.rpartition(".")[2] for key in grid]
-    labels = [key if tails.count(tail) > 1 else tail for key, tail in zip(grid, tails, strict=True)]
-    plan: dict[str, Run] = {}
-    for combination in product(*grid.values()):
-        settings = config.validated({**trees, origin: tree_of(dict(zip(grid, combination, strict=True)), base)})
-        values = {key: value_of(settings.tree(), key) for key in grid}
-        name = ",".join(f"{label}={plain(value)}" for label, value in zip(labels, values.values(), strict=True))
-        if name in plan:
-            raise Stop(f"{origin}: two runs are {name}; each value once")
-        plan[name] = Run(values, settings.model_copy(update={"run_dir": str(settings.run_folder / name)}))
-    return list(plan.values())
-
-
-def tree_of(values: Mapping[str, Any], base: Settings) -> dict[str, Any]:
-    """Return values by dotted names as a tree of settings; arguments of the network are beside those of the base."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, last = key.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, dict(base.model.arguments) if part == "arguments" else {})
-        node[last] = value
-    return tree
-
-
-def value_of(tree: Any, key: str) -> Any:
-    """Return what a tree of settings holds under a dotted name."""
-    for part in key.split("."):
-        tree = tree[part]
-    return tree
-
-
-def plain(value: Any) -> str:
-    """Return a value as a part of the name of a folder."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-")
-
+IN_USE = "in use"
 
 # ------------------------------------------------------------------------------------------------ before the first run
 
 
+def check_settings(plan: Sequence[Run]) -> None:
+    """Stop where the settings of a run are wrong by themselves, before any recording is read."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for run in plan:
+        model, table, objective = run.settings.model, run.settings.evaluation.challenge, run.settings.training.objective
+        try:
+            if objective != "labels":
+                raise Stop(f"training.objective = {objective}: has no scores to make a table of")
+            train.check_training(run.settings.training, 1, device)
+            with torch.device("meta"):  # shapes without memory
+                models.build(model.name, len(run.settings.recipe.leads), 2, **model.arguments)
+            if table is not None:
+                challenge.read_weights(table, ())
+        except (Stop, ValueError) as error:
+            raise Stop(f"{run.folder}: {error}") from error
+
+
+def unprepared(plan: Sequence[Run], shared: Settings) -> dict[Path, Settings]:
+    """Return what preprocess.py needs to know of each dataset of a grid, by its folder.
+
+    None is prepared where no recordings are named, nor where data.dir chooses among datasets that exist.
+
+    Raises
+    ------
+    Stop
+        No recordings are named, or their folder does not exist, and a dataset is not prepared.
+    """
+    of_grid = {name for run in plan for name in run.values}
+    if shared.data.raw is None:
+        for run in plan:
+            for folder in run.settings.data_dirs:
+                if not (folder / SUMMARY).exists():
+                    raise Stop(f"{folder}: no prepared dataset; with --data.raw FOLDER it is prepared first")
+        return {}
+    if "data.dir" in of_grid or len(shared.data_dirs) > 1:
+        return {}
+    preprocess.open_raw(shared)
+    wanted = {}
+    for run in plan:  # the folds to learn from are those that the runs share: a scale over the dataset is theirs
+        own = {"target": run.settings.data.target, "dir": run.settings.data.dir}
+        wanted[run.settings.data_dirs[0]] = shared.model_copy(update={"data": shared.data.model_copy(update=own)})
+    return wanted
+
+
+def prepare(wanted: Mapping[Path, Settings]) -> None:
+    """Prepare the datasets that are not prepared; one that another process is at work on is looked at again."""
+    waiting, told = list(wanted), False
+    while waiting:
+        held = []
+        for folder in waiting:
+            try:
+                with script.hold(folder):  # the index of a large dataset takes time: nobody else makes it meanwhile
+                    pass
+                preprocess.prepare(wanted[folder])
+            except script.InUse as error:
+                held.append(folder)
+                message = str(error)
+        if held == waiting:
+            if not told:
+                print(f"waiting: {message}", file=sys.stderr, flush=True)
+            told = True
+            time.sleep(1)
+        waiting = held
+
+
 def check(plan: Sequence[Run]) -> None:
     """Stop where a training of the plan could not begin, or would meet another one in its folder."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     opened: dict[tuple[Any, ...], Dataset] = {}
     for run in plan:
         settings = run.settings
         try:
-            if settings.training.objective != "labels":
-                raise Stop(f"training.objective = {settings.training.objective}: has no scores to make a table of")
-            train.check_training(settings.training, 1, device)
             key = (*settings.data_dirs, settings.data.scored_classes)
             dataset = opened[key] if key in opened else opened.setdefault(key, train.open_dataset(settings))
             rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
@@ -225,6 +137,9 @@ def check(plan: Sequence[Run]) -> None:
             if settings.model.pretrained:
                 train.take_over(trained, settings.model.pretrained)
             train.new_state(train.learner_of(trained, settings.training), trained.name, settings.training, None)
+            check_target(run, dataset)
+            nothing = np.zeros((1, len(dataset.classes)), np.uint8)
+            challenge.challenge_scores(nothing, nothing, dataset.classes, settings.evaluation.challenge)
         except (Stop, ValueError) as error:
             raise Stop(f"{run.folder}: {error}") from error
         if (run.folder / runs.CONFIG).exists():
@@ -232,6 +147,13 @@ def check(plan: Sequence[Run]) -> None:
             old, new = (config.of_the_work(each) for each in (runs.settings_of(run.folder), asked))
             if changes := differences(old, new):
                 raise Stop(f"{run.folder} has other settings ({'; '.join(changes)}); choose another --run_dir")
+
+
+def check_target(run: Run, dataset: Dataset) -> None:
+    """Stop where the folder of a target holds the rows of another one."""
+    wanted, found = run.settings.data.target, dataset.summary.data.get("target")
+    if TARGET in run.values and found != wanted:
+        raise Stop(f"{dataset.folder} was prepared with {TARGET} = {found}, not {wanted}; choose another --data.dir")
 
 
 # ------------------------------------------------------------------------------------------------ the runs
@@ -300,6 +222,7 @@ def scores_of(run: Run, state: str) -> dict[str, Any]:
         "epoch": report["epoch"],
         **{name: float(epoch[name]) for name in validation if epoch.get(name)},
         **{name: report[name] for name in SCORES},
+        **report.get("challenge", {}),
         **{f"f1_{each['class']}": each["f1"] if each["support"] else None for each in report["per_class"]},
     }
 
@@ -316,13 +239,18 @@ def fold_table(plan: Sequence[Run], states: Sequence[str]) -> list[dict[str, Any
 
 
 def grid_table(plan: Sequence[Run], states: Sequence[str], metric: str) -> list[dict[str, Any]]:
-    """Return a row for each run, the best by its validation rows first."""
+    """Return a row for each run, the best by its validation rows first; each target by itself, as the grid has them."""
     table = []
     for run, state in zip(plan, states, strict=True):
         scores = {f"{run.split}_{key}" if key in SCORES else key: value for key, value in scores_of(run, state).items()}
         table.append({"run": run.folder.name, **run.values, "state": state, **scores})
     sign, column = (1 if metric == "loss" else -1), f"validation_{metric}"
-    return sorted(table, key=lambda row: sign * row[column] if column in row else float("inf"))
+    targets = list(dict.fromkeys(row.get(TARGET) for row in table))
+
+    def place(row: Mapping[str, Any]) -> tuple[int, float]:
+        return targets.index(row.get(TARGET)), sign * row[column] if column in row else float("inf")
+
+    return sorted(table, key=place)
 
 
 def write_table(table: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -380,11 +308,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if script.rank()[1] > 1:
         raise Stop("study.py is not for torchrun: start it several times, and the processes share the runs")
     plan, path, settings = plan_of(argv)
-    check(plan)
+    by_fold = path.name == "folds.csv"
+    check_settings(plan)
+    wanted = {} if by_fold else unprepared(plan, settings)
     config.print_overrides(settings)
+    prepare(wanted)
+    check(plan)
 
     def table_of(states: Sequence[str]) -> list[dict[str, Any]]:
-        by_fold = path.name == "folds.csv"
         return fold_table(plan, states) if by_fold else grid_table(plan, states, settings.training.metric)
 
     try:

@@ -119,8 +119,10 @@ def positions(n_tokens: int, width: int, like: Tensor) -> Tensor:
 class ECGTransformer(nn.Module):
     """Convolutions that make a token of each eight samples, positions, an encoder, and the mean over the tokens.
 
-    After the transformer that won the challenge of 2020. Departures: no hand-made numbers beside it, which was its
-    other half; narrower, so that two CPU cores can train it; layer norm before each layer instead of after it.
+    After the transformer of the entry that won the PhysioNet/CinC Challenge of 2020. Departures: no hand-made numbers
+    beside it, which were its other half; three convolutions and a token of 8 samples instead of six and one of 36;
+    narrower and less deep, so that two CPU cores can train it; layer norm before each layer instead of after it; GELU
+    instead of ReLU; one linear layer after the mean instead of two.
 
     Parameters
     ----------
@@ -215,7 +217,7 @@ class ECGTransformer(nn.Module):
 class HeartBEiT(nn.Module):
     """A token for each piece of time of each lead, embeddings of both, an encoder, and the mean over the tokens.
 
-    After HeartBEiT, a vision transformer of BEiT's kind (Bao et al. 2022) that learns from printed ECGs with masked
+    After HeartBEiT, a vision transformer of BEiT's kind (Bao et al. 2022) that learns from pictures of ECGs with masked
     patches before it learns from labels. Departures: a patch is a piece of one lead's signal instead of 16 x 16 points
     of its picture, since the signal is at hand; place is a sum of waves for the time, which suit any length, and of a
     learnt vector for the lead, instead of learnt biases between places of a picture of fixed size; no token of its own

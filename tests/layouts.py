@@ -78,3 +78,51 @@ def write_ptbxl(raw, rng):
                 write_record((raw / place).parent, place.split("/")[-1], twelve(rng, 10 * rate, leads), rate, leads)
     write_table(raw / "ptbxl_database.csv", rows)
     return raw
+
+
+def write_ptbxl_of_all_targets(raw, rng, n=40):
+    """So many recordings at 100 Hz, four in each fold; every fold has rows of several classes of each target."""
+    rows = [["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]]
+    statements = [("NORM", "SR", "ABQRS"), ("IMI", "AFIB", "NDT"), ("CLBBB", "STACH", "ABQRS"), ("LVH", "SR", "NDT")]
+    leads = [lead.upper() for lead in TWELVE]
+    for number in range(n):
+        place = f"records100/00000/{number + 1:05d}_lr"
+        (raw / place).parent.mkdir(parents=True, exist_ok=True)
+        write_record((raw / place).parent, f"{number + 1:05d}_lr", twelve(rng, 1000, leads), 100, leads)
+        codes = str(dict.fromkeys(statements[number // 10 % 4], 100.0))
+        rows.append([number + 1, number + 1, codes, number % 10 + 1, place, place])
+    write_table(raw / "ptbxl_database.csv", rows)
+    return raw
+
+
+def write_code(raw, generator, n=40):
+    """So many exams, each of another patient, as CODE-15% in raw/code15, and again as CODE-test in raw/code-test."""
+    import h5py
+
+    import sources
+
+    classes = (*sources.CODE_CLASSES, "normal_ecg")
+    flags = [[str(k == number % len(classes)) for k in range(len(classes))] for number in range(n)]
+    tracings = np.stack([twelve(generator, 4096).T for _ in range(n)]).astype(np.float32)  # (n, 4096, 12)
+    (raw / "code15").mkdir(parents=True)
+    with h5py.File(raw / "code15/exams_part0.hdf5", "w") as file:
+        file["exam_id"] = np.arange(1, n + 1)
+        file["tracings"] = tracings
+    exams = [[number + 1, number + 1, "exams_part0.hdf5", *flags[number]] for number in range(n)]
+    write_table(raw / "code15/exams.csv", [["exam_id", "patient_id", "trace_file", *classes], *exams])
+    gold = [[int(flag == "True") for flag in each[:-1]] for each in flags]
+    write_table(raw / "code-test/annotations/gold_standard.csv", [sources.CODE_CLASSES, *gold])
+    with h5py.File(raw / "code-test/ecg_tracings.hdf5", "w") as file:
+        file["tracings"] = tracings
+
+
+def write_cinc2021(raw, generator, n=40):
+    """So many recordings of the challenge, with two scored classes, and its table of weights (the unit matrix)."""
+    import sources
+
+    classes = sources.SOURCES["cinc2021"].targets["scored"].classes
+    for number in range(n):
+        codes = ("426783006", "164889003", "426783006,270492004", "427084000")[number % 4]  # NSR, AF, IAVB, STach
+        write_mat(raw / "georgia/g1", f"E{number:05d}", twelve(generator, 5000), comments=[f"# Dx: {codes}"])
+    weights = [[name, *(float(name == other) for other in classes)] for name in classes]
+    write_table(raw / "weights_abbreviations.csv", [["", *classes], *weights])

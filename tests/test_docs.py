@@ -5,6 +5,7 @@ is: a download, a second machine; and in troubleshooting.md the commands that fa
 """
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY, write_record
-from layouts import write_table
+from layouts import write_cinc2021, write_code, write_ptbxl_of_all_targets, write_table
 from projects import link_project
 
 import simulate
@@ -191,6 +192,35 @@ def test_ptb_xl(shell, monkeypatch):
     for block in blocks("ptb-xl", "sh"):
         shell(block)
     assert (shell.folder / "00001.pdf").exists()
+
+
+@pytest.mark.long  # twenty trainings
+@pytest.mark.timeout(1800)
+def test_experiments(shell, monkeypatch, rng):
+    """By small networks and one epoch, on simulated recordings that stand where the page has the public ones."""
+    data = shell.folder.parent / "data"
+    write_ptbxl_of_all_targets(data / "ptb-xl", rng)
+    write_code(data, rng)
+    write_cinc2021(data / "cinc2021", rng)
+    monkeypatch.setenv("ECG_TRAINING__EPOCHS", "1")
+    monkeypatch.setenv("ECG_TRAINING__BATCH_SIZE", "8")
+    small = {"name=resnet1d": {"base_channels": 8, "kernel": 7}, "evaluation.challenge": {"base_channels": 16}}
+    said = []
+    for block in blocks("experiments", "sh"):
+        arguments = next((values for word, values in small.items() if word in block), {})
+        monkeypatch.setenv("ECG_MODEL__ARGUMENTS", json.dumps(arguments))
+        with monkeypatch.context() as patch:
+            if "ptbxl" in block:
+                patch.setenv("ECG_MODEL__NAME", "cnn1d")
+            said.append(shell(block).stdout)
+    with (shell.folder / "runs/ptbxl/grid.csv").open(newline="") as file:
+        tasks = [(row["data.target"], row["state"]) for row in csv.DictReader(file)]
+    names = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
+    assert tasks == [(name, "finished") for name in names]
+    assert (shell.folder / "runs/code15/name=resnet1d/report-codetest/report.md").exists()
+    assert any("Challenge score (CinC 2020/2021" in text for text in said)
+    with (shell.folder / "runs/cinc2021/grid.csv").open(newline="") as file:
+        assert "CinC 2020/2021, by weights" in next(csv.reader(file))
 
 
 @pytest.mark.parametrize("page", ["mit-bih", "ptb-xl"])

@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY, heed_ctrl_c
+from layouts import write_ptbxl_of_all_targets
 from test_resume import raise_signal_at
 from test_train import metrics_of, steps
 
 import bundle
+import plans
+import preprocess
 import script
+import sources
 import study
 import train
 from data import Dataset
@@ -123,12 +127,12 @@ def test_variants_follow_their_fold_and_paced_patients_are_learnt_where_the_sett
 def test_the_owners_folds_are_taken_by_number():
     fold = np.array([str(n).encode() for n in range(1, 11)])
     official = SimpleNamespace(folder="prepared/ptbxl", fold=fold, summary=SimpleNamespace(data={"split": "official"}))
-    assert study.fold_groups(official, 10) == [(str(n),) for n in range(1, 11)]
+    assert plans.fold_groups(official, 10) == [(str(n),) for n in range(1, 11)]
     with pytest.raises(Stop, match=r"prepared/ptbxl has folds 1, 10, 2, .*: possible are 5, 10$"):
-        study.fold_groups(official, 4)
+        plans.fold_groups(official, 4)
     official.fold = np.array([b"DS1", b"DS2"])
     with pytest.raises(Stop, match=r"has folds DS1, DS2: three or more that are numbers are needed$"):
-        study.fold_groups(official, 4)
+        plans.fold_groups(official, 4)
 
 
 # ------------------------------------------------------------------------------------------------------------ grids
@@ -260,6 +264,156 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(prepared_demo, tmp_path,
     assert "run 2/2: " in capsys.readouterr().out
 
 
+# ---------------------------------------------------------------------------------------------------- whole experiments
+
+TARGETS = ["rhythm", "form"]
+
+
+@pytest.fixture(scope="module")
+def ptbxl(tmp_path_factory):
+    """A small PTB-XL as its owner publishes it."""
+    return write_ptbxl_of_all_targets(tmp_path_factory.mktemp("ptbxl"), np.random.default_rng(1))
+
+
+def write_experiment(folder, targets=TARGETS, limit=None, **data):
+    """The experiment of the six tasks, cut to some of them, a small network and one epoch."""
+    tree = yaml.safe_load((REPOSITORY / "configs/experiments/ptbxl.yaml").read_text())
+    tree["model"] = {"name": "cnn1d"}
+    tree["training"] |= {"epochs": 1, "batch_size": 8, "threads": 1}
+    tree["data"] |= {"dir": str(folder / "prepared"), "limit": limit, **data}
+    tree["grid"] |= {"data.target": targets}
+    (folder / "grid.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return ["--config", str(folder / "grid.yaml"), "--run_dir", str(folder / "study")]
+
+
+def test_targets_are_prepared_trained_and_scored_by_one_command_and_the_second_start_does_nothing(
+    ptbxl, tmp_path, capsys
+):
+    words = [*write_experiment(tmp_path), "--data.raw", str(ptbxl)]
+    study.main(words)
+    said = capsys.readouterr()
+    assert said.out.count("in prepare.log.json") == 2 and "2 runs, 0 finished" in said.out
+    for name, classes in (("rhythm", ("AFIB", "STACH", "SR")), ("form", ("ABQRS", "NDT"))):
+        dataset = Dataset(tmp_path / "prepared" / name)
+        assert {dataset.classes[k] for k in np.flatnonzero(dataset.labels.any(axis=0))} == set(classes)
+        report = json.loads((tmp_path / f"study/target={name}/report/metrics.json").read_text())
+        assert report["dataset"] == str(tmp_path / "prepared" / name) and report["folds"] == ["10"]
+    table = table_of(tmp_path / "study/grid.csv")
+    assert [(row["data.target"], row["state"], row["rows"]) for row in table] == [
+        ("rhythm", "finished", "4"), ("form", "finished", "4"),
+    ]  # fmt: skip
+    assert all(row["test_macro_auroc"] for row in table)
+
+    files = [*(tmp_path / "prepared").rglob("*.*"), *(tmp_path / "study").rglob("*.*")]
+    before = [(path, path.stat().st_mtime_ns) for path in files if path.name != "grid.csv"]
+    study.main(words)
+    said = capsys.readouterr()
+    assert said.err.count("is up to date: nothing to do") == 2 and "2 runs, 2 finished" in said.out
+    assert [(path, path.stat().st_mtime_ns) for path, _ in before] == before
+    assert table_of(tmp_path / "study/grid.csv") == table
+
+    study.main(words[:4])  # prepared datasets do without the recordings
+    assert "2 runs, 2 finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_on_real_recordings(real_data, tmp_path, capsys):
+    """Fold 10 is not there: fold 9 is the test."""
+    folds = {"train": [1, 2, 3, 4, 5, 6, 7], "validation": [8], "test": [9]}
+    words = write_experiment(tmp_path, ["superdiagnostic", "rhythm"], limit=400, **folds)
+    study.main([*words, "--data.raw", str(real_data / "ptb-xl-2k")])
+    table = table_of(tmp_path / "study/grid.csv")
+    assert [row["state"] for row in table] == ["finished"] * 2
+    assert float(table[0]["test_macro_auroc"]) > 0.6  # of untrained networks 0.5
+
+
+def test_without_data_dir_a_target_is_prepared_beside_the_dataset():
+    plan, _, settings = study.plan_of(["--config", str(REPOSITORY / "configs/experiments/ptbxl.yaml")])
+    assert [(str(run.settings.data.dir), run.settings.data.target) for run in plan][:2] == [
+        ("prepared/ptbxl-all", "all"), ("prepared/ptbxl-diagnostic", "diagnostic"),
+    ]  # fmt: skip
+    assert settings.data.dir is None
+
+
+EXPERIMENTS = {
+    "ptbxl": [f"target={name}" for name in sources.SOURCES["ptbxl"].targets],
+    "ptbxl-s4": [f"target={name}" for name in sources.SOURCES["ptbxl"].targets],
+    "code15": ["name=resnet1d"],
+    "cinc2021": ["name=se_resnet1d"],
+}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "configs/experiments").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_an_experiment_is_valid_and_has_its_runs(path):
+    plan, table, _ = study.plan_of(["--config", str(path)])
+    study.check_settings(plan)
+    assert {str(run.folder) for run in plan} == {f"runs/{path.stem}/{name}" for name in EXPERIMENTS[path.stem]}
+    assert table == Path(f"runs/{path.stem}/grid.csv")
+
+
+def test_a_dataset_that_another_process_prepares_is_waited_for_and_the_others_come_first(monkeypatch, tmp_path, capsys):
+    made, waited = [], []
+    monkeypatch.setattr(preprocess, "prepare", made.append)
+    held = script.hold(tmp_path / "first")
+    held.__enter__()
+
+    def let_go(seconds):
+        waited.append(list(made))
+        if len(waited) == 3:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr(study.time, "sleep", let_go)
+    study.prepare({tmp_path / "first": "first", tmp_path / "second": "second"})
+    assert made == ["second", "first"] and waited == [["second"]] * 3
+    assert capsys.readouterr().err.count("waiting: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("targets", "words", "message"),
+    [
+        (["rythm"], [], r"data.target = 'rythm': ptbxl has .*, rhythm, all; did you mean rhythm\?"),
+        (TARGETS, ["--data.dir", "a,b"], "data.dir = a,b: must be one folder where data.target is varied"),
+        (TARGETS, ["--data.target", "form"], "data.target is set in the command line too"),
+        (TARGETS, ["--data.raw", "nowhere"], "nowhere: no such folder; where are the recordings of ptbxl"),
+        (TARGETS, ["--model.name", "cnn"], "target=rhythm: model 'cnn': unknown; did you mean cnn1d"),
+        (TARGETS, ["--evaluation.challenge", "none.csv"], "none.csv: cannot be read as a table of weights"),
+        (TARGETS, ["--data.raw", ""], "prepared/rhythm: no prepared dataset; with --data.raw FOLDER it is prepared"),
+    ],
+)
+def test_an_experiment_that_cannot_be_run_is_refused_before_anything_is_prepared(
+    ptbxl, tmp_path, targets, words, message
+):
+    raw = [] if "--data.raw" in words else ["--data.raw", str(ptbxl)]
+    words = [] if words == ["--data.raw", ""] else words
+    with pytest.raises(Stop, match=message) as stop:
+        study.main([*write_experiment(tmp_path, targets), *raw, *words])
+    assert "\n" not in str(stop.value)
+    assert not (tmp_path / "study").exists() and not (tmp_path / "prepared").exists()
+
+
+def test_targets_and_folders_in_one_grid_are_refused(tmp_path):
+    words = write_experiment(tmp_path)
+    tree = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    tree["grid"]["data.dir"] = ["a", "b"]
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(Stop, match="data.target and data.dir; each target has a folder of its own"):
+        study.main(words)
+
+
+def test_a_folder_with_the_rows_of_another_target_is_refused(ptbxl, tmp_path):
+    words = write_experiment(tmp_path, ["form"])
+    study.prepare({tmp_path: study.plan_of([*words, "--data.raw", str(ptbxl)])[0][0].settings})
+    (tmp_path / "prepared/form").rename(tmp_path / "prepared/rhythm")
+    words = write_experiment(tmp_path, ["rhythm"])
+    with pytest.raises(Stop, match=r"prepared/rhythm was prepared with data.target = form, not rhythm; choose another"):
+        study.main(words)
+    with pytest.raises(Stop, match=r"prepared/rhythm holds another dataset \(data.target: form -> rhythm"):
+        study.main([*words, "--data.raw", str(ptbxl)])
+    assert not (tmp_path / "study").exists()
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -273,6 +427,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(prepared_demo, tmp_path,
         ({"training.learning_rate": [0.1, -1]}, "grid: training.learning_rate = -1: .* greater than 0"),
         ({"training.learning_rate": [0.001, "1e-3"]}, "two runs are learning_rate=0.001; each value once"),
         ({"training.augmentation": [{"noise": 1}]}, "unknown setting training.augmentation; name its settings, e.g. "),
+        ({"data.target": ["label"]}, r"data.target = 'label': demo has labels; did you mean labels\?"),
         ({"data.limit": [5, 10]}, "data.limit does not change a training of prepared data"),
         ({"model.name": ["cnn1d", "resnet"]}, "name=resnet: model 'resnet': unknown; did you mean"),
         ({"model.arguments.chanels": [8]}, "no argument 'chanels'; did you mean channels"),
