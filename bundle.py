@@ -290,6 +290,12 @@ class State:
             raise Stop(f"{path}: holds no training to go on with: {script.one_line(error)}") from error
 
 
+def head_of(path: Path) -> dict[str, Tensor]:
+    """Return the weights of the task around a network that last.pt holds of a training without labels."""
+    head: dict[str, Tensor] = _read(path)["training"]["head"]
+    return head
+
+
 PROGRESS = (
     "epoch", "losses", "best_epoch", "best_score", "best_loss", "rate_factor", "lowered_epoch", "finished"
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
 import script
@@ -39,6 +40,13 @@ def wait() -> None:
     """Wait until all processes are here; a lone process goes on."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give all processes the running statistics of rank 0; each has its own."""
+    if script.rank()[1] > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, 0)
 
 
 class StopSignal:

@@ -19,6 +19,7 @@ from recipe import differences
 from script import Stop
 
 CONFIG, METRICS, LOG, CURVES, REPORT = "config.yaml", "metrics.csv", "log.jsonl", "curves.png", "report"
+FILLED = "filled.png"  # of pretraining.py
 BEST, BEST_LOSS, LAST = "best.pt", "best-loss.pt", "last.pt"
 TENSORBOARD, WANDB, TRACKING = "tensorboard", "wandb", "tracking.json"  # of trackers.py
 
@@ -88,7 +89,7 @@ def begin(folder: Path, settings: Settings, epochs: int, anew: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if anew:
         if (folder / CONFIG).exists():  # a run that may be replaced; other files of these names are left alone
-            for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, TRACKING, CONFIG):
+            for name in (BEST, BEST_LOSS, LAST, METRICS, LOG, CURVES, FILLED, TRACKING, CONFIG):
                 (folder / name).unlink(missing_ok=True)
             for made in (*folder.glob(f"{REPORT}*"), folder / TENSORBOARD, folder / WANDB):
                 shutil.rmtree(made, ignore_errors=True)

@@ -41,6 +41,7 @@ import challenge
 import config
 import models
 import preprocess
+import pretraining
 import runs
 import script
 import train
@@ -135,8 +136,8 @@ def check(plan: Sequence[Run]) -> None:
             train.check_rows(dataset, rows, settings)
             trained = train.new_bundle(settings, dataset, torch.device("cpu"))
             if settings.model.pretrained:
-                train.take_over(trained, settings.model.pretrained)
-            train.new_state(train.learner_of(trained, settings.training), trained.name, settings.training, None)
+                pretraining.take_over(trained, settings.model.pretrained)
+            train.new_state(pretraining.learner_of(trained, settings.training), trained.name, settings.training, None)
             check_target(run, dataset)
             nothing = np.zeros((1, len(dataset.classes)), np.uint8)
             challenge.challenge_scores(nothing, nothing, dataset.classes, settings.evaluation.challenge)

@@ -37,6 +37,7 @@ import batches
 import bundle
 import config
 import models
+import pretraining
 import processes
 import runs
 import schedules
@@ -49,9 +50,8 @@ from crops import Crops
 from data import Dataset
 from decide import thresholds_of
 from folds import Rows
-from networks.pretext import network_of
 from objectives import class_weights, row_losses
-from recipe import differences, flatten
+from recipe import flatten
 from script import Stop
 
 CHECK_EVERY = 50  # steps: a look at the losses waits for a GPU
@@ -186,25 +186,6 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     )  # fmt: skip
 
 
-def take_over(trained: Bundle, pretrained: Path) -> None:
-    """Begin with the weights of another run, but for the last layer, which answers for other classes.
-
-    Raises
-    ------
-    Stop
-        It is of another recipe or another network.
-    """
-    path = runs.checkpoint_of(pretrained)
-    source = bundle.load(path, needs_labels=False)
-    if changes := source.recipe.differences(trained.recipe):
-        raise Stop(f"{path}: has learnt from rows of another recipe than this dataset's ({'; '.join(changes)})")
-    have, want = ({"model": of.name, **models.arguments_of(of.name), **of.arguments} for of in (source, trained))
-    if changes := differences({**have, "dropout": None}, {**want, "dropout": None}):
-        raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
-    weights = {key: value for key, value in source.network.state_dict().items() if not models.is_of_last_layer(key)}
-    trained.network.load_state_dict(weights, strict=False)
-
-
 def crops_of(training: Training, dataset: Dataset) -> Crops | None:
     """Return the pieces that rows are scored in, in samples."""
     asked, fs = training.crops, dataset.recipe.fs
@@ -212,20 +193,6 @@ def crops_of(training: Training, dataset: Dataset) -> Crops | None:
         return None
     samples = max(1, round(asked.length_s * fs))
     return Crops(samples, max(1, round(asked.stride_s * fs)) if asked.stride_s else samples, asked.pool)
-
-
-def learner_of(trained: Bundle, training: Training) -> nn.Module:
-    """Return what is trained: the network, or a task around it that needs no labels; ValueError where it has none.
-
-    With training.freeze all but the last layer is made to stay as it is.
-    """
-    if training.objective != "labels":
-        device = next(trained.network.parameters()).device
-        return models.without_labels(trained.name, training.objective, trained.network).to(device)
-    if training.freeze:
-        for name, parameter in trained.network.named_parameters():
-            parameter.requires_grad_(models.is_of_last_layer(name))
-    return trained.network
 
 
 def new_state(learner: nn.Module, name: str, training: Training, dtype: torch.dtype | None) -> State:
@@ -277,9 +244,7 @@ class Validation(NamedTuple):
 def score_rows(trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
     """Return logits of the rows in their order, (N, K), on every process; each row is computed on exactly one."""
     rank, world_size = script.rank()
-    if world_size > 1:  # each process has its own running statistics: all use those of rank 0
-        for buffer in trained.network.buffers():
-            dist.broadcast(buffer, 0)
+    processes.share_buffers(trained.network)
     whole, mine = Batches(dataset), batches.scoring_batches(rows, batch_size, rank, world_size)
     gathered: list[Any] = [bundle.score(trained, (whole[share] for share in mine))]
     if world_size > 1:
@@ -304,23 +269,6 @@ def validate(
     labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
     report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
     return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
-
-
-def validate_without_labels(
-    task: nn.Module, trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int
-) -> Validation:
-    """Return the mean loss of the rows, of the same pieces and with the same numbers drawn after every epoch."""
-    rank, world_size = script.rank()
-    pieces = Batches(dataset, crop=trained.crops.samples if trained.crops else None)
-    task.eval()
-    total = torch.zeros((), device=next(task.parameters()).device)
-    with torch.inference_mode(), torch.random.fork_rng():
-        for share in batches.scoring_batches(rows, batch_size, rank, world_size):
-            torch.manual_seed(int(share[0]))
-            total += task(*bundle.inputs_of(trained.network, pieces[share])).sum()
-    if world_size > 1:
-        dist.all_reduce(total)
-    return Validation(float(total) / len(rows))
 
 
 def calibrated(
@@ -364,8 +312,8 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     trained = new_bundle(settings, dataset, device)
     goes_on = resume and not overwrite and last.exists()
     if settings.model.pretrained and not goes_on:
-        take_over(trained, settings.model.pretrained)
-    network, learner = trained.network, learner_of(trained, training)
+        pretraining.take_over(trained, settings.model.pretrained)
+    network, learner = trained.network, pretraining.learner_of(trained, training)
     state = new_state(learner, trained.name, training, dtype)
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
@@ -453,11 +401,10 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
             due = held_out and ((epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs)
-            kept, scores = replace(trained, network=network_of(state.scored)), None
+            kept, scores = replace(trained, network=pretraining.network_of(state.scored)), None
             if due and training.objective != "labels":
-                scores = validate_without_labels(
-                    state.scored, kept, dataset, rows["validation"], settings.evaluation.batch_size
-                )
+                batch_size = settings.evaluation.batch_size
+                scores = Validation(pretraining.loss_of(state.scored, kept, dataset, rows["validation"], batch_size))
             elif due:
                 of_validation = score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
                 scores = validate(of_validation, dataset, rows["validation"], settings, weights)
@@ -590,7 +537,7 @@ def report(folder: Path, settings: Settings) -> None:
 
     plots.save_curves(folder / runs.METRICS, folder / runs.CURVES)
     if settings.training.objective != "labels":
-        print(f"learnt without labels; train on from it with --model.pretrained {folder}")
+        pretraining.report(folder, settings)
         return
     if not settings.data.test and not settings.data.validation:
         print("no fold is held out, so there is no report")

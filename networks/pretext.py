@@ -71,6 +71,12 @@ class MaskedPieces(Task):
         cut: Tensor = filled.unflatten(1, (groups, -1)).unflatten(3, (-1, size))  # (B, groups, L / groups, N, size)
         return cut.transpose(2, 3).flatten(3)
 
+    def signals(self, pieces: Tensor) -> Tensor:
+        """Put pieces together again: (B, token_leads, N, values) -> (B, L, N * token_samples)."""
+        cut = pieces.unflatten(3, (-1, self.network.token_samples)).transpose(2, 3)  # (B, groups, L / groups, N, size)
+        joined: Tensor = cut.flatten(3).flatten(1, 2)
+        return joined
+
     def choose(self, mask: Tensor) -> Tensor:
         """Choose what is hidden: real tokens (B, token_leads, N), 1 where one is -> bool, likewise."""
         span = self.network.token_span

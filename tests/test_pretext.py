@@ -46,6 +46,7 @@ def test_pieces_hold_every_sample_once_in_its_token(name):
             expected[: len(piece)] = piece
             have = pieces[0, lead, token] if groups == 3 else pieces[0, 0, token].reshape(3, size)[lead]
             assert torch.equal(have, expected)
+    assert torch.equal(made.signals(pieces)[..., :203], x) and not made.signals(pieces)[..., 203:].any()
 
 
 @pytest.mark.parametrize("name", MASKED)

@@ -1,0 +1,149 @@
+"""Learning without labels, beside the loop of train.py: what is trained then, how it is scored, what begins with it.
+
+task = learner_of(trained, training)             # of objective masked or contrastive: a task around the network
+loss = loss_of(task, trained, dataset, rows, batch_size)
+take_over(trained, Path("runs/pretrained"))      # the weights of that run, but for the last layer
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import nn
+
+import batches
+import bundle
+import models
+import processes
+import runs
+import script
+from batches import Batches
+from bundle import Bundle
+from config import Settings, Training
+from data import Dataset
+from figures import COLOURS, save
+from folds import Rows
+from networks.pretext import MaskedPieces
+from networks.pretext import network_of as network_of
+from recipe import Recipe, differences
+from script import Stop
+
+N_DRAWN = 4  # rows, and leads of each
+
+
+def take_over(trained: Bundle, pretrained: Path) -> None:
+    """Begin with the weights of another run, but for the last layer, which answers for other classes.
+
+    Raises
+    ------
+    Stop
+        It is of another recipe or another network.
+    """
+    path = runs.checkpoint_of(pretrained)
+    source = bundle.load(path, needs_labels=False)
+    if changes := source.recipe.differences(trained.recipe):
+        raise Stop(f"{path}: has learnt from rows of another recipe than this dataset's ({'; '.join(changes)})")
+    have, want = ({"model": of.name, **models.arguments_of(of.name), **of.arguments} for of in (source, trained))
+    if changes := differences({**have, "dropout": None}, {**want, "dropout": None}):
+        raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
+    weights = {key: value for key, value in source.network.state_dict().items() if not models.is_of_last_layer(key)}
+    trained.network.load_state_dict(weights, strict=False)
+
+
+def learner_of(trained: Bundle, training: Training) -> nn.Module:
+    """Return what is trained: the network, or a task around it that needs no labels; ValueError where it has none.
+
+    With training.freeze all but the last layer is made to stay as it is.
+    """
+    if training.objective != "labels":
+        device = next(trained.network.parameters()).device
+        return models.without_labels(trained.name, training.objective, trained.network).to(device)
+    if training.freeze:
+        for name, parameter in trained.network.named_parameters():
+            parameter.requires_grad_(models.is_of_last_layer(name))
+    return trained.network
+
+
+def loss_of(task: nn.Module, trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -> float:
+    """Return the mean loss of the rows over all processes: each time of the same pieces, and of the same random draws.
+
+    Parameters
+    ----------
+    task : see networks/pretext.py
+    trained : whose network and crops the task is about
+    dataset, rows : (N,) rows of it
+    batch_size : rows that are compared or filled in at a time
+    """
+    rank, world_size = script.rank()
+    processes.share_buffers(task)
+    pieces = pieces_of(trained, dataset)
+    task.eval()
+    total = torch.zeros((), device=next(task.parameters()).device)
+    with torch.inference_mode(), torch.random.fork_rng():
+        for share in batches.scoring_batches(rows, batch_size, rank, world_size):
+            torch.manual_seed(int(share[0]))
+            total += task(*bundle.inputs_of(trained.network, pieces[share])).sum()
+    if world_size > 1:
+        dist.all_reduce(total)
+    return float(total) / len(rows)
+
+
+def pieces_of(trained: Bundle, dataset: Dataset) -> Batches:
+    """Return the rows as a task is scored on them: whole, or a piece of each, the same every time."""
+    return Batches(dataset, crop=trained.crops.samples if trained.crops else None)
+
+
+def report(folder: Path, settings: Settings) -> None:
+    """Say how to go on, and draw what was hidden in some rows and what the network has put there."""
+    if settings.training.objective == "masked":
+        draw_filled(folder, settings)
+    print(f"learnt without labels; train on from it with --model.pretrained {folder}")
+
+
+def draw_filled(folder: Path, settings: Settings) -> None:
+    """Draw some validation rows, or else training rows: what was hidden, and what the network puts in its place."""
+    trained = bundle.load(folder / runs.LAST, needs_labels=False)
+    task = learner_of(trained, settings.training)
+    assert isinstance(task, MaskedPieces)
+    task.load(trained.network.state_dict(), bundle.head_of(folder / runs.LAST))
+    dataset = Dataset(*settings.data_dirs)
+    rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
+    batch = pieces_of(trained, dataset)[(rows["validation"] if len(rows["validation"]) else rows["train"])[:N_DRAWN]]
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        x, *valid = bundle.inputs_of(trained.network, batch)
+        pieces, hidden, filled = task.eval().fill(x, *valid)
+        parts = (pieces, hidden.unsqueeze(3).expand_as(pieces), filled)
+        signal, covered, put = (task.signals(part)[..., : x.shape[2]].cpu().numpy() for part in parts)
+    save_filled(signal, covered, put, trained.recipe, folder / runs.FILLED)
+
+
+def save_filled(
+    signal: NDArray[Any], hidden: NDArray[np.bool_], filled: NDArray[Any], recipe: Recipe, path: Path
+) -> None:
+    """Draw rows (R, L, T), what of them is hidden, and what was put in its place."""
+    leads = np.unique(np.linspace(0, signal.shape[1] - 1, N_DRAWN).round().astype(int))
+    time = np.arange(signal.shape[2]) / recipe.fs
+    figure = Figure(figsize=(3.2 * len(leads), 1.6 * len(signal) + 0.8), layout="constrained")
+    panels = figure.subplots(len(signal), len(leads), sharex=True, squeeze=False)
+    for row, lead_panels in enumerate(panels):
+        for lead, axes in zip(leads, lead_panels, strict=True):
+            covered = hidden[row, lead]
+            axes.plot(time, signal[row, lead], color="0.45", linewidth=0.8, label="signal")
+            axes.plot(time, np.where(covered, filled[row, lead], np.nan), linewidth=1.1, label="put in its place",
+                      color=COLOURS[0])  # fmt: skip
+            axes.fill_between(time, 0, 1, where=covered, transform=axes.get_xaxis_transform(), step="mid",
+                              color="0.9", linewidth=0, label="hidden")  # fmt: skip
+            axes.set_title(recipe.leads[lead][0], fontsize=8, loc="left", pad=2)
+            axes.tick_params(labelsize=7)
+    for axes in panels[-1]:
+        axes.set_xlabel("s", fontsize=8)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    save(figure, path)
