@@ -156,7 +156,12 @@ def test_beats_have_subsets_too_and_the_report_says_what_stays(beat_run, tmp_pat
     evaluate.main([str(run), "--leads"])
     text = capsys.readouterr().out
     assert "| all 2 leads |" in text and "| lead MLII |" in text and "| lead V1 |" in text
-    assert "those of recordings with all leads" in text and "refuses" not in text
+    assert "The beats, and the numbers beside the rows, are those of recordings with all leads." in text
+
+
+def test_a_network_for_any_leads_needs_no_note():
+    assert leadsets.notes_of(Recipe(missing="zeros")) == []
+    assert "infer.py refuses a recording that lacks a lead" in leadsets.notes_of(Recipe())[0]
 
 
 @pytest.mark.parametrize(
