@@ -1,6 +1,7 @@
 """Subsets of leads: which there are, that a hidden lead is what a recording without it gives, and what is refused."""
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import bundle
 import evaluate
 import infer
 import leadsets
+import pqrst
 import readers
 from answers import SCORES, numbered
 from batches import Batches
@@ -97,6 +99,24 @@ def test_a_hidden_lead_is_what_a_recording_without_it_gives(demo_run, demo_folde
     np.testing.assert_array_equal(batch.signal, fed.prepared.rows)
     np.testing.assert_array_equal(bundle.score(trained, [batch])[1], of_recording)
     assert (batch.signal == 0).all(axis=2).sum() == 12 - len(leads)
+
+
+@pytest.mark.parametrize("over", ["lead", "dataset", "record"])
+@pytest.mark.parametrize("kind", ["zscore", "minmax", "none"])
+def test_rows_without_leads_are_whole_rows_with_zeros_but_where_leads_are_scaled_by_each_other(rng, over, kind):
+    scale = {"kind": kind, "over": over}
+    if over == "dataset":
+        scale |= {"center": [0.1] * 3, "spread": [0.5] * 3}
+    recipe = recipe_of(["I"], ["II"], ["V2"], missing="zeros", scale=scale)
+    signal = (rng.normal(size=(3, 1000)) * [[1], [2], [3]]).astype(np.float32)
+    whole, few = (
+        pqrst.prepare([pqrst.Record(signal[:n], 100.0, ["I", "II", "V2"][:n])], recipe.chain()).rows for n in (3, 2)
+    )
+    whole[:, 2] = 0
+    refused = kind != "none" and over == "record"
+    assert np.array_equal(whole, few) is not refused
+    with pytest.raises(Stop, match="recipe.scale.over") if refused else nullcontext():
+        leadsets.subsets_of(recipe)
 
 
 def test_recordings_of_any_leads_get_an_answer_of_a_network_that_does_without(demo_run, demo_folder, tmp_path):
