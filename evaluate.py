@@ -6,6 +6,7 @@
     python evaluate.py runs/a runs/b         # the same rows scored by two runs: compare.py
     python evaluate.py runs/mitdb --explain 5     # also what counts for each class, by five rows of each: importance.py
     python evaluate.py runs/mitdb --robustness    # the same rows with noise, a lead off, another gain: robustness.py
+    python evaluate.py runs/ptbxl-leads --leads   # the same rows with 6, 3, 2 and 1 of their leads: leadsets.py
     python evaluate.py runs/mitdb --data.name svdb --data.raw ~/data/svdb --evaluation.r_peaks detected
 
 Writes runs/<name>/report/, for another split than test runs/<name>/report-<split>/, whole or not at all: metrics.json,
@@ -212,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/demo")], metavar="RUN",
                         help="a run of train.py, or two to compare")  # fmt: skip
     parser.add_argument("--robustness", action="store_true", help="score the rows with noise, a lead off, another gain")
+    parser.add_argument("--leads", action="store_true", help="score the rows with 6, 3, 2 and 1 of their leads")
     parser.add_argument("--explain", type=int, default=0, metavar="N", help="rows of each class to explain")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folders[0] / runs.CONFIG)
     words = sys.argv[1:] if argv is None else argv
@@ -220,10 +222,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise Stop(f"{len(arguments.folders)} runs: one is scored, two are compared")
     if arguments.explain < 0:
         raise Stop(f"--explain {arguments.explain}: must be at least 0")
-    alone = len(arguments.folders) == 1 and not arguments.robustness and not scores_others(words)
-    if arguments.explain and not alone:
+    own = len(arguments.folders) == 1 and not arguments.robustness and not scores_others(words)
+    if arguments.explain and (arguments.leads or not own):
         raise Stop("--explain: is of one run's own rows")
-    if arguments.robustness:
+    if arguments.leads and not own:
+        raise Stop("--leads: is of one run's own rows, without --robustness and --data.raw")
+    if arguments.leads:
+        import leadsets
+
+        leadsets.evaluate(folder, settings)
+    elif arguments.robustness:
         import robustness
 
         if len(arguments.folders) > 1:

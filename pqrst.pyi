@@ -337,6 +337,7 @@ def augment(
     shift_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     polarity: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     lead_dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    lead_subset: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     time_mask_s: typing.SupportsFloat | typing.SupportsIndex = 0.0,
 ) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
     """
@@ -358,6 +359,8 @@ def augment(
     shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
     polarity : float, 0 to 1, chance that a row is turned upside down
     lead_dropout : float, below 1, chance of each lead to become zero; where it hits all leads of a row, all stay
+    lead_subset : float, 0 to 1, chance that a row keeps a random number of its leads, 1 to L, and which ones at random; the
+        others become zero, and lead_dropout leaves the row alone
     time_mask_s : float, longest stretch that becomes zero in all leads of a row, s
 
     Returns

@@ -22,25 +22,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import answers
 import bundle
 import pqrst
 import runs
 import script
+from answers import Answer, numbered, pooled
 from batches import Batch
 from beats import voltages
 from bundle import Bundle
 from config import Settings
 from data import Dataset
-from decide import decide
 from evaluate import open_run
-from figures import class_style, label_bars, plain_all, save
 from folds import Rows
 from index import Index, Item, build_index, open_recording, read_labels
-from intervals import differences_from, values_of
 from preprocess import raw_folder
 from recipe import Bandpass, Recipe
 from script import Stop
@@ -49,7 +47,6 @@ from view import bridged
 
 Array = NDArray[Any]
 Rng = np.random.Generator
-SCORES = {"macro_f1": "macro F1", "macro_auroc": "macro AUROC", "accuracy": "accuracy"}
 AS_RECORDED = "as recorded"
 SNR_DB = (24, 12, 6, 0)
 MAINS_HZ = 50.0
@@ -261,14 +258,6 @@ def rows_of(
 # ------------------------------------------------------------------------------------------------ the scores
 
 
-class Answer(NamedTuple):
-    """What the network says of the U units of the split under a change."""
-
-    scores: NDArray[np.float32]  # (U, K), 0 where there is none
-    decided: NDArray[np.uint8]  # (U, K), 0 where there is none
-    unscored: int  # units without a score
-
-
 def answer_of(
     change: Change, places: Sequence[Place], index: Index, trained: Bundle, units: Array, size: int, bar: tqdm[Any]
 ) -> Answer:
@@ -284,14 +273,7 @@ def answer_of(
             yield batch
 
     rows, logits = bundle.score(trained, noted(batches_of(change, places, index, trained, size, bar)))
-    n_units, n_classes = int(units.max()) + 1, len(trained.classes)
-    scores, decided = np.zeros((n_units, n_classes), np.float32), np.zeros((n_units, n_classes), np.uint8)
-    if not len(rows):
-        return Answer(scores, decided, n_units)
-    first, pooled = bundle.pool(logits, units[rows], np.concatenate(inside), trained.task)
-    answered = units[rows[first]]
-    scores[answered], decided[answered] = pooled, decide(pooled, trained.task, trained.thresholds)
-    return Answer(scores, decided, n_units - len(answered))
+    return pooled(trained, rows, logits, np.concatenate(inside or [np.zeros(0, np.int64)]), units)
 
 
 def batches_of(
@@ -322,25 +304,6 @@ def _joined(batches: Sequence[Batch]) -> Batch:
     return Batch(*(np.concatenate(column) for column in zip(*batches, strict=True)))
 
 
-def table_of(answers: dict[str, Answer], targets: Array, patients: Array, scored: Sequence[int]) -> pd.DataFrame:
-    """Return a line per change: its scores, their differences from `as recorded` and 95 % intervals of these.
-
-    Differences are paired: the same patients are drawn for both. NaN where a score or an interval does not exist.
-    """
-    pairs = {name: (each.scores, each.decided) for name, each in answers.items()}
-    differences = differences_from(targets, pairs[AS_RECORDED], list(pairs.values()), patients, scored)
-    values = {name: values_of(targets, each.scores, each.decided, scored) for name, each in answers.items()}
-    lines = []
-    for (name, answer), between in zip(answers.items(), differences, strict=True):
-        line: dict[str, Any] = {"change": name, "rows": len(targets), "without_score": answer.unscored}
-        for score in SCORES:
-            value, before = (values[of].get(score, np.nan) for of in (name, AS_RECORDED))
-            low, high = (np.nan, np.nan) if name == AS_RECORDED else between.get(score, (np.nan, np.nan))
-            line |= {score: value, f"{score}_difference": value - before, f"{score}_low": low, f"{score}_high": high}
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
 # ------------------------------------------------------------------------------------------------ the report
 
 
@@ -361,27 +324,27 @@ def evaluate(run: Path, settings: Settings) -> None:
         bar.set_description("rows")
         places = places_of(index._replace(items=items), dataset, rows, bar)
         rows, first, units = units_of(dataset, places)
-        answers = {}
+        of_changes = {}
         for change in changes:
             bar.set_description(change.name)
             size = settings.evaluation.batch_size
-            answers[change.name] = answer_of(change, places, index, trained, units, size, bar)
+            of_changes[change.name] = answer_of(change, places, index, trained, units, size, bar)
     scored = [dataset.classes.index(name) for name in settings.data.scored_classes or dataset.classes]
-    table = table_of(answers, dataset.labels[first], dataset.patient[first], scored)
+    table = answers.table_of("change", of_changes, dataset.labels[first], dataset.patient[first], scored)
     split = settings.evaluation.split
     text = (
         f"# {run}: {split} rows of changed recordings\n\n"
         f"{trained.name}, {settings.evaluation.checkpoint} checkpoint of epoch {trained.origin.epoch}, on "
         f"{len(rows):,} rows of {len(places):,} of the {len(names):,} recordings of the split, "
         f"{dataset.patients(rows)}. Each recording is changed before it is filtered, scaled and cut.\n\n"
-        + as_markdown(table)
+        + answers.as_markdown(table)
         + "".join(f"\n{note}\n" for note in notes)
     )
     place = run / f"{runs.REPORT}{'' if split == 'test' else f'-{split}'}-robustness"
     with script.folder_aside(place) as folder:
         table.to_csv(folder / "robustness.csv", index=False, float_format="%.6g")
         (folder / "robustness.md").write_text(text)
-        draw(table, folder / "robustness.png")
+        answers.draw(table, folder / "robustness.png")
     print(text)
     print(f"report in {place}", file=sys.stderr)
 
@@ -395,52 +358,4 @@ def units_of(dataset: Dataset, places: Sequence[Place]) -> tuple[Rows, Rows, Arr
     -1 where the row is not in question.
     """
     rows = np.sort(np.concatenate([place.rows[place.rows >= 0] for place in places]))
-    _, first, number = np.unique(dataset.units(rows), return_index=True, return_inverse=True)
-    units = np.full(len(dataset), -1)
-    units[rows] = number
-    return rows, rows[first], units
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    """Return the table for people: each score, and its difference from `as recorded` with its interval."""
-    heads = [head for name in SCORES.values() for head in (name, "difference (95 % interval)")]
-    lines = [f"| change | {' | '.join(heads)} | without a score |", "|---|" + "---|" * (len(heads) + 1)]
-    for line in table.to_dict("records"):
-        cells = []
-        for score in SCORES:
-            value, difference = line[score], line[f"{score}_difference"]
-            low, high = line[f"{score}_low"], line[f"{score}_high"]
-            known = np.isfinite(value) and line["change"] != AS_RECORDED
-            between = f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else ""
-            cells += [f"{value:.4f}" if np.isfinite(value) else "-", f"{difference:+.4f}{between}" if known else "-"]
-        lines.append(f"| {line['change']} | {' | '.join(cells)} | {line['without_score']:,} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw macro F1 under each change as a point; its line is the interval of the difference from `as recorded`.
-
-    The interval stands where it would put macro F1, so that a line that does not reach the dashed one is a change
-    beyond chance.
-    """
-    before, places = float(table["macro_f1"].iloc[0]), np.arange(len(table))
-    values = table["macro_f1"].to_numpy()
-    figure = Figure(figsize=(7.5, 1.4 + 0.24 * len(table)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(before, color="0.4", linewidth=1, linestyle="--", zorder=1)
-    colour = class_style(0)["color"]
-    axes.hlines(places, before + table["macro_f1_low"], before + table["macro_f1_high"], color=colour, linewidth=2)
-    axes.plot(values, places, "o", color="black", markersize=4)
-    texts = [
-        f"{value:.3f}" + (f"  {difference:+.3f}" if place else "")
-        for place, value, difference in zip(places, values, table["macro_f1_difference"], strict=True)
-    ]
-    label_bars(axes, places, plain_all(table["change"].tolist()), texts)
-    ends = np.concatenate([values, before + table["macro_f1_low"], before + table["macro_f1_high"]])
-    low, high = np.nanmin(ends), np.nanmax(ends)
-    room = max(0.05 * (high - low), 0.01)
-    axes.set_xlim(low - room, high + room)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("macro F1; line: 95 % interval of the difference from as recorded (dashed)", fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    save(figure, path)
+    return rows, *numbered(dataset, rows, dataset.units(rows))

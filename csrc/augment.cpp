@@ -15,7 +15,7 @@ RandomKey key_of(const Augmentation& augmentation, std::uint64_t row) {
 }
 
 // What random words are for: the third word of their counter.
-enum Stream : std::uint32_t { of_samples = 0, of_row = 1, of_lead = 2 };
+enum Stream : std::uint32_t { of_samples = 0, of_row = 1, of_lead = 2, of_subset = 3 };
 
 struct Words {
   std::uint32_t word[4];
@@ -53,6 +53,23 @@ void drop_leads(const RandomKey& key, double chance, float* x, std::ptrdiff_t n_
     if (dropped(lead)) std::fill_n(x + lead * length, n, 0.0f);
 }
 
+// By chance sets all but 1 to n_leads of the leads to zero, each number and each choice of so many equally likely: the
+// selection sampling of Fan, Muller and Rezucha (1962). Tells whether it has chosen.
+bool keep_subset(const RandomKey& key, double chance, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
+                 std::ptrdiff_t n) {
+  const Words of_all(key, of_subset, 0);
+  if (!(of_all.unit(0) < chance)) return false;
+  auto wanted = 1 + static_cast<std::ptrdiff_t>(static_cast<double>(n_leads) * of_all.unit(1));
+  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
+    const Words of_this(key, of_subset, 1 + static_cast<std::uint32_t>(lead));
+    if (static_cast<double>(n_leads - lead) * of_this.unit(0) < static_cast<double>(wanted))
+      --wanted;
+    else
+      std::fill_n(x + lead * length, n, 0.0f);
+  }
+  return true;
+}
+
 void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
             std::ptrdiff_t first, std::ptrdiff_t last) {
   constexpr double slowest_hz = 0.05, fastest_hz = 0.5;
@@ -75,7 +92,8 @@ void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n
     }
     if (a.noise > 0) kernels().add_noise(&key, static_cast<std::uint32_t>(lead), static_cast<float>(a.noise), here, n);
   }
-  if (a.lead_dropout > 0) drop_leads(key, a.lead_dropout, x + first, n_leads, length, n);
+  const bool chosen = a.lead_subset > 0 && keep_subset(key, a.lead_subset, x + first, n_leads, length, n);
+  if (a.lead_dropout > 0 && !chosen) drop_leads(key, a.lead_dropout, x + first, n_leads, length, n);
   if (a.time_mask_s > 0) {
     const Words of_mask(key, of_row, 1);
     const auto longest = std::min(std::round(a.time_mask_s * a.fs), static_cast<double>(n));
@@ -102,6 +120,7 @@ void check(const Augmentation& a) {
   if (!(a.gain >= 0 && a.gain < 1)) refuse("gain", a.gain, "0 or more and below 1");
   if (!(a.polarity >= 0 && a.polarity <= 1)) refuse("polarity", a.polarity, "0 to 1");
   if (!(a.lead_dropout >= 0 && a.lead_dropout < 1)) refuse("lead_dropout", a.lead_dropout, "0 or more and below 1");
+  if (!(a.lead_subset >= 0 && a.lead_subset <= 1)) refuse("lead_subset", a.lead_subset, "0 to 1");
   if (a.shift_s * a.fs > 0x1p31) refuse("shift_s", a.shift_s, "less than 2^31 samples");
 }
 

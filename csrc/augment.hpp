@@ -13,7 +13,7 @@ namespace pqrst {
 // Amounts as config.Augmentation has them, in units of the row or as chances; 0 leaves it as it is.
 struct Augmentation {
   double fs;  // Hz, of the rows
-  double noise, gain, wander, shift_s, polarity, lead_dropout, time_mask_s;
+  double noise, gain, wander, shift_s, polarity, lead_dropout, lead_subset, time_mask_s;
   std::uint64_t seed;
   std::uint32_t epoch;
 };

@@ -313,12 +313,14 @@ TypeError
       "augment",
       [](const py::array& x, const py::object& rows, const py::object& valid, double fs, std::uint64_t seed,
          std::uint32_t epoch, double noise, double gain, double wander, double shift_s, double polarity,
-         double lead_dropout, double time_mask_s) {
-        return augmented(x, integers_of("rows", rows, "(B,)", 1), integers_of("valid", valid, "(B, 2)", 2),
-                         {fs, noise, gain, wander, shift_s, polarity, lead_dropout, time_mask_s, seed, epoch});
+         double lead_dropout, double lead_subset, double time_mask_s) {
+        return augmented(
+            x, integers_of("rows", rows, "(B,)", 1), integers_of("valid", valid, "(B, 2)", 2),
+            {fs, noise, gain, wander, shift_s, polarity, lead_dropout, lead_subset, time_mask_s, seed, epoch});
       },
       "x"_a, "rows"_a, "valid"_a, "fs"_a, "seed"_a = 0, "epoch"_a = 0, py::kw_only(), "noise"_a = 0.0, "gain"_a = 0.0,
-      "wander"_a = 0.0, "shift_s"_a = 0.0, "polarity"_a = 0.0, "lead_dropout"_a = 0.0, "time_mask_s"_a = 0.0,
+      "wander"_a = 0.0, "shift_s"_a = 0.0, "polarity"_a = 0.0, "lead_dropout"_a = 0.0, "lead_subset"_a = 0.0,
+      "time_mask_s"_a = 0.0,
       R"(Change rows at random: shift them in time, scale or turn them, add a slow wave, add noise, hide leads and a stretch.
 
 Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
@@ -337,6 +339,8 @@ wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for eac
 shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
 polarity : float, 0 to 1, chance that a row is turned upside down
 lead_dropout : float, below 1, chance of each lead to become zero; where it hits all leads of a row, all stay
+lead_subset : float, 0 to 1, chance that a row keeps a random number of its leads, 1 to L, and which ones at random; the
+    others become zero, and lead_dropout leaves the row alone
 time_mask_s : float, longest stretch that becomes zero in all leads of a row, s
 
 Returns

@@ -123,6 +123,40 @@ def test_leads_are_dropped_by_chance_each_but_never_all_of_them():
     assert (augmented(rows(50, 1, 5, value=2.0), lead_dropout=0.9) == 2).all()
 
 
+def test_a_subset_keeps_any_number_of_leads_and_any_of_them_alike():
+    x = augmented(rows(12000, 4, 5, value=2.0), lead_subset=1.0)
+    zero = (x == 0).all(axis=2)
+    assert ((x == 2) | zero[:, :, None]).all()
+    kept = (~zero).sum(axis=1)
+    assert stats.chisquare(np.bincount(kept, minlength=5)[1:]).pvalue > 0.01 and kept.min() == 1
+    for n, choices in ((1, 4), (2, 6), (3, 4)):  # each choice of so many of four leads
+        _, times = np.unique(zero[kept == n], axis=0, return_counts=True)
+        assert len(times) == choices and stats.chisquare(times).pvalue > 0.01
+    assert (augmented(rows(50, 1, 5, value=2.0), lead_subset=1.0) == 2).all()
+
+
+def test_a_subset_comes_by_chance_and_leaves_all_else_of_a_row_as_it_was(rng):
+    x = rng.normal(size=(4000, 3, 20)).astype(np.float32)
+    amounts = {"noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05, "polarity": 0.5, "time_mask_s": 0.1}
+    before, after = augmented(x, **amounts), augmented(x, **amounts, lead_subset=0.4)
+    zero = (after == 0).all(axis=2)
+    np.testing.assert_array_equal(after, np.where(zero[:, :, None], 0, before))
+    # with chance p not all of three leads stay in two thirds of the rows
+    assert stats.binomtest(int(zero.any(axis=1).sum()), 4000, 0.4 * 2 / 3).pvalue > 0.01
+
+
+def test_a_row_with_a_subset_has_no_lead_dropped_besides():
+    x = rows(3000, 3, 5, value=2.0)
+    subset, dropped = augmented(x, lead_subset=0.5), augmented(x, lead_dropout=0.4)
+    both = augmented(x, lead_subset=0.5, lead_dropout=0.4)
+    chosen = (subset == 0).any(axis=(1, 2))
+    np.testing.assert_array_equal(both[chosen], subset[chosen])
+    assert not (both == 0).all(axis=(1, 2)).any()
+    others = ~chosen & (both == 0).any(axis=(1, 2))
+    np.testing.assert_array_equal(both[others], dropped[others])
+    assert others.any()
+
+
 def test_a_time_mask_is_one_stretch_of_all_leads_of_any_length_and_place():
     x = augmented(rows(6000, 2, 100, value=1.0), time_mask_s=0.3)  # 30 samples
     assert (x[:, 0] == x[:, 1]).all()
@@ -137,7 +171,8 @@ def test_a_time_mask_is_one_stretch_of_all_leads_of_any_length_and_place():
 
 
 AMOUNTS = {
-    "noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05, "polarity": 0.5, "lead_dropout": 0.3, "time_mask_s": 0.1
+    "noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.05, "polarity": 0.5, "lead_dropout": 0.3,
+    "lead_subset": 0.5, "time_mask_s": 0.1,
 }  # fmt: skip
 
 
@@ -192,6 +227,9 @@ def test_without_amounts_nothing_changes_and_the_input_never_does(rng):
         ({"shift_s": 1e300}, ValueError, "shift_s"),
         ({"polarity": 1.1}, ValueError, "polarity 1.1"),
         ({"lead_dropout": 1.0}, ValueError, "lead_dropout 1.0"),
+        ({"lead_subset": 1.1}, ValueError, "lead_subset 1.1.*: expected 0 to 1"),
+        ({"lead_subset": -0.1}, ValueError, "lead_subset -0.1"),
+        ({"lead_subset": np.nan}, ValueError, "lead_subset nan"),
         ({"time_mask_s": -1.0}, ValueError, "time_mask_s -1.0"),
     ],
 )

@@ -90,7 +90,7 @@ for dtype in (np.float32, np.float64):
                 results.append(pqrst.prepare(records, recipe).rows)
         rows = np.abs(x[None].astype(np.float32)) % 7
         for name in (np.float16, np.float32):
-            amounts = {"noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.01}
+            amounts = {"noise": 0.1, "gain": 0.2, "wander": 0.3, "shift_s": 0.01, "lead_subset": 0.9}
             ranges = [[0, n_samples]]
             results.append(pqrst.augment(np.nan_to_num(rows).astype(name), [5], ranges, 360, 3, 2, **amounts))
         for result in results:

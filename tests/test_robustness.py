@@ -17,6 +17,7 @@ import index
 import pqrst
 import preprocess
 import robustness
+from answers import SCORES
 from config import Settings
 from data import Dataset
 from recipe import Bandpass, Recipe
@@ -191,7 +192,7 @@ def test_the_flag_writes_a_table_and_a_picture(demo_run, copied, capsys):
     assert {"as recorded", *names, "lead I off", "lead V6 off"} <= set(table.index) and len(table) == 21
     assert capsys.readouterr().out.strip() == (place / "robustness.md").read_text().strip()
     report = evaluate.evaluate_run(run, settings_of(run))
-    for score in robustness.SCORES:
+    for score in SCORES:
         assert table.loc["as recorded", score] == pytest.approx(getattr(report, score), abs=1e-5)
         assert abs(table.loc["gain x0.5", f"{score}_difference"]) < ROUNDING
     evaluate.main([*words, "--data.limit", "30", "--evaluation.split", "validation"])
