@@ -274,6 +274,11 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     held_out = len(rows["validation"]) > 0
     last = folder / runs.LAST
     runs.check_run(folder, settings, not overwrite and bundle.is_finished(last), resume, overwrite)
+    learnt = dataset  # what the steps learn; all else has the true labels
+    if training.teachers:
+        import distill  # loads what evaluate.py loads
+
+        learnt = distill.taught(dataset, rows, settings)
 
     dtype = amp_dtype(training.amp, device)
     trained = new_bundle(settings, dataset, device)
@@ -313,7 +318,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         for epoch in range(state.epoch, training.epochs):
             order = batches.epoch_order(rows["train"], training.seed, epoch, chances)
             done = len(state.losses)  # steps of this epoch that a training which was cut off has done
-            ahead = feed(trained, dataset, order, training, epoch, done)
+            ahead = feed(trained, learnt, order, training, epoch, done)
             step_losses = torch.zeros(steps_per_epoch, device=device)
             if main_process:  # the sum over the processes is theirs already
                 step_losses[:done] = torch.tensor(state.losses)
