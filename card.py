@@ -49,6 +49,8 @@ def model_card(
         ", ".join(folds) or "none" for folds in (settings.data.train, settings.data.validation, settings.data.test)
     )
     leak = f"* **LEAK: {summary.leak}.**\n" if summary.leak else ""
+    training, teachers = settings.training, ", ".join(settings.training.teachers)
+    soft = f"* {training.distill:g} of each label is the mean score of {teachers}.\n" if teachers else ""
     rare = [entry.name for entry in report.per_class if entry.support < RARE]
     few = f"* Fewer than {RARE} rows of {', '.join(rare)}: nothing can be said of these.\n" if rare else ""
     alone = "" if summary.patients_known else "* The patients are unknown: one may stand in several folds.\n"
@@ -60,7 +62,7 @@ def model_card(
 
 * Network `{trained.name}` with {sum(p.numel() for p in trained.network.parameters()):,} parameters, {answer}.
 * It takes {window} at {recipe.fs:g} Hz from leads {leads}{cut}.
-* Weights after epoch {trained.origin.epoch} of {settings.training.epochs}, of {trained.origin.date}, by the scripts of
+* Weights after epoch {trained.origin.epoch} of {training.epochs}, of {trained.origin.date}, by the scripts of
   commit {trained.origin.commit[:12]}.
 
 ## What it has learnt from
@@ -69,7 +71,7 @@ def model_card(
   rows, {known}.
 * Split {settings.data.split}: folds {learnt} to learn from; {chosen} to choose epoch, thresholds and temperature
   ({trained.temperature:.3f}); {tested} to test.
-{leak}
+{soft}{leak}
 ## How it scores on its {settings.evaluation.split} rows
 
 {report.n_rows:,} rows of {patients}; in brackets the 95 % interval over patients.

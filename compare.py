@@ -8,6 +8,7 @@ only one of the two has right, DeLong's at the AUROC of each class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,11 @@ from scipy.stats import binomtest, norm, rankdata
 import evaluate
 import metrics
 import runs
+from bundle import Bundle
 from config import Settings
+from data import Dataset
 from decide import decide
+from folds import Rows
 from intervals import differences_of
 from script import Stop
 
@@ -27,54 +31,85 @@ Array = NDArray[Any]
 SCORES = ("accuracy", "macro_f1", "macro_auroc", "macro_average_precision")
 
 
-class Answer(NamedTuple):
-    """What a run says of the rows of a split."""
+class Side(NamedTuple):
+    """A run, and the rows of a split of its own dataset."""
 
-    classes: tuple[str, ...]
-    task: str
-    thresholds: tuple[float, ...] | None
-    scored: tuple[str, ...]  # classes that enter the macro scores
-    names: Array  # (N,) record and start of each row
-    patients: Array  # (N,)
-    targets: Array  # (N, K)
-    scores: Array  # (N, K)
+    run: Path
+    settings: Settings  # its own, but for how it is evaluated
+    trained: Bundle
+    dataset: Dataset
+    rows: Rows  # all rows of the split
+    first: Rows  # (N,) what is scored, each unit by its first row
+
+    @property
+    def targets(self) -> Array:
+        """The labels of what is scored, (N, K)."""
+        return self.dataset.labels[self.first]
+
+    @property
+    def patients(self) -> Array:
+        """The patients of what is scored, (N,)."""
+        return self.dataset.patient[self.first]
+
+    @property
+    def scored(self) -> list[int]:
+        """The classes that enter the macro scores, as places in those of the dataset."""
+        return [self.dataset.classes.index(name) for name in self.settings.data.scored_classes or self.dataset.classes]
 
 
-def answer_of(run: Path, settings: Settings) -> Answer:
-    """Score the split of a run's own dataset by its own checkpoint."""
-    own = runs.settings_of(run).model_copy(update={"evaluation": settings.evaluation})
-    trained, dataset, rows = evaluate.open_run(run, own)
-    rows, scores = evaluate.score_split(trained, dataset, rows, own)
-    names = np.char.add(dataset.record[rows], np.char.add(b" ", dataset.start[rows].astype("S20")))
-    scored = tuple(own.data.scored_classes) or dataset.classes
-    return Answer(
-        dataset.classes, dataset.task, trained.thresholds, scored,
-        names, dataset.patient[rows], dataset.labels[rows], scores,
-    )  # fmt: skip
-
-
-def compare(first: Path, second: Path, settings: Settings) -> str:
-    """Return the comparison of two runs as Markdown.
+def open_sides(folders: Sequence[Path], settings: Settings) -> list[Side]:
+    """Open runs that are to be scored as `settings.evaluation` says.
 
     Raises
     ------
     Stop
-        They know different classes, or were scored on different rows.
+        They know different classes, or their splits have different rows.
     """
-    one, other = answer_of(first, settings), answer_of(second, settings)
-    if one.classes != other.classes or one.task != other.task:
-        raise Stop(f"{first} knows classes {', '.join(one.classes)}, {second} {', '.join(other.classes)}")
-    if not np.array_equal(one.names, other.names) or not np.array_equal(one.targets, other.targets):
-        raise Stop(f"{first} and {second} are scored on different rows, {len(one.names):,} and {len(other.names):,}")
+    sides = []
+    for folder in folders:
+        own = runs.settings_of(folder).model_copy(update={"evaluation": settings.evaluation})
+        trained, dataset, rows = evaluate.open_run(folder, own)
+        units = rows if own.evaluation.windows else dataset.units(rows)
+        first = rows[np.unique(units, return_index=True)[1]]
+        sides.append(Side(folder, own, trained, dataset, rows, first))
+    for side in sides[1:]:
+        check_alike(sides[0], side)
+    return sides
+
+
+def check_alike(one: Side, other: Side) -> None:
+    """Stop where two runs know different classes, or are scored on different rows."""
+    (classes, task), (others, other_task) = ((side.dataset.classes, side.dataset.task) for side in (one, other))
+    if (classes, task) != (others, other_task):
+        raise Stop(
+            f"{one.run} knows classes {', '.join(classes)} ({task}), {other.run} {', '.join(others)} ({other_task})"
+        )
+    names, other_names = (side.dataset.names(side.first) for side in (one, other))
+    if not np.array_equal(names, other_names) or not np.array_equal(one.targets, other.targets):
+        raise Stop(f"{one.run} and {other.run} are scored on different rows, {len(names):,} and {len(other_names):,}")
+
+
+def scores_of(side: Side) -> Array:
+    """Score what a side holds by its own checkpoint, (N, K), 0 to 1."""
+    return evaluate.score_split(side.trained, side.dataset, side.rows, side.settings)[1]
+
+
+def compare(first: Path, second: Path, settings: Settings) -> str:
+    """Return the comparison of two runs as Markdown; Stop where they know other classes or are scored on other rows."""
+    sides = open_sides((first, second), settings)
+    classes, task, targets = sides[0].dataset.classes, sides[0].dataset.task, sides[0].targets
+    patients, columns = sides[0].patients, sides[0].scored
+    scores = [scores_of(side) for side in sides]
+    limits = [side.trained.thresholds for side in sides]
+    named = [classes[c] for c in columns]
     reports = [
-        metrics.scores_of(of.targets, of.scores, of.classes, of.task, of.thresholds, one.scored) for of in (one, other)
+        metrics.scores_of(targets, of, classes, task, limit, named) for of, limit in zip(scores, limits, strict=True)
     ]
-    decided = [decide(of.scores, of.task, of.thresholds) for of in (one, other)]
-    columns = [one.classes.index(name) for name in one.scored]
-    between = differences_of(one.targets, (one.scores, decided[0]), (other.scores, decided[1]), one.patients, columns)
+    decided = [decide(of, task, limit) for of, limit in zip(scores, limits, strict=True)]
+    between = differences_of(targets, (scores[0], decided[0]), (scores[1], decided[1]), patients, columns)
     text = [
-        f"# {second} against {first}: {len(one.names):,} {settings.evaluation.split} rows of "
-        f"{len(np.unique(one.patients)):,} patients\n",
+        f"# {second} against {first}: {len(targets):,} {settings.evaluation.split} rows of "
+        f"{len(np.unique(patients)):,} patients\n",
         f"| | {first} | {second} | difference (95 % interval over patients) |",
         "|---|---|---|---|",
     ]
@@ -84,15 +119,15 @@ def compare(first: Path, second: Path, settings: Settings) -> str:
             low_high = "({:+.3f} to {:+.3f})".format(*between[name]) if name in between else ""
             difference = f"{values[1] - values[0]:+.4f} {low_high}"
             text.append(f"| {name.replace('_', ' ')} | {values[0]:.4f} | {values[1]:.4f} | {difference} |")
-    only_one, only_other, p = mcnemar(one.targets, *decided)
+    only_one, only_other, p = mcnemar(targets, *decided)
     text.append(
         f"\nRows that only the first has right: {only_one:,}; only the second: {only_other:,}. "
         f"McNemar's exact test: p = {p:.3g}.\n"
     )
     text += ["| class | AUROC of the first | of the second | difference | p (DeLong) |", "|---|---|---|---|---|"]
-    for c, name in enumerate(one.classes):
-        if 0 < one.targets[:, c].sum(dtype=int) < len(one.targets):
-            a, b, p = delong(one.targets[:, c], one.scores[:, c], other.scores[:, c])
+    for c, name in enumerate(classes):
+        if 0 < targets[:, c].sum(dtype=int) < len(targets):
+            a, b, p = delong(targets[:, c], *(of[:, c] for of in scores))
             text.append(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} | {p:.3g} |")
     return "\n".join(text) + "\n"
 

@@ -161,6 +161,10 @@ class Training(Section):
     """share of each label that is spread over all classes"""
     mixup: float = Field(0.0, ge=0)
     """mix each row with another of its batch, by a share from the beta distribution with this parameter; 0: none"""
+    teachers: Strings = ()
+    """runs with a comma between, whose mean score of each training row is mixed into its label: distill.py"""
+    distill: float = Field(0.5, ge=0, le=1)
+    """share of each label that the teachers' mean score makes up"""
     crops: Cropping = Cropping()
     sampler: Literal["shuffle", "weighted"] = "shuffle"
     """each row once per epoch, or rows drawn with the inverse frequency of their classes"""

@@ -279,6 +279,10 @@ class Dataset:
         except Stop as error:
             raise Stop(f"{self.folder}: {error}") from error
 
+    def names(self, rows: Rows) -> NDArray[np.bytes_]:
+        """Name the rows by record and start, the same in another dataset of the same recordings: (B,) -> (B,)."""
+        return np.char.add(self.record[rows], np.char.add(b" ", self.start[rows].astype("S20")))
+
     def units(self, rows: Rows) -> NDArray[np.int64]:
         """Number what is scored as one: (B,) rows -> (B,). Windows with the labels of their record are one unit."""
         if self.summary.labelled != "recordings":

@@ -4,6 +4,7 @@
     python evaluate.py runs/mitdb
     python evaluate.py runs/mitdb --evaluation.split validation --evaluation.checkpoint last
     python evaluate.py runs/a runs/b         # the same rows scored by two runs: compare.py
+    python evaluate.py runs/a runs/b runs/c --ensemble     # the mean of their scores: ensemble.py
     python evaluate.py runs/mitdb --explain 5     # also what counts for each class, by five rows of each: importance.py
     python evaluate.py runs/mitdb --robustness    # the same rows with noise, a lead off, another gain: robustness.py
     python evaluate.py runs/ptbxl-leads --leads   # the same rows with 6, 3, 2 and 1 of their leads: leadsets.py
@@ -27,6 +28,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -101,27 +103,94 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
     return table
 
 
-def risk_curves(
-    target: NDArray[np.uint8], scores: NDArray[np.float32], decided: NDArray[np.uint8], trained: Bundle
-) -> tuple[Coverage, Coverage]:
-    """Return coverage against risk of the scored rows, and the best that any order of them gives."""
+class Judged(NamedTuple):
+    """Scored rows of a split, and what their scores are worth."""
+
+    dataset: Dataset
+    rows: Rows  # (U,) the first row of each unit
+    scores: NDArray[np.float32]  # (U, K)
+    decided: NDArray[np.uint8]  # (U, K)
+    report: Report
+    between: dict[str, tuple[float, float]]  # 95 % intervals of the macro scores
+    ranked: dict[str, float]  # by the weights of the challenges, where they are given
+    curves: tuple[Coverage, Coverage]  # coverage against risk, and the best that any order of the rows gives
+    by_group: pd.DataFrame  # a line per group of people or places; none where nothing is known of them
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Return where the rows are from, as metrics.json tells it."""
+        dataset = self.dataset
+        return {
+            "dataset": str(dataset.folder), "patients": dataset.n_patients(self.rows), "leak": dataset.summary.leak
+        }  # fmt: skip
+
+    def tree(self) -> dict[str, Any]:
+        """Return all scores as metrics.json holds them."""
+        more = {"intervals": self.between, "challenge": self.ranked, "abstention": risk.tree(*self.curves)}
+        return {**self.report.tree(), **more}
+
+    def text(self) -> str:
+        """Return all scores as report.md holds them, under the warning of what leaks."""
+        leak = self.dataset.summary.leak
+        sections = [
+            challenge.as_text(self.ranked) + metrics.report_markdown(self.report, self.between),
+            risk.as_text(risk.tree(*self.curves)),
+            *([groups.as_text(self.by_group)] if len(self.by_group) else []),
+        ]
+        return (f"**LEAK: {leak}.**\n\n" if leak else "") + "\n".join(sections)
+
+
+def judge(
+    dataset: Dataset,
+    rows: Rows,
+    scores: NDArray[np.float32],
+    thresholds: tuple[float, ...] | None,
+    settings: Settings,
+) -> Judged:
+    """Return what scores (U, K) of rows (U,) are worth; thresholds (K,), or None where the highest score decides."""
+    target, task, classes = dataset.labels[rows], dataset.task, dataset.classes
+    report = metrics.scores_of(target, scores, classes, task, thresholds, settings.data.scored_classes)
+    decided = decide(scores, task, thresholds)
+    columns = [classes.index(name) for name in report.scored_classes]
+    between = intervals_of(target, scores, decided, dataset.patient[rows], columns)
+    ranked = challenge.challenge_scores(target, decided, classes, settings.evaluation.challenge)
     wrong = (target != decided).any(axis=1)  # (U, K) -> (U,): as accuracy counts
-    certain = risk.certainty(scores, trained.task, trained.thresholds)
-    return risk.coverage_curve(wrong, certain), risk.best_curve(wrong)
+    curves = risk.coverage_curve(wrong, risk.certainty(scores, task, thresholds)), risk.best_curve(wrong)
+    by_group = scores_by_group(dataset, rows, scores, report, settings)
+    return Judged(dataset, rows, scores, decided, report, between, ranked, curves, by_group)
 
 
 def scores_by_group(
-    dataset: Dataset, rows: Rows, scores: NDArray[np.float32], trained: Bundle, report: Report, settings: Settings
+    dataset: Dataset, rows: Rows, scores: NDArray[np.float32], report: Report, settings: Settings
 ) -> pd.DataFrame:
     """Return a line per group of people or places, see groups.py; none where nothing is known of them."""
     known = groups.known_of(settings.data_dirs, dataset.record[rows].astype(str).tolist())
     if known is None:
         return pd.DataFrame()
     answers = groups.Answers(
-        dataset.labels[rows], scores, dataset.patient[rows], dataset.classes, dataset.task, trained.thresholds,
+        dataset.labels[rows], scores, dataset.patient[rows], dataset.classes, dataset.task, report.thresholds,
         report.scored_classes,
     )  # fmt: skip
     return groups.score_groups(known, answers)
+
+
+def write_report(folder: Path, judged: Judged, tree: dict[str, Any], text: str) -> None:
+    """Write into a folder what reports have in common: tree is metrics.json, text is report.md."""
+    dataset, rows, scores, report = judged.dataset, judged.rows, judged.scores, judged.report
+    (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
+    (folder / "report.md").write_text(text)
+    per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
+    pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
+    predictions = table_of(dataset, rows, scores, judged.decided)
+    predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    if len(judged.by_group):
+        names = judged.by_group["group"].map(script.cell)
+        judged.by_group.assign(group=names).to_csv(folder / "groups.csv", index=False, float_format="%.6g")
+    plots.save_coverage(*judged.curves, folder / "coverage.png")
+    plots.save_confusion(report, folder / "confusion.png")
+    plots.save_f1(report, folder / "f1.png")
+    for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):
+        draw(dataset.labels[rows], scores, dataset.classes, folder / f"{name}.png")
 
 
 def what_counts_of(
@@ -140,67 +209,39 @@ def evaluate_run(run: Path, settings: Settings, n_explained: int = 0) -> Report:
     trained, dataset, rows = open_run(run, settings)
     n_rows, patients = len(rows), dataset.patients(rows)
     rows, scores = score_split(trained, dataset, rows, settings)
-    target = dataset.labels[rows]
-    report = metrics.scores_of(
-        target, scores, dataset.classes, dataset.task, trained.thresholds, settings.data.scored_classes
-    )
-    decided = decide(scores, dataset.task, trained.thresholds)
-    scored = [dataset.classes.index(name) for name in report.scored_classes]
-    between = intervals_of(target, scores, decided, dataset.patient[rows], scored)
-    ranked = challenge.challenge_scores(target, decided, dataset.classes, settings.evaluation.challenge)
-    curves = risk_curves(target, scores, decided, trained)
-    abstention = risk.tree(*curves)
-    by_group = scores_by_group(dataset, rows, scores, trained, report, settings)
+    judged = judge(dataset, rows, scores, trained.thresholds, settings)
     explained, what_counts = what_counts_of(trained, dataset, rows, scores, n_explained)
     split, checkpoint = settings.evaluation.split, settings.evaluation.checkpoint
     folds = list(getattr(settings.data, split))
-    origin = {
+    tree = {
         "run": str(run),
         "checkpoint": checkpoint,
         "epoch": trained.origin.epoch,
-        "dataset": str(dataset.folder),
         "split": split,
         "folds": folds,
-        "patients": dataset.n_patients(rows),
-        "leak": dataset.summary.leak,
         "commit": trained.origin.commit,
+        **judged.place,
+        **judged.tree(),
     }
     pooled = f", the windows of each of {len(rows):,} records pooled" if len(rows) < n_rows else ""
-    leak = f"**LEAK: {dataset.summary.leak}.**\n\n" if dataset.summary.leak else ""
     text = (
         f"# {run}: {split} rows\n\n"
         f"{trained.name}, {checkpoint} checkpoint of epoch {trained.origin.epoch}, on folds "
         f"{', '.join(folds)} of {dataset.folder}: {n_rows:,} rows, {patients}{pooled}.\n\n"
-        f"{leak}{challenge.as_text(ranked)}{metrics.report_markdown(report, between)}\n{risk.as_text(abstention)}"
-        + (f"\n{groups.as_text(by_group)}" if len(by_group) else "")
-        + what_counts
+        f"{judged.text()}{what_counts}"
     )
-
     place = run / (runs.REPORT if split == "test" else f"{runs.REPORT}-{split}")
     with script.folder_aside(place) as folder:
-        tree = {**origin, **report.tree(), "intervals": between, "challenge": ranked, "abstention": abstention}
-        (folder / "metrics.json").write_text(json.dumps(tree, indent=1))
-        (folder / "report.md").write_text(text)
-        card = model_card(trained, dataset, settings, report, between, patients)
+        write_report(folder, judged, tree, text)
+        card = model_card(trained, dataset, settings, judged.report, judged.between, patients)
         (folder / "model_card.md").write_text(card)
-        per_class = [{**each.tree(), "name": script.cell(each.name)} for each in report.per_class]
-        pd.DataFrame(per_class).to_csv(folder / "per_class.csv", index=False)
-        table_of(dataset, rows, scores, decided).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-        if len(by_group):
-            names = by_group["group"].map(script.cell)
-            by_group.assign(group=names).to_csv(folder / "groups.csv", index=False, float_format="%.6g")
         if explained is not None:
             importance.draw(explained, folder / "importance.png")
             explained["class"] = explained["class"].map(script.cell)
             explained.to_csv(folder / "importance.csv", index=False, float_format="%.6g")
-        plots.save_coverage(*curves, folder / "coverage.png")
-        plots.save_confusion(report, folder / "confusion.png")
-        plots.save_f1(report, folder / "f1.png")
-        for name, draw in (("roc", plots.save_roc), ("pr", plots.save_pr), ("calibration", plots.save_calibration)):
-            draw(target, scores, dataset.classes, folder / f"{name}.png")
     print(text)
     print(f"report in {place}", file=sys.stderr)
-    return report
+    return judged.report
 
 
 def scores_others(words: Sequence[str]) -> bool:
@@ -208,43 +249,59 @@ def scores_others(words: Sequence[str]) -> bool:
     return any(word.partition("=")[0] == "--data.raw" for word in words)
 
 
+def what_is_asked(arguments: argparse.Namespace, others: bool) -> str:
+    """Return what is to be done other than scoring or comparing, "" for that; Stop where options contradict.
+
+    Of the rows that are changed (robustness) --data.raw says where their recordings are.
+    """
+    if arguments.explain < 0:
+        raise Stop(f"--explain {arguments.explain}: must be at least 0")
+    asked = [name for name in ("ensemble", "leads", "robustness", "explain") if getattr(arguments, name)]
+    if others and "robustness" not in asked:
+        asked.append("data.raw")
+    if len(asked) > 1:
+        raise Stop(f"--{asked[0]} and --{asked[1]}: give one of them at a time")
+    if "ensemble" in asked and len(arguments.folders) < 2:
+        raise Stop("--ensemble: is of two or more runs")
+    if asked and "ensemble" not in asked and len(arguments.folders) > 1:
+        raise Stop(f"--{asked[0]}: is of one run")
+    return asked[0] if asked else ""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/demo")], metavar="RUN",
-                        help="a run of train.py, or two to compare")  # fmt: skip
+                        help="a run of train.py, or two to compare, or several with --ensemble")  # fmt: skip
+    parser.add_argument("--ensemble", action="store_true", help="score the rows by the mean of the runs' scores")
     parser.add_argument("--robustness", action="store_true", help="score the rows with noise, a lead off, another gain")
     parser.add_argument("--leads", action="store_true", help="score the rows with 6, 3, 2 and 1 of their leads")
     parser.add_argument("--explain", type=int, default=0, metavar="N", help="rows of each class to explain")
     settings, arguments = config.load(parser, argv, base=lambda given: given.folders[0] / runs.CONFIG)
     words = sys.argv[1:] if argv is None else argv
     folder = arguments.folders[0]
-    if len(arguments.folders) > 2:
-        raise Stop(f"{len(arguments.folders)} runs: one is scored, two are compared")
-    if arguments.explain < 0:
-        raise Stop(f"--explain {arguments.explain}: must be at least 0")
-    own = len(arguments.folders) == 1 and not arguments.robustness and not scores_others(words)
-    if arguments.explain and (arguments.leads or not own):
-        raise Stop("--explain: is of one run's own rows")
-    if arguments.leads and not own:
-        raise Stop("--leads: is of one run's own rows, without --robustness and --data.raw")
-    if arguments.leads:
+    asked, n_runs = what_is_asked(arguments, scores_others(words)), len(arguments.folders)
+    if n_runs > 2 and not asked:
+        raise Stop(f"{n_runs} runs: one is scored, two are compared, more need --ensemble")
+    if asked == "ensemble":
+        import ensemble
+
+        ensemble.evaluate_ensemble(arguments.folders, settings)
+    elif asked == "leads":
         import leadsets
 
         leadsets.evaluate(folder, settings)
-    elif arguments.robustness:
+    elif asked == "robustness":
         import robustness
 
-        if len(arguments.folders) > 1:
-            raise Stop("--robustness: is of one run")
         robustness.evaluate(folder, settings)
-    elif len(arguments.folders) == 2:
-        from compare import compare
-
-        print(compare(folder, arguments.folders[1], settings))
-    elif scores_others(words):
+    elif asked == "data.raw":
         import external
 
         external.evaluate(folder, settings)
+    elif n_runs == 2:
+        from compare import compare
+
+        print(compare(folder, arguments.folders[1], settings))
     else:
         evaluate_run(folder, settings, arguments.explain)
 

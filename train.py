@@ -146,6 +146,7 @@ def check_training(training: Training, world_size: int, device: torch.device) ->
             (training.sampler == "weighted", "sampler = weighted"),
             (training.freeze, "freeze"),
             (training.layer_decay < 1, "layer_decay"),
+            (bool(training.teachers), "teachers"),
         ):
             if setting:
                 raise Stop(f"training.{needs}: is for learning by labels, and not for {training.objective}")
@@ -315,6 +316,11 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         pretraining.take_over(trained, settings.model.pretrained)
     network, learner = trained.network, pretraining.learner_of(trained, training)
     state = new_state(learner, trained.name, training, dtype)
+    learnt = dataset  # what the steps learn; all else has the true labels
+    if training.teachers:
+        import distill  # loads what evaluate.py loads
+
+        learnt = distill.taught(dataset, rows, settings)
     labels = dataset.labels[rows["train"]]
     scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)  # (K,)
     of_classes = class_weights(labels, dataset.task, training.class_weights, scored)
@@ -348,7 +354,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
         for epoch in range(state.epoch, training.epochs):
             order = batches.epoch_order(rows["train"], training.seed, epoch, chances)
             done = len(state.losses)  # steps of this epoch that a training which was cut off has done
-            ahead = feed(trained, dataset, order, training, epoch, done)
+            ahead = feed(trained, learnt, order, training, epoch, done)
             step_losses = torch.zeros(steps_per_epoch, device=device)
             if main_process:  # the sum over the processes is theirs already
                 step_losses[:done] = torch.tensor(state.losses)

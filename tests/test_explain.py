@@ -200,8 +200,12 @@ def test_expected_gradients_of_the_bundled_network_say_what_they_lack():
 
 
 def test_rows_are_explained_of_one_run_alone(demo_run):
-    for words in (["--robustness"], [str(demo_run)], ["--data.raw", "x"]):
-        with pytest.raises(Stop, match="--explain: is of one run's own rows"):
+    for words, message in (
+        (["--robustness"], "--robustness and --explain: give one of them at a time"),
+        ([str(demo_run)], "--explain: is of one run"),
+        (["--data.raw", "x"], "--explain and --data.raw: give one of them at a time"),
+    ):
+        with pytest.raises(Stop, match=message):
             evaluate.main([str(demo_run), *words, "--explain", "1"])
     with pytest.raises(Stop, match="--explain -1: must be at least 0"):
         evaluate.main([str(demo_run), "--explain", "-1"])

@@ -187,10 +187,10 @@ def test_a_network_for_any_leads_needs_no_note():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{run}"], "--leads: is of one run's own rows"),
-        (["--robustness"], "--leads: is of one run's own rows"),
-        (["--data.raw", "x"], "--leads: is of one run's own rows"),
-        (["--explain", "1"], "--explain: is of one run's own rows"),
+        (["{run}"], "--leads: is of one run"),
+        (["--robustness"], "--leads and --robustness: give one of them at a time"),
+        (["--data.raw", "x"], "--leads and --data.raw: give one of them at a time"),
+        (["--explain", "1"], "--leads and --explain: give one of them at a time"),
         (["--training.augmentation.lead_subset", "1.5"], "lead_subset = '1.5': .* less than or equal to 1"),
     ],
 )

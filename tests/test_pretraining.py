@@ -197,6 +197,7 @@ def test_weights_of_another_recipe_or_network_are_refused_before_any_work(
         (["--model.name", "s4", "--training.objective", "contrastive"], "s4: sees what it should foretell; give"),
         ([*MASKED, "--training.sampler", "weighted"], "training.sampler = weighted: is for learning by labels"),
         ([*MASKED, "--training.freeze", "true"], "training.freeze: is for learning by labels, and not for masked"),
+        ([*MASKED, "--training.teachers", "x"], "training.teachers: is for learning by labels"),
         ([*MASKED, "--training.layer_decay", "0.9"], "training.layer_decay: is for learning by labels"),
         ([*SMALL, "--model.name", "cnn1d", "--training.layer_decay", "0.9"], "does not say the order of its layers"),
     ],
