@@ -152,18 +152,21 @@ def test_the_cost_of_a_training_is_measured():
         assert text in done.stdout
 
 
-def test_networks_are_compared_on_ptbxl(tmp_path, rng):
-    header = "ecg_id,patient_id,report,scp_codes,strat_fold,filename_lr,filename_hr"
-    lines = [header]
-    for number in range(56):
-        fold = 1 + number // 4 if number < 32 else 9 + number // 44
+def write_infarctions(folder, rng, folds):
+    """A PTB-XL with a recording in each of the folds, every other one an infarction: upside down."""
+    lines = ["ecg_id,patient_id,report,scp_codes,strat_fold,filename_lr,filename_hr"]
+    for number, fold in enumerate(folds):
         place = f"records100/00000/{number:05d}_lr"
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        signal = twelve(rng, 1000) * (1 if number % 2 else -1)  # upside down: an infarction
-        write_record((tmp_path / place).parent, place.split("/")[-1], signal, 100, TWELVE)
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        signal = twelve(rng, 1000) * (1 if number % 2 else -1)
+        write_record((folder / place).parent, place.split("/")[-1], signal, 100, TWELVE)
         code = "NORM" if number % 2 else "IMI"
         lines.append(f"{number},{number},text,{{'{code}': 100.0}},{fold},{place},{place}")
-    (tmp_path / "ptbxl_database.csv").write_text("\n".join(lines))
+    (folder / "ptbxl_database.csv").write_text("\n".join(lines))
+
+
+def test_networks_are_compared_on_ptbxl(tmp_path, rng):
+    write_infarctions(tmp_path, rng, [1 + n // 4 if n < 32 else 9 + n // 44 for n in range(56)])
     command = [sys.executable, "benchmarks/ptbxl.py", "--raw", str(tmp_path), "--work", str(tmp_path / "work")]
     command += ["--networks", "cnn1d", "--seeds", "2", "--epochs", "2"]
     for _ in range(2):  # the second time it finds its runs finished
@@ -173,3 +176,19 @@ def test_networks_are_compared_on_ptbxl(tmp_path, rng):
         table = [line for line in done.stdout.splitlines() if line.startswith(("logistic regression ", "cnn1d "))]
         assert "1.000 (1.000 to 1.000)  [1.000, 1.000]" in table[0]
         assert len(table) == 2
+
+
+def test_pretraining_is_compared_with_training_from_scratch(tmp_path, rng):
+    write_infarctions(tmp_path, rng, [1 + n // 5 if n < 35 else 8 + n % 4 // 2 for n in range(47)])
+    command = [sys.executable, "benchmarks/pretraining.py", "--raw", str(tmp_path), "--work", str(tmp_path / "work")]
+    command += ["--networks", "ecg_transformer", "--labelled", "folds 1-7", "--seeds", "1", "--epochs", "1", "2"]
+    for _ in range(2):  # the second time it finds its runs finished
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (line,) = {line for line in done.stdout.splitlines() if line.startswith("ecg_transformer  ")}
+        assert line.count(" to ") == 3
+    runs_made = sorted(path.name for path in (tmp_path / "work").iterdir() if path.is_dir())
+    assert runs_made == [
+        "ecg_transformer-folds1-7-fine-tuned-0", "ecg_transformer-folds1-7-frozen-0",
+        "ecg_transformer-folds1-7-scratch-0", "ecg_transformer-masked", "prepared",
+    ]  # fmt: skip
