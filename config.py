@@ -93,7 +93,7 @@ class Model(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     """arguments of the network, e.g. '{"width": 64}'"""
     pretrained: Path | None = None
-    """run, or checkpoint, of the same network and recipe whose weights it begins with, but for the last layer"""
+    """run, or checkpoint, of the same network and recipe to begin with: other classes get a fresh last layer"""
 
 
 class Augmentation(Section):

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import bundle
+import checks
 import config
 import runs
 import script
-import train
 from config import Settings
 from data import Dataset
 from recipe import flatten
@@ -86,7 +86,7 @@ def fold_runs(settings: Settings, n: int) -> list[Run]:
 
     The variants of a fold are learnt with it. Any other fold, e.g. `paced`, is learnt where data.train names it.
     """
-    dataset = train.open_dataset(settings)
+    dataset = checks.open_dataset(settings)
     groups, present = fold_groups(dataset, n), set(np.unique(dataset.fold).astype(str))
     always = [name for name in settings.data.train if not name.removesuffix("+").isdigit()]
     plan = []

@@ -38,7 +38,7 @@ N_DRAWN = 4  # rows, and leads of each
 
 
 def take_over(trained: Bundle, pretrained: Path) -> None:
-    """Begin with the weights of another run, but for the last layer, which answers for other classes.
+    """Begin with the weights of another run, of its last layer too where it has learnt the labels of the same classes.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def take_over(trained: Bundle, pretrained: Path) -> None:
     have, want = ({"model": of.name, **models.arguments_of(of.name), **of.arguments} for of in (source, trained))
     if changes := differences({**have, "dropout": None}, {**want, "dropout": None}):
         raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
-    weights = {key: value for key, value in source.network.state_dict().items() if not models.is_of_last_layer(key)}
+    whole = source.objective == "labels" and source.classes == trained.classes
+    weights = source.network.state_dict()
+    weights = {key: value for key, value in weights.items() if whole or not models.is_of_last_layer(key)}
     trained.network.load_state_dict(weights, strict=False)
 
 

@@ -38,6 +38,7 @@ import torch
 
 import bundle
 import challenge
+import checks
 import config
 import models
 import preprocess
@@ -67,7 +68,7 @@ def check_settings(plan: Sequence[Run]) -> None:
         try:
             if objective != "labels":
                 raise Stop(f"training.objective = {objective}: has no scores to make a table of")
-            train.check_training(run.settings.training, 1, device)
+            checks.check_training(run.settings.training, 1, device)
             with torch.device("meta"):  # shapes without memory
                 models.build(model.name, len(run.settings.recipe.leads), 2, **model.arguments)
             if table is not None:
@@ -131,9 +132,9 @@ def check(plan: Sequence[Run]) -> None:
         settings = run.settings
         try:
             key = (*settings.data_dirs, settings.data.scored_classes)
-            dataset = opened[key] if key in opened else opened.setdefault(key, train.open_dataset(settings))
+            dataset = opened[key] if key in opened else opened.setdefault(key, checks.open_dataset(settings))
             rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
-            train.check_rows(dataset, rows, settings)
+            checks.check_rows(dataset, rows, settings)
             trained = train.new_bundle(settings, dataset, torch.device("cpu"))
             if settings.model.pretrained:
                 pretraining.take_over(trained, settings.model.pretrained)

@@ -22,12 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -35,6 +34,7 @@ from tqdm import tqdm
 
 import batches
 import bundle
+import checks
 import config
 import models
 import pretraining
@@ -43,6 +43,7 @@ import runs
 import schedules
 import script
 import trackers
+import validation
 from batches import Batches
 from bundle import Bundle, Origin, State
 from config import Settings, Training
@@ -51,8 +52,8 @@ from data import Dataset
 from decide import thresholds_of
 from folds import Rows
 from objectives import class_weights, row_losses
-from recipe import flatten
 from script import Stop
+from validation import Validation
 
 CHECK_EVERY = 50  # steps: a look at the losses waits for a GPU
 
@@ -103,71 +104,6 @@ def parameter_groups(
 
 
 # ------------------------------------------------------------------------------------------------ before the loop
-
-
-def open_dataset(settings: Settings) -> Dataset:
-    """Open the prepared dataset; a recipe or scored classes in the settings that it does not have stop the program."""
-    dataset = Dataset(*settings.data_dirs)
-    wanted = flatten(settings.recipe.model_dump(mode="json", exclude_unset=True))
-    have = flatten(dataset.recipe.tree())
-    differ = [f"recipe.{key}: {have.get(key)} -> {value}" for key, value in wanted.items() if have.get(key) != value]
-    if differ:
-        raise Stop(f"{dataset.folder} has another recipe ({'; '.join(differ)}); run preprocess.py again")
-    scored, classes = settings.data.scored_classes, dataset.classes
-    if set(scored) - set(classes) or len(set(scored)) < len(scored):
-        raise Stop(f"data.scored_classes = {', '.join(scored)}: must be some of {', '.join(classes)}, each once")
-    return dataset
-
-
-def metric_of(training: Training) -> str:
-    """Return what decides the best epoch: without labels there is only the loss."""
-    return training.metric if training.objective == "labels" else "loss"
-
-
-def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
-    """Stop where the validation rows define no score that could choose the best epoch."""
-    if settings.training.metric == "macro_auroc" and len(rows):
-        scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)
-        support = dataset.labels[rows][:, scored].sum(axis=0, dtype=np.int64)
-        if not ((support > 0) & (support < len(rows))).any():
-            raise Stop(
-                "training.metric = macro_auroc: no scored class has validation rows with and without it; "
-                "choose macro_f1, accuracy or loss"
-            )
-
-
-def check_training(training: Training, world_size: int, device: torch.device) -> None:
-    """Stop where the settings contradict each other or the machine, before any data is read."""
-    if training.batch_size % (world_size * training.accumulation):
-        shares = f"{world_size} processes x {training.accumulation} accumulation steps"
-        raise Stop(f"training.batch_size = {training.batch_size}: must be a multiple of {shares}")
-    if training.objective != "labels":
-        for setting, needs in (
-            (training.sampler == "weighted", "sampler = weighted"),
-            (training.freeze, "freeze"),
-            (training.layer_decay < 1, "layer_decay"),
-            (bool(training.teachers), "teachers"),
-        ):
-            if setting:
-                raise Stop(f"training.{needs}: is for learning by labels, and not for {training.objective}")
-    if training.amp == "float16" and device.type == "cpu":
-        raise Stop("training.amp = float16: a CPU has no mixed precision of float16; choose bfloat16 or off")
-
-
-def check_rows(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> None:
-    """Stop where the settings do not fit the dataset."""
-    training, recipe = settings.training, dataset.recipe
-    if len(rows["train"]) < training.batch_size:
-        raise Stop(f"training.batch_size = {training.batch_size}: there are only {len(rows['train'])} training rows")
-    if training.objective == "labels" and not dataset.classes:
-        raise Stop(f"{dataset.folder} has no labels; choose training.objective masked or contrastive")
-    if training.loss == "asymmetric" and dataset.task != "multilabel":
-        raise Stop(f"training.loss = asymmetric: {dataset.folder} has one class for each row; choose focal")
-    if training.mixup and recipe.context_columns:
-        raise Stop(f"training.mixup = {training.mixup}: the numbers of recipe.context cannot be mixed")
-    if training.crops.length_s and recipe.of_beats:
-        raise Stop(f"training.crops.length_s = {training.crops.length_s}: rows are beats; crops are for longer rows")
-    check_metric(dataset, rows["validation"], settings)
 
 
 def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bundle:
@@ -230,64 +166,6 @@ def announce(
         print(f"LEAK: {dataset.summary.leak}")
 
 
-# ------------------------------------------------------------------------------------------------ validation
-
-
-class Validation(NamedTuple):
-    """Scores of the validation rows, in the order of the columns of metrics.csv; without labels the loss alone."""
-
-    loss: float
-    accuracy: float | None = None
-    macro_f1: float | None = None
-    macro_auroc: float | None = None  # None also where no scored class has both sides
-
-
-def score_rows(trained: Bundle, dataset: Dataset, rows: Rows, batch_size: int) -> NDArray[np.float32]:
-    """Return logits of the rows in their order, (N, K), on every process; each row is computed on exactly one."""
-    rank, world_size = script.rank()
-    processes.share_buffers(trained.network)
-    whole, mine = Batches(dataset), batches.scoring_batches(rows, batch_size, rank, world_size)
-    gathered: list[Any] = [bundle.score(trained, (whole[share] for share in mine))]
-    if world_size > 1:
-        own, gathered = gathered[0], [None] * world_size
-        dist.all_gather_object(gathered, own)
-    seen = np.concatenate([part for part, _ in gathered])
-    logits = np.concatenate([part.reshape(-1, len(dataset.classes)) for _, part in gathered])
-    assert len(seen) == len(rows), "every row is scored exactly once"
-    order = np.argsort(seen)
-    return np.asarray(logits[order][np.searchsorted(seen[order], rows)])
-
-
-def validate(
-    logits: NDArray[np.float32], dataset: Dataset, rows: Rows, settings: Settings, weights: Tensor
-) -> Validation:
-    """Return the scores of the validation rows; windows of one record count as one, thresholds are a half."""
-    import metrics  # loads scikit-learn, which listing the networks does without
-
-    target = torch.from_numpy(dataset.labels[rows])
-    loss = row_losses(torch.from_numpy(logits), target, dataset.task, weights.cpu()).mean()
-    first, scores = bundle.pool(logits, dataset.units(rows), dataset.inside(rows), dataset.task)
-    labels, scored = dataset.labels[rows[first]], settings.data.scored_classes
-    report = metrics.scores_of(labels, scores, dataset.classes, dataset.task, scored=scored)
-    return Validation(float(loss), report.accuracy, report.macro_f1, report.macro_auroc)
-
-
-def calibrated(
-    trained: Bundle, logits: NDArray[np.float32], dataset: Dataset, rows: Rows, sensitivity: float | None
-) -> Bundle:
-    """Return the bundle with the temperature and the thresholds that suit the validation rows."""
-    import calibration  # loads SciPy
-
-    if not len(rows):
-        return trained
-    temperature = calibration.temperature_of(logits, dataset.labels[rows], dataset.task)
-    if dataset.task == "multiclass":
-        return replace(trained, temperature=temperature)
-    first, scores = bundle.pool(logits / temperature, dataset.units(rows), dataset.inside(rows), dataset.task)
-    limits = calibration.best_thresholds(dataset.labels[rows[first]], scores, sensitivity)
-    return replace(trained, temperature=temperature, thresholds=limits)
-
-
 # ------------------------------------------------------------------------------------------------ the loop
 
 
@@ -296,13 +174,13 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     training, folder = settings.training, settings.run_folder
     rank, world_size, device = processes.start(training.threads)
     main_process = rank == 0
-    check_training(training, world_size, device)
+    checks.check_training(training, world_size, device)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic products on a GPU ask for
     torch.use_deterministic_algorithms(training.deterministic)
-    dataset = open_dataset(settings)
+    dataset = checks.open_dataset(settings)
     settings = settings.model_copy(update={"recipe": dataset.recipe})
     rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)
-    check_rows(dataset, rows, settings)
+    checks.check_rows(dataset, rows, settings)
     steps_per_epoch = len(rows["train"]) // training.batch_size
     n_steps = steps_per_epoch * training.epochs
     held_out = len(rows["validation"]) > 0
@@ -412,9 +290,9 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
                 batch_size = settings.evaluation.batch_size
                 scores = Validation(pretraining.loss_of(state.scored, kept, dataset, rows["validation"], batch_size))
             elif due:
-                of_validation = score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
-                scores = validate(of_validation, dataset, rows["validation"], settings, weights)
-                kept = calibrated(kept, of_validation, dataset, rows["validation"], training.sensitivity)
+                of_validation = validation.score_rows(kept, dataset, rows["validation"], settings.evaluation.batch_size)
+                scores = validation.validate(of_validation, dataset, rows["validation"], settings, weights)
+                kept = validation.calibrated(kept, of_validation, dataset, rows["validation"], training.sensitivity)
             earned = end_epoch(state, scores, training)
             if not held_out:
                 earned = [runs.BEST]  # nothing chooses an epoch: the last is kept
@@ -426,7 +304,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             if state.finished:
                 break
     if main_process and state.epoch < training.epochs:
-        print(f"stopped: no better {metric_of(training)} in {training.patience} validations")
+        print(f"stopped: no better {checks.metric_of(training)} in {training.patience} validations")
     return folder
 
 
@@ -478,7 +356,7 @@ def end_epoch(state: State, scores: Validation | None, training: Training) -> li
     earned = []
     out_of_patience = False
     if scores:
-        metric = metric_of(training)
+        metric = checks.metric_of(training)
         score = -scores.loss if metric == "loss" else getattr(scores, metric)
         if score is not None and score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch

@@ -4,9 +4,10 @@
 
 Each network learns once from all recordings of folds 1 to 7 without their labels: ecg_transformer and heartbeit fill in
 what is hidden, a one-directional s4 tells what comes next. Then it learns the superclasses in three ways, with each
-seed: from scratch, from the pre-trained weights, and with these frozen, so that the last layer alone learns. That is
-done with the labels of fold 1 and with those of all seven. Fold 8 chooses the epoch; printed is the macro AUROC on fold
-9: mean and range over the seeds. Finished runs below --work are not trained again.
+seed: from scratch; frozen, so that the last layer alone learns; and fine-tuned, all layers, from what the frozen one
+has become (Kumar et al. 2022, arXiv:2202.10054). That is done with the labels of fold 1 and with those of all seven.
+Fold 8 chooses the epoch; printed is the macro AUROC on fold 9: mean and range over the seeds. Finished runs below
+--work are not trained again.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ def scores_by_labels(
     times = of_way * (3 if len(LABELLED[labelled]) == 1 else 1)
     words = [*base, *model_words(name), *more, "--data.train", json.dumps(LABELLED[labelled]),
              "--training.epochs", str(times * options.epochs[1]), "--training.validate_every", str(times)]  # fmt: skip
-    words += [] if way == "scratch" else ["--model.pretrained", str(pretrained)]
     scores = []
     for seed in range(options.seeds):
-        folder = options.work / f"{name}-{labelled.replace(' ', '')}-{way}-{seed}"
-        finish(folder, [*words, "--training.seed", str(seed)])
+        stem = str(options.work / f"{name}-{labelled.replace(' ', '')}")
+        start = {"scratch": None, "frozen": pretrained, "fine-tuned": f"{stem}-frozen-{seed}"}[way]
+        folder = Path(f"{stem}-{way}-{seed}")
+        beginning = ["--model.pretrained", str(start)] if start else []
+        finish(folder, [*words, *beginning, "--training.seed", str(seed)])
         settings = runs.settings_of(folder)
         best, dataset, rows = open_run(folder, settings)
         scored = score_split(best, dataset, rows, settings)[1]

@@ -14,6 +14,7 @@ from test_resume import raise_signal_at, same_run
 from test_train import metrics_of, steps
 
 import bundle
+import checks
 import evaluate
 import infer
 import models
@@ -57,7 +58,7 @@ def test_a_training_without_labels_has_losses_alone_and_keeps_the_epoch_of_the_l
 def test_the_validation_loss_is_that_of_the_same_hidden_pieces_each_time(prepared_demo, pretrained):
     trained = bundle.load(pretrained / runs.BEST, needs_labels=False)
     settings = runs.settings_of(pretrained)
-    dataset = train.open_dataset(settings)
+    dataset = checks.open_dataset(settings)
     rows = dataset.splits(settings.data.train, settings.data.validation, settings.data.test)["validation"]
     task = pretraining.learner_of(trained, settings.training)
     one, other = (pretraining.loss_of(task, trained, dataset, rows, 16) for _ in range(2))
@@ -68,14 +69,14 @@ def test_the_validation_loss_is_that_of_the_same_hidden_pieces_each_time(prepare
 def test_labels_play_no_part_in_it(prepared_demo, tmp_path, monkeypatch, objective, words):
     words = [*prepared_demo, *words, "--training.objective", objective]
     train.main([*words, "--run_dir", str(tmp_path / "one")])
-    opened = train.open_dataset
+    opened = checks.open_dataset
 
     def otherwise(settings):
         dataset = opened(settings)
         dataset.labels = 1 - dataset.labels
         return dataset
 
-    monkeypatch.setattr(train, "open_dataset", otherwise)
+    monkeypatch.setattr(checks, "open_dataset", otherwise)
     train.main([*words, "--run_dir", str(tmp_path / "other")])
     assert steps(tmp_path / "one") == steps(tmp_path / "other")
 
@@ -129,6 +130,16 @@ def test_a_training_begins_with_all_pretrained_weights_but_those_of_the_last_lay
     for key in before:
         same = torch.allclose(before[key], after[key], rtol=0, atol=1e-6)
         assert same != (key == "last.weight"), key
+
+
+def test_a_training_begins_with_the_last_layer_of_the_same_classes_too(prepared_demo, pretrained, tmp_path):
+    words = [*prepared_demo, *HEARTBEIT, "--training.weight_decay", "0"]
+    train.main([*words, "--model.pretrained", str(pretrained), "--run_dir", str(tmp_path / "first")])
+    more = ["--training.learning_rate", "1e-12", "--training.seed", "1", "--model.pretrained", str(tmp_path / "first")]
+    train.main([*words, *more, "--run_dir", str(tmp_path / "second")])
+    before, after = weights_of(tmp_path / "first"), weights_of(tmp_path / "second")
+    for key in before:
+        torch.testing.assert_close(before[key], after[key], rtol=0, atol=1e-6)
 
 
 def test_frozen_layers_stay_as_they_were_and_the_last_learns(prepared_demo, pretrained, tmp_path):

@@ -12,6 +12,7 @@ from test_train import ALL_ON, metrics_of, steps
 
 import bundle
 import train
+import validation
 from script import Stop
 
 BEATS = [*ALL_ON, "--training.batch_size", "16", "--training.accumulation", "2", "--training.epochs", "3"]
@@ -219,7 +220,7 @@ def test_a_checkpoint_of_another_network_or_other_classes_is_refused_with_the_di
 
 def test_the_rate_of_a_plateau_falls_where_the_score_stands_still(prepared_demo, tmp_path, monkeypatch):
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.6, 0.2, 0.2])
-    monkeypatch.setattr(train, "validate", lambda *_: train.Validation(1.0, 0.5, next(scores), None))
+    monkeypatch.setattr(validation, "validate", lambda *_: validation.Validation(1.0, 0.5, next(scores), None))
     words = [
         *prepared_demo,
         "--run_dir",

@@ -17,6 +17,7 @@ import models
 import runs
 import simulate
 import train
+import validation
 from script import Stop
 
 ALL_ON = [
@@ -71,7 +72,7 @@ class Cut(Exception):
 def train_and_cut(words, monkeypatch, epoch):
     """Train until the validation of this epoch, as if the process had been killed there."""
     calls = []
-    score_rows = train.score_rows
+    score_rows = validation.score_rows
 
     def cut(*arguments):
         calls.append(1)
@@ -79,7 +80,7 @@ def train_and_cut(words, monkeypatch, epoch):
             raise Cut
         return score_rows(*arguments)
 
-    monkeypatch.setattr(train, "score_rows", cut)
+    monkeypatch.setattr(validation, "score_rows", cut)
     with pytest.raises(Cut):
         train.main(words)
     monkeypatch.undo()
@@ -151,9 +152,9 @@ def test_early_stopping_stops_when_the_scripted_score_says(prepared_beats, tmp_p
     scripted = iter([0.1, 0.5, 0.4, 0.3, 0.9])
 
     def scores(*_):
-        return train.Validation(loss=1.0, accuracy=0.5, macro_f1=next(scripted), macro_auroc=None)
+        return validation.Validation(loss=1.0, accuracy=0.5, macro_f1=next(scripted), macro_auroc=None)
 
-    monkeypatch.setattr(train, "validate", scores)
+    monkeypatch.setattr(validation, "validate", scores)
     words = [*prepared_beats, "--run", str(tmp_path / "run"), "--training.batch_size", "16", "--training.patience", "2"]
     train.main([*words, "--training.epochs", "9"])
     assert "stopped: no better macro_f1 in 2 validations" in capsys.readouterr().out
