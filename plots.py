@@ -25,8 +25,20 @@ from sklearn.metrics import average_precision_score, brier_score_loss, precision
 
 import pqrst
 from data import Dataset
-from figures import DASH, NO_CLASS, class_colours, class_style, label_bars, one_against_all, plain, plain_all, save
+from figures import (
+    COLOURS,
+    DASH,
+    NO_CLASS,
+    class_colours,
+    class_style,
+    label_bars,
+    one_against_all,
+    plain,
+    plain_all,
+    save,
+)
 from metrics import Report
+from recipe import Recipe
 from risk import Coverage
 from runs import PANELS
 
@@ -212,6 +224,29 @@ def save_curves(metrics_csv: str | Path, path: str | Path) -> None:
 
 
 MAX_FOLDS = 20  # folds that have a place in the legend
+
+
+def save_filled(signal: Array, hidden: Array, filled: Array, recipe: Recipe, path: str | Path) -> None:
+    """Draw rows (R, L, T), what of them is hidden, and what was put in its place; of many leads four."""
+    leads = np.unique(np.linspace(0, signal.shape[1] - 1, 4).round().astype(int))
+    time = np.arange(signal.shape[2]) / recipe.fs
+    figure = Figure(figsize=(3.2 * len(leads), 1.6 * len(signal) + 0.8), layout="constrained")
+    panels = figure.subplots(len(signal), len(leads), sharex=True, squeeze=False)
+    for row, lead_panels in enumerate(panels):
+        for lead, axes in zip(leads, lead_panels, strict=True):
+            covered = hidden[row, lead]
+            axes.plot(time, signal[row, lead], color="0.45", linewidth=0.8, label="signal")
+            axes.plot(time, np.where(covered, filled[row, lead], np.nan), linewidth=1.1, label="put in its place",
+                      color=COLOURS[0])  # fmt: skip
+            axes.fill_between(time, 0, 1, where=covered, transform=axes.get_xaxis_transform(), step="mid",
+                              color="0.9", linewidth=0, label="hidden")  # fmt: skip
+            axes.set_title(recipe.leads[lead][0], fontsize=8, loc="left", pad=2)
+            axes.tick_params(labelsize=7)
+    for axes in panels[-1]:
+        axes.set_xlabel("s", fontsize=8)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    save(figure, path)
 
 
 def save_class_balance(dataset: Dataset, path: str | Path) -> None:

@@ -8,13 +8,9 @@ take_over(trained, Path("runs/pretrained"))      # the weights of that run, but 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import nn
 
 import batches
@@ -27,14 +23,13 @@ from batches import Batches
 from bundle import Bundle
 from config import Settings, Training
 from data import Dataset
-from figures import COLOURS, save
 from folds import Rows
 from networks.pretext import MaskedPieces
 from networks.pretext import network_of as network_of
-from recipe import Recipe, differences
+from recipe import differences
 from script import Stop
 
-N_DRAWN = 4  # rows, and leads of each
+N_DRAWN = 4  # rows
 
 
 def take_over(trained: Bundle, pretrained: Path) -> None:
@@ -110,6 +105,8 @@ def report(folder: Path, settings: Settings) -> None:
 
 def draw_filled(folder: Path, settings: Settings) -> None:
     """Draw some validation rows, or else training rows: what was hidden, and what the network puts in its place."""
+    import plots  # loads matplotlib, which listing the networks does without
+
     trained = bundle.load(folder / runs.LAST, needs_labels=False)
     task = learner_of(trained, settings.training)
     assert isinstance(task, MaskedPieces)
@@ -123,29 +120,4 @@ def draw_filled(folder: Path, settings: Settings) -> None:
         pieces, hidden, filled = task.eval().fill(x, *valid)
         parts = (pieces, hidden.unsqueeze(3).expand_as(pieces), filled)
         signal, covered, put = (task.signals(part)[..., : x.shape[2]].cpu().numpy() for part in parts)
-    save_filled(signal, covered, put, trained.recipe, folder / runs.FILLED)
-
-
-def save_filled(
-    signal: NDArray[Any], hidden: NDArray[np.bool_], filled: NDArray[Any], recipe: Recipe, path: Path
-) -> None:
-    """Draw rows (R, L, T), what of them is hidden, and what was put in its place."""
-    leads = np.unique(np.linspace(0, signal.shape[1] - 1, N_DRAWN).round().astype(int))
-    time = np.arange(signal.shape[2]) / recipe.fs
-    figure = Figure(figsize=(3.2 * len(leads), 1.6 * len(signal) + 0.8), layout="constrained")
-    panels = figure.subplots(len(signal), len(leads), sharex=True, squeeze=False)
-    for row, lead_panels in enumerate(panels):
-        for lead, axes in zip(leads, lead_panels, strict=True):
-            covered = hidden[row, lead]
-            axes.plot(time, signal[row, lead], color="0.45", linewidth=0.8, label="signal")
-            axes.plot(time, np.where(covered, filled[row, lead], np.nan), linewidth=1.1, label="put in its place",
-                      color=COLOURS[0])  # fmt: skip
-            axes.fill_between(time, 0, 1, where=covered, transform=axes.get_xaxis_transform(), step="mid",
-                              color="0.9", linewidth=0, label="hidden")  # fmt: skip
-            axes.set_title(recipe.leads[lead][0], fontsize=8, loc="left", pad=2)
-            axes.tick_params(labelsize=7)
-    for axes in panels[-1]:
-        axes.set_xlabel("s", fontsize=8)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    save(figure, path)
+    plots.save_filled(signal, covered, put, trained.recipe, folder / runs.FILLED)
