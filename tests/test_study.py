@@ -20,6 +20,7 @@ from test_resume import raise_signal_at
 from test_train import metrics_of, steps
 
 import bundle
+import checks
 import plans
 import preprocess
 import script
@@ -114,7 +115,7 @@ def test_variants_follow_their_fold_and_paced_patients_are_learnt_where_the_sett
     dataset.patient = dataset.fold
     words = [*prepared_beats[:-6], "--data.train", '["0","0+","paced"]']  # without its own folds
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "open_dataset", lambda _: dataset)
+        patch.setattr(checks, "open_dataset", lambda _: dataset)
         plan, _, _ = study.plan_of([*words, "--folds", "3"])
     chosen = [(run.settings.data.train, run.settings.data.validation, run.settings.data.test) for run in plan]
     assert chosen == [
@@ -502,7 +503,7 @@ def test_a_fold_without_a_class_to_learn_is_refused_and_without_one_to_test_is_t
     dataset.labels[:, 0] = 0
     dataset.labels[first, 0] = 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "open_dataset", lambda _: dataset)
+        patch.setattr(checks, "open_dataset", lambda _: dataset)
         with pytest.raises(Stop, match=f"fold 3: no row of class {name} is left to learn from; all are in folds 3, 4:"):
             study.main(words)
         assert f"warning: fold 2 has no row of {name}" in capsys.readouterr().err
