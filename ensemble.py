@@ -21,6 +21,7 @@ import compare
 import evaluate
 import runs
 import script
+from answers import SCORES
 from compare import Array, Side
 from config import Settings
 from evaluate import Judged
@@ -28,7 +29,6 @@ from intervals import differences_of
 from metrics import markdown_table
 from script import Stop
 
-SCORES = {"macro_f1": "macro F1", "macro_auroc": "macro AUROC", "accuracy": "accuracy"}
 Thresholds = tuple[float, ...] | None
 
 

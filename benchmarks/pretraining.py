@@ -39,7 +39,7 @@ LABELLED = {"fold 1": ["1"], "folds 1-7": [str(fold) for fold in range(1, 8)]}
 # How often the epochs are taken, and settings. The frozen features hardly differ from row to row, and a single layer on
 # them asks for large steps.
 WAYS: dict[str, tuple[int, list[str]]] = {
-    "scratch": (1, ["--training.learning_rate", "0.001"]),
+    "scratch": (3, ["--training.learning_rate", "0.001"]),  # as often as both of the others together
     "frozen": (2, ["--training.learning_rate", "0.3", "--training.ema_decay", "0", "--training.freeze", "true"]),
     "fine-tuned": (1, ["--training.learning_rate", "0.001", "--training.layer_decay", "0.8"]),
 }
