@@ -68,13 +68,28 @@ def open_sides(folders: Sequence[Path], settings: Settings) -> list[Side]:
     sides = []
     for folder in folders:
         own = runs.settings_of(folder).model_copy(update={"evaluation": settings.evaluation})
-        trained, dataset, rows = evaluate.open_run(folder, own)
-        units = rows if own.evaluation.windows else dataset.units(rows)
-        first = rows[np.unique(units, return_index=True)[1]]
-        sides.append(Side(folder, own, trained, dataset, rows, first))
+        sides.append(side_of(folder, own, *evaluate.open_run(folder, own)))
     for side in sides[1:]:
         check_alike(sides[0], side)
     return sides
+
+
+def side_of(run: Path, settings: Settings, trained: Bundle, dataset: Dataset, rows: Rows) -> Side:
+    """Return a run with the rows of a split, and with what of them is scored as one."""
+    units = rows if settings.evaluation.windows else dataset.units(rows)
+    return Side(run, settings, trained, dataset, rows, rows[np.unique(units, return_index=True)[1]])
+
+
+def on_split(sides: Sequence[Side], split: str) -> list[Side]:
+    """Return open runs with the rows of another split; Stop as `open_sides` does."""
+    others = []
+    for run, settings, trained, dataset, *_ in sides:
+        evaluation = settings.evaluation.model_copy(update={"split": split})
+        own = settings.model_copy(update={"evaluation": evaluation})
+        others.append(side_of(run, own, trained, dataset, evaluate.rows_of(dataset, own)))
+    for side in others[1:]:
+        check_alike(others[0], side)
+    return others
 
 
 def check_alike(one: Side, other: Side) -> None:

@@ -97,11 +97,8 @@ def thresholds_of(sides: Sequence[Side], scores: Sequence[Array]) -> tuple[Thres
         return None, "The highest mean score decides."
     first = sides[0].settings
     if first.evaluation.split != "validation":
-        evaluation = first.evaluation.model_copy(update={"split": "validation"})
         try:
-            sides = compare.open_sides(
-                [side.run for side in sides], first.model_copy(update={"evaluation": evaluation})
-            )
+            sides = compare.on_split(sides, "validation")
         except Stop:
             own = [side.trained.thresholds for side in sides]
             mean = np.mean(np.array(own, np.float64), axis=0)

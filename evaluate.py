@@ -27,8 +27,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,9 +70,13 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
         raise Stop(
             f"{run} knows classes {', '.join(trained.classes)}, {dataset.folder} has {', '.join(dataset.classes)}"
         )
+    return trained, dataset, rows_of(dataset, settings)
+
+
+def rows_of(dataset: Dataset, settings: Settings) -> Rows:
+    """Return the rows of the split that is scored."""
     split = settings.evaluation.split
-    splits = dataset.splits(settings.data.train, settings.data.validation, settings.data.test, needed=[split])
-    return trained, dataset, splits[split]
+    return dataset.splits(settings.data.train, settings.data.validation, settings.data.test, needed=[split])[split]
 
 
 def score_split(trained: Bundle, dataset: Dataset, rows: Rows, settings: Settings) -> tuple[Rows, NDArray[np.float32]]:
@@ -103,7 +109,8 @@ def table_of(dataset: Dataset, rows: Rows, scores: NDArray[np.float32], decided:
     return table
 
 
-class Judged(NamedTuple):
+@dataclass(frozen=True)
+class Judged:
     """Scored rows of a split, and what their scores are worth."""
 
     dataset: Dataset
@@ -113,8 +120,19 @@ class Judged(NamedTuple):
     report: Report
     between: dict[str, tuple[float, float]]  # 95 % intervals of the macro scores
     ranked: dict[str, float]  # by the weights of the challenges, where they are given
-    curves: tuple[Coverage, Coverage]  # coverage against risk, and the best that any order of the rows gives
-    by_group: pd.DataFrame  # a line per group of people or places; none where nothing is known of them
+    settings: Settings
+
+    @cached_property
+    def curves(self) -> tuple[Coverage, Coverage]:
+        """Coverage against risk, and the best that any order of the rows gives."""
+        wrong = (self.dataset.labels[self.rows] != self.decided).any(axis=1)  # (U, K) -> (U,): as accuracy counts
+        certain = risk.certainty(self.scores, self.dataset.task, self.report.thresholds)
+        return risk.coverage_curve(wrong, certain), risk.best_curve(wrong)
+
+    @cached_property
+    def by_group(self) -> pd.DataFrame:
+        """A line per group of people or places; none where nothing is known of them."""
+        return scores_by_group(self.dataset, self.rows, self.scores, self.report, self.settings)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -154,10 +172,7 @@ def judge(
     columns = [classes.index(name) for name in report.scored_classes]
     between = intervals_of(target, scores, decided, dataset.patient[rows], columns)
     ranked = challenge.challenge_scores(target, decided, classes, settings.evaluation.challenge)
-    wrong = (target != decided).any(axis=1)  # (U, K) -> (U,): as accuracy counts
-    curves = risk.coverage_curve(wrong, risk.certainty(scores, task, thresholds)), risk.best_curve(wrong)
-    by_group = scores_by_group(dataset, rows, scores, report, settings)
-    return Judged(dataset, rows, scores, decided, report, between, ranked, curves, by_group)
+    return Judged(dataset, rows, scores, decided, report, between, ranked, settings)
 
 
 def scores_by_group(

@@ -25,7 +25,6 @@ from config import Settings, Training
 from data import Dataset
 from folds import Rows
 from networks.pretext import MaskedPieces
-from networks.pretext import network_of as network_of
 from recipe import differences
 from script import Stop
 

@@ -126,6 +126,16 @@ def log_epoch(folder: Path, epoch: Epoch) -> None:
         writer.writerow(epoch)
 
 
+def epochs_of(folder: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics.csv without what is empty in them; one that is only half written is left out."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if None not in line.values()]
+    return [{name: float(value) for name, value in line.items() if value} for line in lines]
+
+
 def log_events(folder: Path, events: Iterable[dict[str, Any]]) -> None:
     """Add lines to log.jsonl."""
     with script.writing(folder / LOG), (folder / LOG).open("a") as file:

@@ -24,7 +24,6 @@ train.py.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -216,13 +215,12 @@ def scores_of(run: Run, state: str) -> dict[str, Any]:
     if state != FINISHED:
         return {}
     report = json.loads(run.metrics.read_text())
-    with (run.folder / runs.METRICS).open(newline="") as file:
-        epoch = next((line for line in csv.DictReader(file) if int(line["epoch"]) == report["epoch"]), {})
+    epoch = next((line for line in runs.epochs_of(run.folder) if line["epoch"] == report["epoch"]), {})
     validation = ("validation_loss", *runs.PANELS["validation score"])
     return {
         "rows": report["n_rows"],
         "epoch": report["epoch"],
-        **{name: float(epoch[name]) for name in validation if epoch.get(name)},
+        **{name: epoch[name] for name in validation if name in epoch},
         **{name: report[name] for name in SCORES},
         **report.get("challenge", {}),
         **{f"f1_{each['class']}": each["f1"] if each["support"] else None for each in report["per_class"]},

@@ -7,7 +7,6 @@ tracker that fails costs one line of warning and is left out from there on: it n
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -78,7 +77,7 @@ def opened(folder: Path, settings: Settings, commit: str) -> Iterator[Callable[[
     trackers: dict[str, Tracker] = {}
 
     def tell() -> None:
-        rows = _rows(folder) if trackers else []
+        rows = runs.epochs_of(folder) if trackers else []
         for name, tracker in list(trackers.items()):
             with _left_out_where_it_fails(name, trackers):
                 for row in rows:
@@ -120,14 +119,6 @@ def _reason(error: Exception) -> str:
     if isinstance(inner, OSError) and inner is not error:
         text = f"{inner} ({text.split(' failed with')[0]})"
     return re.sub(r"//[^/@\s]+@", "//", text)[:300]
-
-
-def _rows(folder: Path) -> list[Row]:
-    path = folder / runs.METRICS
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _remembered(folder: Path) -> dict[str, Any]:

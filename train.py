@@ -51,6 +51,7 @@ from crops import Crops
 from data import Dataset
 from decide import thresholds_of
 from folds import Rows
+from networks.pretext import network_of
 from objectives import class_weights, row_losses
 from script import Stop
 from validation import Validation
@@ -285,7 +286,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
             bar.close()
             rows_per_s = round((steps_per_epoch - done) * training.batch_size / (time.perf_counter() - started), 1)
             due = held_out and ((epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs)
-            kept, scores = replace(trained, network=pretraining.network_of(state.scored)), None
+            kept, scores = replace(trained, network=network_of(state.scored)), None
             if due and training.objective != "labels":
                 batch_size = settings.evaluation.batch_size
                 scores = Validation(pretraining.loss_of(state.scored, kept, dataset, rows["validation"], batch_size))

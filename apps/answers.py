@@ -290,7 +290,7 @@ def models_of(folders: dict[str, Path]) -> Listed:
         except Stop as error:
             unreadable.append(str(error).replace(f"{folder.parent}/", ""))
             continue
-        line = last_epoch(folder / runs.METRICS, 0.0)
+        line = last_epoch(folder, 0.0)
         scores = {key.removeprefix("validation_"): line[key] for key in line if key.startswith("validation_")}
         epoch = int(line["epoch"]) if "epoch" in line else None
         about = {"name": name, "dataset": settings.data.name, "network": settings.model.name}

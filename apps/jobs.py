@@ -11,7 +11,6 @@ prints; and, once train.py has ended, `exit`, its exit status. One training runs
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import secrets
@@ -153,7 +152,7 @@ class Queue:
         with self.lock:
             job = self._named(job_id)
         folder = self.root / job.run
-        line = last_epoch(folder / runs.METRICS, job.started) if job.started else {}
+        line = last_epoch(folder, job.started) if job.started else {}
         epoch = int(line.get("epoch", 0))
         left = None
         if job.state == "running" and epoch:
@@ -282,14 +281,12 @@ def tail(log: Path) -> list[str]:
     return [line for line in lines if line.strip()][-LOG_LINES:]
 
 
-def last_epoch(metrics: Path, since: float) -> dict[str, float]:
-    """Return the last line of a metrics.csv, if it was written since then."""
+def last_epoch(folder: Path, since: float) -> dict[str, float]:
+    """Return the last line of a run's metrics.csv, if it was written since then."""
     try:
-        if metrics.stat().st_mtime < since:  # of the run that is replaced
+        if (folder / runs.METRICS).stat().st_mtime < since:  # of the run that is replaced
             return {}
-        with metrics.open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if None not in line.values()]
-        return {name: float(value) for name, value in lines[-1].items() if value} if lines else {}
+        return next(reversed(runs.epochs_of(folder)), {})
     except (OSError, ValueError):  # none yet, or half a line
         return {}
 

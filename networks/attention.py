@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers import check_input, convolution, initialise, keep_valid, mean_over_time, thin_mask, valid_mask
+from networks.layers import check_input, convolution, cut, initialise, keep_valid, mean_over_time, thin_mask, valid_mask
 
 LONGEST_PERIOD = 10_000  # tokens: of the slowest wave among the positions, as Vaswani et al. 2017 have it
 STEM_STRIDES = (2, 2, 2)
@@ -116,7 +116,74 @@ def positions(n_tokens: int, width: int, like: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1).to(like.dtype)
 
 
-class ECGTransformer(nn.Module):
+class TokenNetwork(nn.Module):
+    """What the transformers share: tokens with their places, an encoder, and the mean over the tokens.
+
+    A network makes its tokens by `embed`: `token_samples` of each of `token_leads` groups of leads, one each or all.
+    """
+
+    n_leads: int
+    width: int
+    token_leads: int
+    token_samples: int
+    lead: nn.Parameter | None  # (token_leads, 1, W) what is added to the tokens of each group
+    encoder: Encoder
+    dropout: nn.Dropout
+    last: nn.Linear
+
+    def embed(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, T), valid (B, 2) or None -> tokens (B, token_leads, N, W), mask (B, 1, N) of all groups."""
+        raise NotImplementedError
+
+    def place(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Add time and lead, and put the groups one after another, with their mask.
+
+        tokens (B, token_leads, N, W), mask (B, 1, N) or None -> (B, token_leads * N, W), (B, 1, token_leads * N)
+        """
+        placed = tokens + positions(tokens.shape[2], self.width, tokens)
+        if self.lead is not None:
+            placed = placed + self.lead.to(tokens.dtype)
+        return placed.flatten(1, 2), None if mask is None else mask.repeat(1, 1, self.token_leads)
+
+    def encode(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Let tokens look at each other: (B, token_leads, N, W), mask (B, 1, N) or None -> (B, token_leads, N, W)."""
+        encoded: Tensor = self.encoder(*self.place(tokens, mask)).unflatten(1, (self.token_leads, -1))
+        return encoded
+
+    def fill(self, x: Tensor, valid: Tensor | None, hidden: Tensor, vector: Tensor) -> Tensor:
+        """Encode a signal whose hidden tokens are a learnt vector, and zero to whatever reaches into them.
+
+        x (B, L, T), valid (B, 2) or None, hidden (B, token_leads, N) bool, vector (W,) -> (B, token_leads, N, W)
+        """
+        seen = ~hidden.repeat_interleave(self.token_samples, dim=2)[..., : x.shape[2]]  # (B, token_leads, T)
+        tokens, mask = self.embed(keep_valid(x, seen), valid)
+        return self.encode(torch.where(hidden.unsqueeze(3), vector.to(tokens.dtype), tokens), mask)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
+        tokens, mask = self.embed(x, valid)
+        encoded = self.encode(tokens, mask).mean(dim=1)  # (B, N, W), of all groups, whose mask is the same
+        logits: Tensor = self.last(self.dropout(mean_over_time(encoded.transpose(1, 2), mask)))  # (B, K)
+        return logits
+
+    def attention(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return what each token looks at, in eval mode as forward computes it.
+
+        Parameters
+        ----------
+        x : (B, L, T) float
+        valid : (B, 2) int64 or None
+
+        Returns
+        -------
+        (B, depth, heads, G * N, G * N), 0..1, of G = token_leads groups: the tokens of the first in order of time, then
+        those of the next; token n of a group begins at sample n * token_samples. Each row sums to 1, and is 0 at
+        padding.
+        """
+        return self.encoder.attention(*self.place(*self.embed(x, valid)))
+
+
+class ECGTransformer(TokenNetwork):
     """Convolutions that make a token of each eight samples, positions, an encoder, and the mean over the tokens.
 
     After the transformer of the entry that won the PhysioNet/CinC Challenge of 2020. Departures: no hand-made numbers
@@ -139,6 +206,7 @@ class ECGTransformer(nn.Module):
     min_samples = 16
     embedding, blocks = ("convolutions", "norms"), "encoder.blocks"
     token_samples, token_leads, token_span = 8, 1, 8  # of all leads, and hidden in stretches
+    lead = None
 
     def __init__(
         self,
@@ -163,58 +231,21 @@ class ECGTransformer(nn.Module):
         self.last = nn.Linear(width, n_classes)
         initialise(self, self.last)
 
-    def tokens(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, L, T), valid (B, 2) or None -> tokens with their positions (B, N, W) and mask (B, 1, N).
+    def embed(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, T), valid (B, 2) or None -> a token for each 8 samples (B, 1, N, W), mask (B, 1, N).
 
         N is T / 8, rounded up.
         """
-        x, mask = self.convolved(x, valid)
-        return x + positions(x.shape[1], self.width, x), mask
-
-    def convolved(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """x (B, L, T), valid (B, 2) or None -> tokens (B, N, W) and mask (B, 1, N)."""
         check_input(x, self.n_leads, self.min_samples)
         mask = valid_mask(x, valid)  # (B, 1, T)
         x = keep_valid(x, mask)
         for layer, norm, stride in zip(self.convolutions, self.norms, STEM_STRIDES, strict=True):
             mask = thin_mask(mask, stride)
             x = keep_valid(F.gelu(norm(layer(x))), mask)  # (B, C, ceil(T / stride))
-        return x.transpose(1, 2), mask
-
-    def fill(self, x: Tensor, valid: Tensor | None, hidden: Tensor, vector: Tensor) -> Tensor:
-        """Encode a signal whose hidden tokens are a learnt vector, and zero to the convolutions that reach into them.
-
-        x (B, L, T), valid (B, 2) or None, hidden (B, 1, N) bool, vector (W,) -> (B, 1, N, W)
-        """
-        seen = ~hidden.repeat_interleave(self.token_samples, dim=2)[..., : x.shape[2]]  # (B, 1, T)
-        tokens, mask = self.convolved(keep_valid(x, seen), valid)
-        tokens = torch.where(hidden.transpose(1, 2), vector.to(tokens.dtype), tokens)
-        encoded: Tensor = self.encoder(tokens + positions(tokens.shape[1], self.width, tokens), mask)
-        return encoded.unsqueeze(1)
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
-        tokens, mask = self.tokens(x, valid)
-        encoded = self.encoder(tokens, mask)  # (B, N, W)
-        logits: Tensor = self.last(self.dropout(mean_over_time(encoded.transpose(1, 2), mask)))  # (B, K)
-        return logits
-
-    def attention(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return what each token looks at, in eval mode as forward computes it.
-
-        Parameters
-        ----------
-        x : (B, L, T) float
-        valid : (B, 2) int64 or None
-
-        Returns
-        -------
-        (B, depth, heads, N, N), 0..1: token n is about samples 8 n. Each row sums to 1 and is 0 at padding.
-        """
-        return self.encoder.attention(*self.tokens(x, valid))
+        return x.transpose(1, 2).unsqueeze(1), mask
 
 
-class HeartBEiT(nn.Module):
+class HeartBEiT(TokenNetwork):
     """A token for each piece of time of each lead, embeddings of both, an encoder, and the mean over the tokens.
 
     After HeartBEiT, a vision transformer of BEiT's kind (Bao et al. 2022) that learns from pictures of ECGs with masked
@@ -266,9 +297,7 @@ class HeartBEiT(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut each lead into patches, the last one filled up with zeros: (B, L, T) -> (B, L, N, patch)."""
-        filled = F.pad(x, (0, -x.shape[2] % self.token_samples))
-        patches: Tensor = filled.unflatten(2, (-1, self.token_samples))
-        return patches
+        return cut(x, self.token_samples)
 
     def embed(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x (B, L, T), valid (B, 2) or None -> a token for each patch (B, L, N, W), mask (B, 1, N) of all leads."""
@@ -276,43 +305,3 @@ class HeartBEiT(nn.Module):
         mask = valid_mask(x, valid)  # (B, 1, T)
         tokens: Tensor = self.patch(self.patches(keep_valid(x, mask)))
         return tokens, thin_mask(mask, self.token_samples)
-
-    def place(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Add time and lead, and put the leads one after another: (B, L, N, W) -> (B, L * N, W), with their mask."""
-        placed = tokens + positions(tokens.shape[2], self.width, tokens) + self.lead.to(tokens.dtype)
-        return placed.flatten(1, 2), None if mask is None else mask.repeat(1, 1, self.n_leads)
-
-    def encode(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Let the tokens look at each other, tokens (B, L, N, W), mask (B, 1, N) or None -> (B, L, N, W)."""
-        encoded: Tensor = self.encoder(*self.place(tokens, mask)).unflatten(1, (self.n_leads, -1))
-        return encoded
-
-    def fill(self, x: Tensor, valid: Tensor | None, hidden: Tensor, vector: Tensor) -> Tensor:
-        """Encode a signal whose hidden tokens are a learnt vector.
-
-        x (B, L, T), valid (B, 2) or None, hidden (B, L, N) bool, vector (W,) -> (B, L, N, W)
-        """
-        tokens, mask = self.embed(x, valid)
-        return self.encode(torch.where(hidden.unsqueeze(3), vector.to(tokens.dtype), tokens), mask)
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (B, L, T) float, valid (B, 2) int64 or None -> logits (B, K)."""
-        tokens, mask = self.embed(x, valid)
-        encoded = self.encode(tokens, mask).mean(dim=1)  # (B, N, W), of all leads, whose mask is the same
-        logits: Tensor = self.last(self.dropout(mean_over_time(encoded.transpose(1, 2), mask)))  # (B, K)
-        return logits
-
-    def attention(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return what each token looks at, in eval mode as forward computes it.
-
-        Parameters
-        ----------
-        x : (B, L, T) float
-        valid : (B, 2) int64 or None
-
-        Returns
-        -------
-        (B, depth, heads, L * N, L * N), 0..1: the tokens of the first lead in order of time, then those of the next.
-        Each row sums to 1 and is 0 at padding.
-        """
-        return self.encoder.attention(*self.place(*self.embed(x, valid)))

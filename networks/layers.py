@@ -68,6 +68,12 @@ def keep_valid(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask.to(x.dtype)
 
 
+def cut(x: Tensor, n_samples: int) -> Tensor:
+    """Cut into pieces of so many samples, the last one filled up with zeros: (..., T) -> (..., N, n_samples)."""
+    pieces: Tensor = F.pad(x, (0, -x.shape[-1] % n_samples)).unflatten(-1, (-1, n_samples))
+    return pieces
+
+
 def mean_over_time(x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean over valid samples, (B, C, T) -> (B, C), summed in float32: float16 would lose digits."""
     if mask is None:

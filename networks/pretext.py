@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.layers import keep_valid, thin_mask, valid_mask
+from networks.layers import cut, keep_valid, thin_mask, valid_mask
 
 INSIDE = "network."  # what the names of a network's weights begin with, in the task around it
 HIDDEN = 0.5  # share of the tokens
@@ -66,16 +66,14 @@ class MaskedPieces(Task):
 
     def pieces(self, x: Tensor) -> Tensor:
         """Cut the signal into what each token stands for: (B, L, T) -> (B, token_leads, N, values)."""
-        size, groups = self.network.token_samples, self.network.token_leads
-        filled = F.pad(x, (0, -x.shape[2] % size))
-        cut: Tensor = filled.unflatten(1, (groups, -1)).unflatten(3, (-1, size))  # (B, groups, L / groups, N, size)
-        return cut.transpose(2, 3).flatten(3)
+        groups = x.unflatten(1, (self.network.token_leads, -1))  # (B, groups, L / groups, T)
+        return cut(groups, self.network.token_samples).transpose(2, 3).flatten(3)
 
     def signals(self, pieces: Tensor) -> Tensor:
         """Put pieces together again: (B, token_leads, N, values) -> (B, L, N * token_samples)."""
-        cut = pieces.unflatten(3, (-1, self.network.token_samples)).transpose(2, 3)  # (B, groups, L / groups, N, size)
-        joined: Tensor = cut.flatten(3).flatten(1, 2)
-        return joined
+        apart = pieces.unflatten(3, (-1, self.network.token_samples))  # (B, groups, N, L / groups, size)
+        signals: Tensor = apart.transpose(2, 3).flatten(3).flatten(1, 2)
+        return signals
 
     def choose(self, mask: Tensor) -> Tensor:
         """Choose what is hidden: real tokens (B, token_leads, N), 1 where one is -> bool, likewise."""

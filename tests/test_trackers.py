@@ -125,6 +125,16 @@ def test_tensorboard_shows_each_epoch_once_over_two_processes(tmp_path):
     assert set(shown) == {"learning_rate", "train_loss", "rows_per_s", "validation_loss", "validation_accuracy"}
 
 
+def test_lines_of_a_run_are_read_without_empty_cells_and_without_half_a_line(tmp_path):
+    assert runs.epochs_of(tmp_path) == []
+    runs.log_epoch(tmp_path, epoch(2))
+    with (tmp_path / runs.METRICS).open("a") as file:
+        file.write("3,0.00")  # a process is at work on it
+    (line,) = runs.epochs_of(tmp_path)
+    assert line["epoch"] == 2 and line["validation_accuracy"] == 0.5
+    assert "validation_macro_f1" not in line
+
+
 def test_an_epoch_that_was_saved_but_not_tracked_is_tracked_later(tmp_path):
     names = ["tensorboard", "mlflow"]
     run = tmp_path / "run"
