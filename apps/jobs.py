@@ -131,14 +131,14 @@ class Queue:
     def advance(self) -> None:
         """Look after the running job, and start the next where none runs."""
         with self.lock:
-            for job_id, child in [*self.children.items()]:
-                if child.poll() is not None:
-                    del self.children[job_id]
             for job in self._in(("running",)):
                 if not is_alive(job):
                     self._end(job)
                 elif job.cancelled and time.time() > job.cancelled + GRACE_S:
                     _signal(job, signal.SIGKILL)
+            for job_id, child in [*self.children.items()]:  # after the look above: who has ended there is taken up here
+                if child.poll() is not None:
+                    del self.children[job_id]
             waiting = next(self._in(("queued",)), None)
             if waiting and not any(self._in(("running",))):
                 self._start(waiting)

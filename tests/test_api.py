@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -515,10 +516,18 @@ def trainings(roots, tmp_path, monkeypatch):
     with TestClient(api.application(service), raise_server_exceptions=False) as client:
         client.root, client.state, client.service = tmp_path / "runs", tmp_path / "state", service
         yield client
-        for job_id, job in service.jobs.jobs.items():
-            if job.state in ("queued", "running"):
-                service.jobs.cancel(job_id)
-        until(lambda: not any(job.state in ("queued", "running") for job in service.jobs.jobs.values()))
+        cancel_all(service)
+
+
+def cancel_all(service):
+    """Wait until no training is left, so that no process of a test is left either."""
+
+    def left():
+        return [job_id for job_id, job in service.jobs.jobs.items() if job.state in ("queued", "running")]
+
+    for job_id in left():
+        service.jobs.cancel(job_id)
+    until(lambda: not left())
 
 
 def begin(client, run, epochs, status=202, **more):
@@ -633,6 +642,23 @@ def test_another_service_finds_what_the_first_has_begun(trainings):
         child.wait()  # in one process all are children of it
 
 
+def test_a_process_that_ends_while_the_queue_looks_is_waited_for(trainings, monkeypatch):
+    queue = jobs.Queue(trainings.state / "other", trainings.root)
+    job = queue.add(Settings(run_dir="one"), "demo", False)
+    queue.advance()
+    pid = queue.jobs[job.id].pid
+
+    def dies_first(_):
+        os.killpg(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return False
+
+    monkeypatch.setattr(jobs, "is_alive", dies_first)
+    queue.advance()
+    assert queue.status(job.id)["state"] == "failed"
+    assert not queue.children
+
+
 def test_a_process_of_the_same_number_is_not_taken_for_the_job(trainings):
     queue = jobs.Queue(trainings.state / "other", trainings.root)
     job = jobs.Job("1", "one", "demo", 2, False, 1.0, started=1.0, state="running", pid=os.getpid(), born="long ago 1")
@@ -735,6 +761,7 @@ def described(roots, tmp_path, monkeypatch):
     service.start()
     job_id = service.jobs.add(Settings(run_dir="one"), "demo", False).id
     yield schemathesis.openapi.from_asgi("/openapi.json", app), job_id
+    cancel_all(service)
     service.close()
 
 
