@@ -11,7 +11,7 @@ TORCHLESS_TESTS := $(addprefix ../../tests/test_,kernels.py reading.py rpeaks.py
 SELECTED := $(TORCHLESS_TESTS) -k "not another_c_library"
 FUZZ_SECONDS ?= 600
 
-.PHONY: install test test-all sanitize fuzz clang baseline wheel cross lint format type stubs bench demo clean
+.PHONY: install test test-all sanitize fuzz clang baseline wheel cross native lint format type stubs bench demo clean
 
 install:  ## a virtual environment with everything that development needs
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -65,15 +65,22 @@ cross:  ## compiles all of csrc/ for other systems, warnings as errors
 		done; echo "$$target: compiled"; \
 	done
 
+TORCH = $$($(PYTHON) -c "import torch; print(torch.__path__[0])")
+native:  ## examples/predict.cpp with the signal chain and libtorch, which comes with PyTorch
+	mkdir -p build/native
+	$(CXX) -std=c++17 -O2 -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Werror -Icsrc \
+		-isystem $(TORCH)/include examples/predict.cpp $(filter-out csrc/bind%,$(wildcard csrc/*.cpp)) \
+		-L$(TORCH)/lib -Wl,-rpath,$(TORCH)/lib -ltorch_cpu -ltorch -lc10 -o build/native/predict
+
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
+	$(VENV)/bin/clang-format --dry-run --Werror csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp examples/*.cpp
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp
+	$(VENV)/bin/clang-format -i csrc/*.?pp csrc/*.inl tests/*.cpp fuzz/*.?pp examples/*.cpp
 
 type:
 	$(PYTHON) -m mypy

@@ -3,7 +3,7 @@
 from conftest import REPOSITORY
 
 READ = {"apps", "codes.csv", "configs", "csrc", "examples", "formats", "networks", "pretrained"}
-READ |= {"dvc.yaml", "params.yaml", ".dvcignore"}
+READ |= {"Makefile", "dvc.yaml", "params.yaml", ".dvcignore"}
 
 
 def link_project(folder):

@@ -342,6 +342,28 @@ def test_export(shell):
         assert (shell.folder / "runs/demo" / name).exists()
 
 
+@pytest.mark.long  # compiles a network and csrc/
+def test_a_recording_is_predicted_without_python(shell, monkeypatch):
+    write_demo(shell)
+    monkeypatch.setenv("VENV", sys.prefix)
+    shell("python train.py && python export.py runs/demo --format torch")
+    (block,) = [block for block in blocks("export-and-serving", "console") if "make native" in block]
+    compile_network, compile_program, command = (line.removeprefix("$ ") for line in block.splitlines())
+    shell(f"{compile_network} && {compile_program}")
+    program, network, record = command.split()
+    simulated(shell.folder, 5, "long", {lead: lead for lead in simulate.TWELVE_LEADS}, 500.0, 27.0)  # three windows
+    for path in (record, "long.hea"):
+        said = [line.split() for line in shell(f"{program} {network} {path}").stdout.splitlines()[:-1]]
+        findings = json.loads(shell(f"python infer.py {path} --run runs/demo --format json").stdout)["findings"]
+        assert [line[0] for line in said] == [finding["class"] for finding in findings]
+        assert ["found" in line for line in said] == [finding["present"] for finding in findings]
+        scores = [finding["probability"] for finding in findings]
+        np.testing.assert_allclose([float(line[1]) for line in said], scores, atol=2e-6)
+    assert "none.hea" in shell(f"{program} {network} none.hea", status=2).stderr
+    shell("python export.py pretrained/beats.pt --format torch --out beats.pt2")
+    assert "wants numbers beside the signal" in shell("python examples/native.py beats.pt2 x.pt2", status=1).stderr
+
+
 @contextmanager
 def serving(shell, command, health):
     """Run a server by a command of a page on a free port, which is yielded once it answers."""

@@ -74,14 +74,14 @@ def test_a_run_that_is_not_there_cannot_be_resumed_by_its_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_twenty_times_ends_in_the_same_bits(prepared_beats, tmp_path):
-    words = [*prepared_beats, *BEATS, "--training.epochs", "20"]
+def test_a_training_that_is_killed_ten_times_ends_in_the_same_bits(prepared_beats, tmp_path):
+    words = [*prepared_beats, *BEATS, "--training.epochs", "10"]
     train.main([*words, "--run_dir", str(tmp_path / "whole")])
-    command = [sys.executable, "tests/train_killed.py", "20", str(tmp_path / "cut"), *words]
+    command = [sys.executable, "tests/train_killed.py", "10", str(tmp_path / "cut"), *words]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kills = int(done.stdout.split()[-2])
-    assert kills == 20
+    assert kills == 10
     same_run(tmp_path / "whole", tmp_path / "cut")
     assert not list((tmp_path / "cut").glob("*.tmp"))
 

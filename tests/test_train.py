@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -43,13 +44,9 @@ def metrics_of(folder):
 
 def test_the_loss_does_not_depend_on_processes_or_accumulation(prepared_beats, tmp_path):
     words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "2"]
-    words += [
-        "--training.threads",
-        "1",
-        "--training.learning_rate",
-        "1e-4",
-    ]  # AdamW divides by the gradient's size: large steps amplify rounding
-    for processes, accumulation in ((1, 1), (1, 4), (2, 1), (2, 2)):
+    # AdamW divides by the gradient's size: large steps amplify rounding
+    words += ["--training.threads", "1", "--training.learning_rate", "1e-4"]
+    for processes, accumulation in ((1, 1), (1, 4), (2, 2)):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command += ["tests/train_frozen.py", str(tmp_path / f"{processes}x{accumulation}"), *words]
         command += ["--training.accumulation", str(accumulation)]
@@ -58,7 +55,7 @@ def test_the_loss_does_not_depend_on_processes_or_accumulation(prepared_beats, t
     for name in models.NETWORKS:
         reference = tmp_path / "1x1" / name
         assert len(steps(reference)) >= 20
-        for other in ("1x4", "2x1", "2x2"):
+        for other in ("1x4", "2x2"):
             np.testing.assert_allclose(steps(tmp_path / other / name), steps(reference), rtol=0, atol=PROCESS_TOLERANCE)
             for mine, theirs in zip(metrics_of(tmp_path / other / name), metrics_of(reference), strict=True):
                 # every validation row was scored once, or this mean would be another
@@ -253,7 +250,8 @@ def test_two_processes_share_the_parts_of_the_demo(tmp_path):
 def test_the_demo_is_learnt(tmp_path):
     """The README's first command, in a folder of its own."""
     command = [sys.executable, str(REPOSITORY / "train.py")]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    fewer = {"ECG_TRAINING__EPOCHS": "8", "ECG_TRAINING__THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, **fewer})
     report = json.loads((tmp_path / "runs/demo/report/metrics.json").read_text())
     assert report["macro_f1"] >= 0.90
 
