@@ -30,11 +30,11 @@ import runs
 import script
 from beats import WINDOW_S, context_of, detect, match_beats
 from bundle import Bundle
-from config import Evaluation, Settings
+from config import Settings
 from decide import decide
 from ec57 import flutter
 from index import Index, Item, annotations_of, build_index, open_recording, path_of, problem_below, read_labels
-from infer import fill_slots, logits_of
+from infer import choose_leads, logits_of
 from intervals import LEVEL, draws, intervals_of
 from joining import Joined, join
 from recipe import Recipe
@@ -82,7 +82,7 @@ def evaluate(run: Path, settings: Settings) -> None:
         scored_data = data.model_copy(update={"scored_classes": scored_classes or joined.shared})
         settings = settings.model_copy(update={"data": scored_data})
     detected = trained.recipe.of_beats and settings.evaluation.r_peaks == "detected"
-    scored, problems = _score_all(index, trained, detected, settings.evaluation)
+    scored, problems = _score_all(index, trained, detected, settings)
     if not sum(len(each.targets) for each in scored):
         raise Stop(f"{raw}: nothing could be scored; first: {problems[0] if problems else 'no labels'}")
     text, tree, patients = _report(run, index, trained, scored, problems, detected, settings)
@@ -124,17 +124,18 @@ def _of_classes(joined: Joined, classes: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------------ the scores
 
 
-def _score_all(index: Index, trained: Bundle, detected: bool, how: Evaluation) -> tuple[list[Scored], list[Problem]]:
+def _score_all(index: Index, trained: Bundle, detected: bool, how: Settings) -> tuple[list[Scored], list[Problem]]:
+    batch_size, first_s, leads = how.evaluation.batch_size, how.evaluation.first_s, how.inference.leads
     scored: list[Scored] = []
     problems = list(index.problems)
     for item in tqdm(index.items, "records", unit=" records", disable=None, leave=False):
         if item.recording.fold in LEFT_OUT:
             continue
         try:
-            each, warnings = score_recording(item, index, trained, detected, how.batch_size, how.first_s)
+            each, warnings = score_recording(item, index, trained, detected, batch_size, first_s, leads)
             scored.append(each)
             problems += [problem_below(index.raw, item.recording.locator, stage, text) for stage, text in warnings]
-        except (OSError, ValueError) as error:
+        except (Stop, OSError, ValueError) as error:
             reason = script.one_line(error)
             problems.append(problem_below(index.raw, item.recording.locator, "read", reason))
     return scored, problems
@@ -147,10 +148,14 @@ def score_recording(
     detected: bool,
     batch_size: int,
     first_s: float = episodes.LEARNING_S,
+    leads: str = "",
 ) -> tuple[Scored, list[tuple[str, str]]]:
-    """Score one recording, its runs and rate from first_s on; also say what was left out of it."""
+    """Score one recording, its runs and rate from first_s on; also say what was left out of it.
+
+    `leads` says which of them fill which slot, as infer.py takes it; "": by their names.
+    """
     record = open_recording(item, index)
-    recipe, _ = fill_slots(record, trained.recipe)
+    recipe, _ = choose_leads(record, trained.recipe, leads)
     trained = replace(trained, recipe=recipe)
     beside = () if detected or not recipe.of_beats else recipe.context  # numbers of annotated beats alone
     asked = {"centers": "annotations", "context": beside}

@@ -146,6 +146,11 @@ def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recip
     return recipe.model_copy(update={"leads": slots, "missing": missing}), warnings
 
 
+def choose_leads(record: pqrst.Record, recipe: Recipe, mapping: str = "") -> tuple[Recipe, list[str]]:
+    """Say which leads fill the recipe's slots: as the mapping says, else by their names; with warnings."""
+    return map_leads(record, recipe, mapping) if mapping else fill_slots(record, recipe)
+
+
 # ------------------------------------------------------------------------------------------------ one record
 
 
@@ -224,13 +229,8 @@ def feed(record: pqrst.Record, trained: Bundle, leads: str = "") -> Fed:
     Stop, ValueError
         Leads that do not fit, or a record of which no row can be made.
     """
-    recipe, warnings = trained.recipe, list(record.warnings)
-    if leads:
-        recipe, mapping_warnings = map_leads(record, recipe, leads)
-        warnings += mapping_warnings
-    else:
-        recipe, other_leads = fill_slots(record, recipe)
-        warnings += other_leads
+    recipe, said_of_leads = choose_leads(record, trained.recipe, leads)
+    warnings = [*record.warnings, *said_of_leads]
     uncalibrated = [lead for lead, good in zip(record.leads, record.calibrated, strict=True) if not good]
     if uncalibrated:
         warnings.append(f"{', '.join(uncalibrated)}: not calibrated, amplitudes are in units of 200 per mV")

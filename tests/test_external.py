@@ -74,6 +74,28 @@ def test_annotated_beats_are_scored_like_the_rows_of_a_prepared_dataset(beat_run
         assert alone["accuracy"] == pytest.approx((rows["target"] == rows["decided"]).mean(), abs=1e-5)
 
 
+def test_leads_of_other_names_are_scored_if_it_is_said_what_they_are(beat_run, run_of, mitdb_like, tmp_path):
+    """As the leads of SVDB, which are called ECG1 and ECG2; a recording with others is a line in failures.csv."""
+    beat_run = run_of(beat_run)
+    raw = shutil.copytree(mitdb_like, tmp_path / "raw")
+    for header in raw.glob("*.hea"):
+        other = {" V1\n": " ECG2\n", " V5\n": " ECG2\n", " MLII\n": " X\n" if header.stem == "119" else " ECG1\n"}
+        text = header.read_text()
+        for name, new in other.items():
+            text = text.replace(name, new)
+        header.write_text(text)
+    words = ("--data.name", "mitdb", "--data.raw", raw)
+    with pytest.raises(Stop, match="nothing could be scored; first: 101.hea: .*has leads ECG1, ECG2"):
+        report_of(beat_run, *words)
+    renamed, place = report_of(beat_run, *words, "--inference.leads", "MLII=ECG1,V1=ECG2")
+    assert "119.hea has no lead ECG1, its leads are X, ECG2" in (place / "failures.csv").read_text()
+    found = pd.read_csv(place / "patients.csv", index_col="patient", dtype={"patient": str})
+    named, _ = report_of(beat_run, "--data.name", "mitdb", "--data.raw", mitdb_like)
+    assert renamed["recordings"] == named["recordings"] - 1
+    expected = pd.read_csv(place / "patients.csv", index_col="patient", dtype={"patient": str})
+    pd.testing.assert_frame_equal(found, expected.drop("119"))
+
+
 def test_recordings_are_scored_by_their_findings(demo_run, run_of, demo_folder, capsys):
     demo_run = run_of(demo_run)
     tree, _ = report_of(demo_run, "--data.name", "demo", "--data.raw", demo_folder)
