@@ -25,7 +25,7 @@ from decide import decide
 from figures import class_style, label_bars, plain_all, save
 from folds import Rows
 from intervals import differences_from, intervals_of, values_of
-from metrics import markdown_table
+from script import markdown_table
 
 Array = NDArray[Any]
 SCORES = {"macro_f1": "macro F1", "macro_auroc": "macro AUROC", "accuracy": "accuracy"}

@@ -8,6 +8,7 @@ from bundle import Bundle
 from config import Settings
 from data import Dataset
 from metrics import Report
+from script import markdown_table
 
 SCORES = {
     "accuracy": "accuracy",
@@ -87,13 +88,14 @@ def model_card(
 
 
 def _table(report: Report, between: Mapping[str, tuple[float, float]]) -> str:
-    lines = ["| score | value |", "|---|---|"]
+    of_all = []
     for name, label in SCORES.items():
         value = getattr(report, name)
         low_high = " ({:.3f} to {:.3f})".format(*between[name]) if name in between else ""
-        lines.append(f"| {label} | {'-' if value is None else f'{value:.3f}'}{low_high} |")
-    lines += ["", "| class | rows | recall | precision | AUROC |", "|---|---|---|---|---|"]
+        of_all.append([label, f"{'-' if value is None else f'{value:.3f}'}{low_high}"])
+    of_classes = []
     for entry in report.per_class:
         auroc = "-" if entry.auroc is None else f"{entry.auroc:.3f}"
-        lines.append(f"| {entry.name} | {entry.support:,} | {entry.recall:.3f} | {entry.precision:.3f} | {auroc} |")
-    return "\n".join(lines)
+        of_classes.append([entry.name, f"{entry.support:,}", f"{entry.recall:.3f}", f"{entry.precision:.3f}", auroc])
+    header = ["class", "rows", "recall", "precision", "AUROC"]
+    return f"{markdown_table(['score', 'value'], of_all)}\n\n{markdown_table(header, of_classes)}"

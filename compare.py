@@ -25,7 +25,7 @@ from data import Dataset
 from decide import decide
 from folds import Rows
 from intervals import differences_of
-from script import Stop
+from script import Stop, markdown_table
 
 Array = NDArray[Any]
 SCORES = ("accuracy", "macro_f1", "macro_auroc", "macro_average_precision")
@@ -122,29 +122,27 @@ def compare(first: Path, second: Path, settings: Settings) -> str:
     ]
     decided = [decide(of, task, limit) for of, limit in zip(scores, limits, strict=True)]
     between = differences_of(targets, (scores[0], decided[0]), (scores[1], decided[1]), patients, columns)
-    text = [
-        f"# {second} against {first}: {len(targets):,} {settings.evaluation.split} rows of "
-        f"{len(np.unique(patients)):,} patients\n",
-        f"| | {first} | {second} | difference (95 % interval over patients) |",
-        "|---|---|---|---|",
-    ]
+    of_all = []
     for name in SCORES:
         values = [getattr(report, name) for report in reports]
         if None not in values:
             low_high = "({:+.3f} to {:+.3f})".format(*between[name]) if name in between else ""
             difference = f"{values[1] - values[0]:+.4f} {low_high}"
-            text.append(f"| {name.replace('_', ' ')} | {values[0]:.4f} | {values[1]:.4f} | {difference} |")
+            of_all.append([name.replace("_", " "), *(f"{value:.4f}" for value in values), difference])
     only_one, only_other, p = mcnemar(targets, *decided)
-    text.append(
-        f"\nRows that only the first has right: {only_one:,}; only the second: {only_other:,}. "
-        f"McNemar's exact test: p = {p:.3g}.\n"
-    )
-    text += ["| class | AUROC of the first | of the second | difference | p (DeLong) |", "|---|---|---|---|---|"]
+    of_classes = []
     for c, name in enumerate(classes):
         if 0 < targets[:, c].sum(dtype=int) < len(targets):
-            a, b, p = delong(targets[:, c], *(of[:, c] for of in scores))
-            text.append(f"| {name} | {a:.4f} | {b:.4f} | {b - a:+.4f} | {p:.3g} |")
-    return "\n".join(text) + "\n"
+            a, b, p_of_class = delong(targets[:, c], *(of[:, c] for of in scores))
+            of_classes.append([name, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", f"{p_of_class:.3g}"])
+    header = ["", str(first), str(second), "difference (95 % interval over patients)"]
+    header_of_classes = ["class", "AUROC of the first", "of the second", "difference", "p (DeLong)"]
+    return (
+        f"# {second} against {first}: {len(targets):,} {settings.evaluation.split} rows of "
+        f"{len(np.unique(patients)):,} patients\n\n{markdown_table(header, of_all)}\n\n"
+        f"Rows that only the first has right: {only_one:,}; only the second: {only_other:,}. "
+        f"McNemar's exact test: p = {p:.3g}.\n\n{markdown_table(header_of_classes, of_classes)}\n"
+    )
 
 
 def mcnemar(targets: Array, one: Array, other: Array) -> tuple[int, int, float]:

@@ -201,24 +201,21 @@ def tables(agreements: Sequence[Agreement], first_s: float) -> str:
     """Return the gross tables of recordings as Markdown."""
     counts = np.sum([each.beats for each in agreements], axis=0)
     columns = [*BEATS.classes, "no beat"]
-    head = f"| reference \\ test | {' | '.join(columns)} | Se | +P |"
-    lines = ["## Beats", "", head, "|---|" + "---|" * (len(columns) + 2)]
+    rows = []
     for k, name in enumerate(columns):
         ratios = [ratio(counts[k, k], counts[k].sum()), ratio(counts[k, k], counts[:, k].sum())]
         shares = ["-" if np.isnan(share) or name == "no beat" else f"{100 * share:.2f} %" for share in ratios]
-        lines.append(f"| {name} | {' | '.join(f'{n:,}' for n in counts[k])} | {' | '.join(shares)} |")
+        rows.append([name, *(f"{n:,}" for n in counts[k]), *shares])
+    beats = script.markdown_table([r"reference \ test", *columns, "Se", "+P"], rows)
     runs = episodes.report_text(episodes.report_tree([each.runs_and_rate for each in agreements], first_s))
     found = episodes.pooled([each.fibrillation for each in agreements])
     ratios = [found.sensitivity, found.precision, found.duration_sensitivity, found.duration_precision]
     shares = ["-" if np.isnan(share) else f"{100 * share:.2f} %" for share in ratios]
-    fibrillation = [
-        "## Atrial fibrillation\n",
-        f"{found.reference:,} episodes in the reference, {found.test:,} in the test.\n",
-        "| episodes Se | episodes +P | duration Se | duration +P |",
-        "|---|---|---|---|",
-        f"| {' | '.join(shares)} |",
-    ]
-    return "\n".join([*lines, "", runs, *fibrillation])
+    header = ["episodes Se", "episodes +P", "duration Se", "duration +P"]
+    return (
+        f"## Beats\n\n{beats}\n\n{runs}\n## Atrial fibrillation\n\n{found.reference:,} episodes in the reference, "
+        f"{found.test:,} in the test.\n\n{script.markdown_table(header, [shares])}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -26,8 +26,7 @@ from compare import Array, Side
 from config import Settings
 from evaluate import Judged
 from intervals import differences_of
-from metrics import markdown_table
-from script import Stop
+from script import Stop, markdown_table
 
 Thresholds = tuple[float, ...] | None
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+import script
 from beats import WINDOW_S
 
 Array = npt.NDArray[Any]
@@ -396,29 +397,26 @@ def report_tree(records: Sequence[RecordCounts], first_s: float) -> dict[str, An
 
 def report_text(tree: dict[str, Any]) -> str:
     """Return what `report_tree` made as a section of Markdown."""
-    lines = [
-        "## Runs and rate (ANSI/AAMI EC57)",
-        "",
-        f"{tree['recordings']:,} recordings, each from {tree['first_s']:g} s on (`evaluation.first_s`). Gross: all "
-        "recordings pooled; average: the mean over recordings that have such runs.",
-        "",
-        "| runs | annotated | Se gross | Se average | predicted | +P gross | +P average |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name in RUN_CLASSES:
         for run, category in RUNS.items():
             row = tree[name][run]
             se = [_cell(row[f"se_{kind}"]) for kind in ("gross", "average")]
             precision = [_cell(row[f"precision_{kind}"]) for kind in ("gross", "average")]
             cells = [f"{row['annotated']:,}", *se, f"{row['predicted']:,}", *precision]
-            lines.append(f"| {name} {run} ({CATEGORIES[category]} beats) | {' | '.join(cells)} |")
+            rows.append([f"{name} {run} ({CATEGORIES[category]} beats)", *cells])
     rate = tree["rate"]
     errors = [
         f"{_cell(rate[f'rms_bpm_{kind}'], 2)} bpm ({_cell(rate[f'rms_percent_{kind}'], 2)} % of the mean rate) {kind}"
         for kind in ("gross", "average")
     ]
     measured = f"{rate['measurements']:,} measurements over {RATE_INTERVALS} intervals each"
-    return "\n".join([*lines, "", f"Heart rate, RMS error: {', '.join(errors)}; {measured}.", ""])
+    header = ["runs", "annotated", "Se gross", "Se average", "predicted", "+P gross", "+P average"]
+    return (
+        f"## Runs and rate (ANSI/AAMI EC57)\n\n{tree['recordings']:,} recordings, each from {tree['first_s']:g} s on "
+        "(`evaluation.first_s`). Gross: all recordings pooled; average: the mean over recordings that have such runs."
+        f"\n\n{script.markdown_table(header, rows)}\n\nHeart rate, RMS error: {', '.join(errors)}; {measured}.\n"
+    )
 
 
 def _means(rows: Sequence[Any]) -> Array:

@@ -38,7 +38,7 @@ from infer import choose_leads, logits_of
 from intervals import LEVEL, draws, intervals_of
 from joining import Joined, join
 from recipe import Recipe
-from script import Stop
+from script import Stop, markdown_table
 from sources import BEAT_SYMBOLS, Problem, source_of
 
 BOOTSTRAPS = 2000
@@ -354,19 +354,24 @@ def _tables(
         return f"{value:.4f}" + (f" ({between[0]:.3f} to {between[1]:.3f})" if between else "")
 
     names = [name for name in ("accuracy", "kappa", "j_kappa") if name in pooled]
-    lines = ["| | all patients together (95 % interval over patients) |", "|---|---|"]
-    lines += [f"| {name.replace('_', '-')} | {cell(name)} |" for name in names]
-    lines += ["", "| class | rows | Se | +P | F1 | Se by patient, mean / median | +P by patient, mean / median |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    of_all = [[name.replace("_", "-"), cell(name)] for name in names]
+    of_classes = []
     for c, cls in enumerate(classes):
         spread = [_mean_and_median(alone[name][:, c]) for name in ("se", "precision")]
         cells = [f"{counts[c].sum():,}", *(cell(f"{name}_{cls}") for name in ("se", "precision", "f1")), *spread]
-        lines.append(f"| {cls} | {' | '.join(cells)} |")
+        of_classes.append([cls, *cells])
     decided = [*classes, "missed"] if detected else list(classes)
-    lines += ["", f"| class \\ decided | {' | '.join(decided)} |", "|---|" + "---|" * len(decided)]
-    for c, cls in enumerate([*classes, "no beat"] if detected else classes):
-        lines.append(f"| {cls} | {' | '.join(f'{value:,}' for value in counts[c, : len(decided)])} |")
-    return "\n".join(lines) + "\n"
+    confused = [
+        [cls, *(f"{value:,}" for value in counts[c, : len(decided)])]
+        for c, cls in enumerate([*classes, "no beat"] if detected else classes)
+    ]
+    by_patient = ("Se by patient, mean / median", "+P by patient, mean / median")
+    tables = (
+        markdown_table(["", "all patients together (95 % interval over patients)"], of_all),
+        markdown_table(["class", "rows", "Se", "+P", "F1", *by_patient], of_classes),
+        markdown_table([r"class \ decided", *decided], confused),
+    )
+    return "\n\n".join(tables) + "\n"
 
 
 def _mean_and_median(values: NDArray[np.float64]) -> str:

@@ -169,7 +169,7 @@ def as_text(table: pd.DataFrame) -> str:
         years = ", years" if column == "age" else ""
         header = [f"{column}{years}", "rows", "patients", "classes", *SCORES.values()]
         once = "" if sections else f"{note}\n\n"
-        sections.append(f"## By {column}\n\n{once}{metrics.markdown_table(header, rows)}\n")
+        sections.append(f"## By {column}\n\n{once}{script.markdown_table(header, rows)}\n")
     return "\n".join(sections)
 
 

@@ -23,7 +23,7 @@ from bundle import Bundle
 from data import Dataset
 from figures import class_colours, label_bars, plain, plain_all, save
 from folds import Rows
-from metrics import markdown_table
+from script import markdown_table
 
 MOST_BARS = 12  # of a class; a record of twelve leads has them all
 MOST_PANELS = 12  # classes that are drawn

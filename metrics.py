@@ -34,6 +34,7 @@ from sklearn.metrics import (
 )
 
 from decide import TASKS, decide, thresholds_of
+from script import markdown, markdown_table
 
 Array = NDArray[Any]
 ZERO_DIVISION = 0.0
@@ -286,7 +287,7 @@ def _overall_section(report: Report, intervals: Mapping[str, tuple[float, float]
         text += " In brackets the 95 % interval over patients."
     absent = [name for name in report.classes_without_rows if name in report.scored_classes]
     if absent:
-        text += f" Without a row, and with an F1 of 0 in the macro means: {_cells(absent, ', ')}."
+        text += f" Without a row, and with an F1 of 0 in the macro means: {', '.join(map(markdown, absent))}."
     return f"## Overall\n\n{text}\n\n" + markdown_table(("score", "value"), rows)
 
 
@@ -335,14 +336,3 @@ def _class_number(entry: ClassScores, key: str) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _cells(words: Sequence[str], separator: str) -> str:
-    return separator.join(word.replace("|", "\\|").replace("\n", " ") for word in words)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, first column to the left, numbers to the right."""
-    lines = [_cells(header, " | "), " | ".join([":--", *["--:"] * (len(header) - 1)])]
-    lines += [_cells(row, " | ") for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)

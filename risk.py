@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decide import thresholds_of
-from metrics import markdown_table
+from script import markdown_table
 
 Array = NDArray[Any]
 COVERAGES = (100, 95, 90, 80, 50)  # percent, of the report

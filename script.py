@@ -1,4 +1,4 @@
-"""What every script needs: one-line errors, files written whole, folders held, nearest names, the rank of torchrun."""
+"""What every script needs: one-line errors, files written whole, folders held, tables, nearest names, ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -165,6 +165,18 @@ def _locked(path: Path) -> io.FileIO:
 def cell(text: str) -> str:
     """Return a text for a cell of a CSV file: a spreadsheet would take one that begins with = + - @ for a formula."""
     return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text
+
+
+def markdown(text: str) -> str:
+    """Return a text for a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, first column to the left, numbers to the right."""
+    lines = [[*map(markdown, header)], [":--", *["--:"] * (len(header) - 1)]]
+    lines += [[*map(markdown, row)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

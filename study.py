@@ -48,10 +48,9 @@ import train
 from compare import SCORES
 from config import Settings
 from data import SUMMARY, Dataset
-from metrics import markdown_table
 from plans import FINISHED, TARGET, UNFINISHED, Run, check_grid, fold_runs, grid_runs
 from recipe import differences
-from script import Stop
+from script import Stop, markdown_table
 
 GRID = "grid"  # the section of the YAML
 IN_USE = "in use"
