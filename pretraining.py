@@ -8,6 +8,7 @@ take_over(trained, Path("runs/pretrained"))      # the weights of that run, but 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,13 +44,18 @@ def take_over(trained: Bundle, pretrained: Path) -> None:
     source = bundle.load(path, needs_labels=False)
     if changes := source.recipe.differences(trained.recipe):
         raise Stop(f"{path}: has learnt from rows of another recipe than this dataset's ({'; '.join(changes)})")
-    have, want = ({"model": of.name, **models.arguments_of(of.name), **of.arguments} for of in (source, trained))
-    if changes := differences({**have, "dropout": None}, {**want, "dropout": None}):
+    if changes := differences(_identity_of(source), _identity_of(trained)):
         raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
     whole = source.objective == "labels" and source.classes == trained.classes
     weights = source.network.state_dict()
     weights = {key: value for key, value in weights.items() if whole or not models.is_of_last_layer(key)}
     trained.network.load_state_dict(weights, strict=False)
+
+
+def _identity_of(of: Bundle) -> dict[str, Any]:
+    """Return what makes a network what it is, as JSON holds it: not the dropout, which has no weights."""
+    tree = {"model": of.name, **models.arguments_of(of.name), **of.arguments, "dropout": None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in tree.items()}
 
 
 def learner_of(trained: Bundle, training: Training) -> nn.Module:

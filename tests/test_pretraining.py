@@ -142,6 +142,15 @@ def test_a_training_begins_with_the_last_layer_of_the_same_classes_too(prepared_
         torch.testing.assert_close(before[key], after[key], rtol=0, atol=1e-6)
 
 
+def test_arguments_that_are_written_out_are_those_of_the_same_network(prepared_demo, demo_run, tmp_path):
+    words = ["--training.batch_size", "16", "--training.epochs", "1", "--training.learning_rate", "1e-12"]
+    words += ["--model.pretrained", str(demo_run), "--model.arguments", '{"channels": [32, 64, 128], "pool": 4}']
+    train.main([*prepared_demo, *words, "--run_dir", str(tmp_path / "run")])
+    before, after = weights_of(demo_run), weights_of(tmp_path / "run")
+    weights = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in weights)
+
+
 def test_frozen_layers_stay_as_they_were_and_the_last_learns(prepared_demo, pretrained, tmp_path):
     run = tmp_path / "run"
     words = [*prepared_demo, *HEARTBEIT, "--training.freeze", "true", "--model.pretrained", str(pretrained)]
