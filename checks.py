@@ -38,7 +38,7 @@ def metric_of(training: Training) -> str:
 
 def check_metric(dataset: Dataset, rows: Rows, settings: Settings) -> None:
     """Stop where the validation rows define no score that could choose the best epoch."""
-    if settings.training.metric == "macro_auroc" and len(rows):
+    if metric_of(settings.training) == "macro_auroc" and len(rows):
         scored = np.isin(dataset.classes, settings.data.scored_classes or dataset.classes)
         support = dataset.labels[rows][:, scored].sum(axis=0, dtype=np.int64)
         if not ((support > 0) & (support < len(rows))).any():

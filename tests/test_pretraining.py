@@ -93,7 +93,8 @@ def test_rows_without_any_class_are_enough(prepared_demo, tmp_path):
     parts = [part.tree() for part in summary.parts]
     write_summary(unlabelled, summary.recipe, parts, classes=())
     run = tmp_path / "run"
-    train.main(["--data.raw", str(tmp_path), "--data.dir", str(unlabelled), *MASKED, "--run_dir", str(run)])
+    words = [*MASKED, "--training.metric", "macro_auroc"]  # which a file of settings may hold, and labels alone have
+    train.main(["--data.raw", str(tmp_path), "--data.dir", str(unlabelled), *words, "--run_dir", str(run)])
     train.main([*prepared_demo, *HEARTBEIT, "--model.pretrained", str(run), "--run_dir", str(tmp_path / "tuned")])
     with pytest.raises(Stop, match=r"unlabelled has no labels; choose training.objective masked or contrastive"):
         train.main(
