@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, rankdata
 
+import config
 import evaluate
 import metrics
 import runs
@@ -25,6 +26,7 @@ from data import Dataset
 from decide import decide
 from folds import Rows
 from intervals import differences_of
+from recipe import differences
 from script import Stop, markdown_table
 
 Array = NDArray[Any]
@@ -63,8 +65,11 @@ def open_sides(folders: Sequence[Path], settings: Settings) -> list[Side]:
     Raises
     ------
     Stop
-        They know different classes, or their splits have different rows.
+        They know different classes, or their splits have different rows; other settings than the first run's are given.
     """
+    first, asked = (config.of_the_work(of) for of in (runs.settings_of(folders[0]), settings))
+    if changes := differences(first, asked):
+        raise Stop(f"{'; '.join(changes)}: each of several runs is scored by its own settings, but for evaluation")
     sides = []
     for folder in folders:
         own = runs.settings_of(folder).model_copy(update={"evaluation": settings.evaluation})

@@ -142,6 +142,17 @@ def test_runs_that_are_no_ensemble_stop_before_any_of_them_scores(demo_run, beat
             evaluate.main([*map(str, words), "--ensemble"])
 
 
+@pytest.mark.parametrize("words", [[], ["--ensemble"]])
+def test_settings_that_several_runs_would_not_heed_are_refused(demo_run, monkeypatch, words):
+    monkeypatch.setattr(compare, "scores_of", None)
+    both = [str(demo_run), str(demo_run), *words]
+    with pytest.raises(Stop, match=r"data.test: \['8', '9'\] -> \['0'\]: each of several runs is scored by its own"):
+        evaluate.main([*both, "--data.test", "0"])
+    monkeypatch.setenv("ECG_DATA__SCORED_CLASSES", '["AF"]')
+    with pytest.raises(Stop, match="data.scored_classes: .* each of several runs is scored by its own settings"):
+        evaluate.main(both)
+
+
 def test_a_report_of_an_ensemble_that_cannot_be_finished_leaves_the_old_one(demo_run, other_run, monkeypatch):
     evaluate.main([str(demo_run), str(other_run), "--ensemble"])
     before = {path.name: path.read_bytes() for path in (demo_run / "report-ensemble").iterdir()}
