@@ -73,6 +73,9 @@ def check_run(folder: Path, settings: Settings, finished: bool, resume: bool, ov
             raise Stop(f"{folder}: no run to resume")
         return
     if overwrite:
+        begins_with = settings.model.pretrained
+        if begins_with and checkpoint_of(begins_with).resolve().parent == folder.resolve():
+            raise Stop(f"model.pretrained = {begins_with}: is the run itself, which would be replaced")
         return
     changes = differences(config.of_the_work(settings_of(folder)), config.of_the_work(settings))
     if not resume or finished:

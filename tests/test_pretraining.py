@@ -1,6 +1,7 @@
 """Trainings without labels, and those that begin with their weights."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -209,6 +210,15 @@ def test_weights_of_another_recipe_or_network_are_refused_before_any_work(
     refused([*prepared_demo, *HEARTBEIT, "--model.pretrained", str(tmp_path / "no"), "--run_dir", str(run)],
             "no/best.pt: no such checkpoint")  # fmt: skip
     assert not run.exists()
+
+
+@pytest.mark.parametrize("named", [".", "last.pt"])
+def test_a_run_that_replaces_itself_cannot_begin_with_its_own_weights(prepared_demo, pretrained, tmp_path, named):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    words = [*prepared_demo, *MASKED, "--overwrite", "--run_dir", str(run), "--model.pretrained", str(run / named)]
+    refused(words, f"model.pretrained = {run / named}: is the run itself, which would be replaced")
+    assert (run / runs.BEST).read_bytes() == (pretrained / runs.BEST).read_bytes()
 
 
 @pytest.mark.parametrize(
