@@ -289,6 +289,20 @@ def test_teachers_that_do_not_fit_stop_before_any_of_them_scores(
         distill.taught(dataset, rows | {"validation": rows["test"][:0], "test": rows["test"][:0]}, settings)
 
 
+@pytest.mark.parametrize("split", ["random_rows", "dechazal"])
+def test_a_teacher_of_the_test_rows_is_refused_where_patients_may_be_in_two_splits(demo_run, tmp_path, split):
+    tested = with_folds(demo_run, tmp_path / "tested", test=["0"], train=["1", "2", "8"], validation=["7"])
+    settings, dataset, rows = opened(demo_run, ["--run_dir", "new", "--training.teachers", str(tested)])
+    dataset.summary = dataset.summary.model_copy(update={"data": {**dataset.summary.data, "split": split}})
+    dataset.patient = np.full_like(dataset.patient, dataset.patient[0])  # one person in all folds
+    with pytest.raises(
+        Stop, match=r"tested was trained with \d+ of this run's test rows, such as record and start \S+ 0;"
+    ):
+        distill.taught(dataset, rows, settings)
+    settings, *_ = opened(demo_run, ["--run_dir", "new", "--training.teachers", str(demo_run)])
+    distill.taught(dataset, rows, settings)
+
+
 def test_a_teacher_of_other_labels_is_refused(demo_run, monkeypatch):
     settings, dataset, rows = opened(demo_run, ["--run_dir", "new", "--training.teachers", str(demo_run)])
     row = rows["train"][3]
