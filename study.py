@@ -229,7 +229,8 @@ def scores_of(run: Run, state: str) -> dict[str, Any]:
 def fold_table(plan: Sequence[Run], states: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for each fold, and the mean and the sample deviation of the finished ones."""
     table = [{**run.values, "state": state, **scores_of(run, state)} for run, state in zip(plan, states, strict=True)]
-    names = [name for row in table for name in row if name in SCORES or name.startswith("f1_")]
+    no_scores = ("fold", "state", "rows", "epoch", "validation_")  # of the rows that are tested
+    names = [name for row in table for name in row if not name.startswith(no_scores)]
     values = {name: [row[name] for row in table if row.get(name) is not None] for name in names}
     means = {name: float(np.mean(each)) for name, each in values.items() if each}
     deviations = {name: float(np.std(each, ddof=1)) for name, each in values.items() if len(each) > 1}

@@ -98,6 +98,18 @@ def test_the_table_of_folds_ends_with_mean_and_sample_deviation(five_folds):
         assert float(deviation[name]) == pytest.approx(np.sqrt(np.var(own) * 5 / 4))
 
 
+def test_the_score_of_a_challenge_has_a_mean_over_the_folds_too(five_folds, prepared_demo, tmp_path):
+    shutil.copytree(five_folds, tmp_path / "study")
+    plan, *_ = study.plan_of([*prepared_demo, *QUICK, "--run_dir", str(tmp_path / "study"), "--folds", "5"])
+    for run, score in zip(plan, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True):
+        report = json.loads(run.metrics.read_text())
+        run.metrics.write_text(json.dumps({**report, "challenge": {"CinC 2017": score}}))
+    *_, mean, deviation = study.fold_table(plan, [plans.FINISHED] * 5)
+    assert mean["CinC 2017"] == pytest.approx(0.5)
+    assert deviation["CinC 2017"] == pytest.approx(np.sqrt(0.1))
+    assert not {"rows", "epoch", "validation_loss"} & mean.keys()
+
+
 def test_finished_folds_are_left_as_they_are(five_folds, prepared_demo, capsys):
     before = [(path, path.stat().st_mtime_ns) for path in sorted(five_folds.rglob("*.*")) if path.parent != five_folds]
     study.main([*prepared_demo, *QUICK, "--run_dir", str(five_folds), "--folds", "5"])
