@@ -25,10 +25,12 @@ zeros before the convolution.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from networks.attention import ECGTransformer, HeartBEiT
@@ -91,10 +93,21 @@ def build(name: str, n_leads: int, n_classes: int, **arguments: Any) -> nn.Modul
                 f"model {name}: no argument {argument!r}{nearest(argument, allowed)}; "
                 f"its arguments are {', '.join(allowed)}"
             )
+    check_types(name, arguments)
     try:
         return NETWORKS[name](n_leads, n_classes, **arguments)
     except TypeError as error:
         raise ValueError(f"model {name}: an argument has the wrong type: {error}") from error
+
+
+def check_types(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise a ValueError for an argument of another type than the network's constructor says: true is no number."""
+    types = get_type_hints(NETWORKS[name].__init__)
+    for argument, value in arguments.items():
+        try:
+            TypeAdapter(types[argument]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"model {name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def arguments_of(name: str) -> dict[str, Any]:
