@@ -460,6 +460,16 @@ def test_a_grid_that_cannot_be_run_is_refused_before_the_first_training(prepared
     assert not (tmp_path / "study").exists()
 
 
+def test_teachers_that_do_not_fit_are_refused_before_the_first_training(prepared_demo, demo_run, tmp_path):
+    words = write_grid(tmp_path, prepared_demo, {"training.teachers": [[], [str(tmp_path / "none")]]})
+    with pytest.raises(Stop, match=r"study/teachers=\S+none: \S+/none: no run there"):
+        study.main(words)
+    words = [*prepared_demo, *QUICK, "--training.teachers", str(demo_run), "--folds", "5"]
+    with pytest.raises(Stop, match=r"fold-0-1: training.teachers: \S+ was trained with \d+ patients of this run's val"):
+        study.main([*words, "--run_dir", str(tmp_path / "study")])
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_setting_of_the_grid_cannot_be_given_elsewhere_too(prepared_demo, tmp_path, monkeypatch):
     words = write_grid(tmp_path, prepared_demo, RATES)
     with pytest.raises(Stop, match="training.learning_rate is set in the command line too"):
