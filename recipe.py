@@ -53,9 +53,9 @@ STRIP: Literal["strip"] = "strip"  # stands for all numbers of strip.py, about a
 
 
 class Section(BaseModel):
-    """Settings that belong together; frozen, and an unknown key is an error."""
+    """Settings that belong together; frozen, and an unknown key is an error, as is what JSON has no number for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     def tree(self) -> dict[str, Any]:
         """Return the settings as JSON and YAML hold them: dicts, lists, strings, numbers, null."""
