@@ -354,17 +354,39 @@ def _holds(tree: Any, place: Sequence[str]) -> bool:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file of settings."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
     except FileNotFoundError as error:
         valid = [p.stem for p in CONFIGS.glob("*.yaml")]
         raise Stop(f"{path}: no such file; configs/ has {', '.join(sorted(valid))}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Stop(f"{path}: not YAML: {error}") from error
+    if twice := _named_twice(yaml.compose(text, yaml.SafeLoader)):
+        raise Stop(f"{path}: {twice} stands there twice")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise Stop(f"{path}: expected sections such as data: and training:")
     return tree
+
+
+def _named_twice(root: yaml.Node | None) -> str | None:
+    """Name a key that a mapping of a YAML holds twice: the loader keeps the last one and tells nobody."""
+    waiting: list[tuple[yaml.Node | None, str]] = [(root, "")]
+    looked_at: set[int] = set()  # an alias may lead back to what holds it
+    while waiting:
+        node, above = waiting.pop()
+        if id(node) in looked_at:
+            continue
+        looked_at.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(each, above) for each in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            names = [f"{above}{key.value}" for key, _ in node.value]
+            if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+                return twice
+            waiting += [(value, f"{name}.") for name, (_, value) in zip(names, node.value, strict=True)]
+    return None
 
 
 def _environment() -> dict[str, Any]:

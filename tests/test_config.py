@@ -67,6 +67,9 @@ def test_a_wrong_word_stops_and_says_what_is_possible(words, message):
         ("recipe: {gaps: {max_s: .inf}}", "s.yaml: recipe.gaps.max_s = inf: Input should be a finite number"),
         ("training: {weight_decay: .nan}", "s.yaml: training.weight_decay = nan"),
         ("training: [1", "s.yaml: not YAML"),
+        ("data: {limit: 3}\ntraining: {seed: 1}\ndata: {name: svdb}", "s.yaml: data stands there twice"),
+        ("training: {seed: 1, augmentation: {gain: 0.1, gain: 0.2}}", "training.augmentation.gain stands there twice"),
+        ("data: {arguments: {of: [{a: 1, a: 2}]}}", "s.yaml: data.arguments.of.a stands there twice"),
         ("- 1", "s.yaml: expected sections"),
     ],
 )
