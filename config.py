@@ -9,6 +9,7 @@ Precedence: command line > environment (`ECG_<SECTION>__<KEY>`) > YAML (`--confi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -389,6 +390,17 @@ def _named_twice(root: yaml.Node | None) -> str | None:
     return None
 
 
+class _Environment(EnvSettingsSource):
+    """Variables, of which a list is JSON or has a comma between its words, as on the command line."""
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        try:
+            decoded = json.loads(value)
+        except ValueError:
+            return value.split(",")
+        return decoded if decoded is None or isinstance(decoded, list | dict) else value.split(",")
+
+
 def _environment() -> dict[str, Any]:
     valid = flatten(Settings().tree())
     for name in os.environ:
@@ -396,7 +408,7 @@ def _environment() -> dict[str, Any]:
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             if key not in valid and not any(k.startswith(key + ".") for k in valid):
                 raise Stop(f"environment variable {name}: unknown setting {key}{nearest(key, valid)}")
-    return EnvSettingsSource(Settings)()
+    return _Environment(Settings)()
 
 
 def _merge(into: dict[str, Any], tree: dict[str, Any]) -> None:

@@ -115,6 +115,17 @@ def test_lists_are_read_from_the_command_line_in_either_form():
     assert load("--recipe.leads", '[["MLII","II"],["V1"]]').recipe.leads == (("MLII", "II"), ("V1",))
 
 
+def test_lists_are_read_from_the_environment_in_either_form(monkeypatch):
+    for text, folds in (("1,DS2", ("1", "DS2")), ('["1", "DS2"]', ("1", "DS2")), ("7", ("7",))):
+        monkeypatch.setenv("ECG_DATA__TRAIN", text)
+        assert load().data.train == load("--data.train", text).data.train == folds
+    monkeypatch.setenv("ECG_RECIPE__BANDPASS", "null")
+    assert load().recipe.bandpass is None
+    monkeypatch.setenv("ECG_MODEL__ARGUMENTS", "{width")
+    with pytest.raises(Stop, match=r"environment: model.arguments = .*\{width.* valid dictionary"):
+        load()
+
+
 def test_short_flags_set_what_their_table_says():
     settings = load("--workers", "3", "--dtype", "float32")
     assert (settings.data.workers, settings.recipe.dtype) == (3, "float32")
