@@ -3,6 +3,7 @@
 dataset = open_dataset(settings)
 check_training(settings.training, world_size, device)
 check_rows(dataset, rows, settings)
+check_leak("training.teachers: runs/a", of_teacher, own, dataset, rows)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 
 from config import Settings, Training
 from data import Dataset
-from folds import Rows
+from folds import LEAKS, Rows
 from recipe import flatten
 from script import Stop
 
@@ -80,3 +81,32 @@ def check_rows(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> N
     if training.crops.length_s and recipe.of_beats:
         raise Stop(f"training.crops.length_s = {training.crops.length_s}: rows are beats; crops are for longer rows")
     check_metric(dataset, rows["validation"], settings)
+
+
+def check_leak(named: str, of_other: Dataset, own: Settings, dataset: Dataset, rows: dict[str, Rows]) -> None:
+    """Stop where another run has learnt from a patient of this one's validation rows, or has seen one of the test rows.
+
+    What it knows of them would be carried into this run, whose own scores would then be too good. Where a patient may
+    be in two splits of this run, rows are looked at instead. The runs that the other one has learnt from are not.
+
+    Parameters
+    ----------
+    named : the other run, for the message
+    of_other, own : its dataset and its settings
+    dataset, rows : of this run
+    """
+    learnt, chosen = list(own.data.train), list(own.data.validation)
+    may_leak = dataset.summary.data["split"] in LEAKS
+    for split, folds in (("validation", learnt), ("test", learnt + chosen)):
+        known, mine = np.flatnonzero(np.isin(of_other.fold, np.array(folds, dtype=bytes))), rows[split]
+        if may_leak:
+            shared = np.intersect1d(of_other.names(known), dataset.names(mine))
+            what, such = f"of this run's {split} rows", "record and start "
+        else:
+            shared = np.intersect1d(of_other.patient[known], dataset.patient[mine])
+            what, such = f"patients of this run's {split} rows", ""
+        if len(shared):
+            raise Stop(
+                f"{named} was trained with {len(shared):,} {what}, such as {such}{shared[0].decode()}; choose a run of "
+                "the same folds, or train it again"
+            )

@@ -29,9 +29,10 @@ import runs
 import script
 from batches import Batches, scoring_batches
 from bundle import Bundle
+from checks import check_leak
 from config import Settings
 from data import Dataset
-from folds import LEAKS, Rows
+from folds import Rows
 from script import Stop
 
 
@@ -94,29 +95,6 @@ def open_teacher(run: Path, dataset: Dataset, rows: dict[str, Rows], settings: S
         )
     check_leak(named, of_teacher, own, dataset, rows)
     return Teacher(run, trained, of_teacher, matching_rows(named, of_teacher, dataset, rows["train"]))
-
-
-def check_leak(named: str, of_teacher: Dataset, own: Settings, dataset: Dataset, rows: dict[str, Rows]) -> None:
-    """Stop where a teacher has learnt from a patient of the validation rows, or has seen one of the test rows.
-
-    Its scores would carry what it knows of them into the student, whose own scores would then be too good. Where a
-    patient may be in two splits of the student, rows are looked at instead. The teachers of a teacher are not.
-    """
-    learnt, chosen = list(own.data.train), list(own.data.validation)
-    may_leak = dataset.summary.data["split"] in LEAKS
-    for split, folds in (("validation", learnt), ("test", learnt + chosen)):
-        known, mine = np.flatnonzero(np.isin(of_teacher.fold, np.array(folds, dtype=bytes))), rows[split]
-        if may_leak:
-            shared = np.intersect1d(of_teacher.names(known), dataset.names(mine))
-            what, such = f"of this run's {split} rows", "record and start "
-        else:
-            shared = np.intersect1d(of_teacher.patient[known], dataset.patient[mine])
-            what, such = f"patients of this run's {split} rows", ""
-        if len(shared):
-            raise Stop(
-                f"{named} was trained with {len(shared):,} {what}, such as {such}{shared[0].decode()}; choose teachers "
-                "of the same folds, or train them again"
-            )
 
 
 def matching_rows(named: str, of_teacher: Dataset, dataset: Dataset, learnt: Rows) -> Rows:

@@ -2,7 +2,7 @@
 
 task = learner_of(trained, training)             # of objective masked or contrastive: a task around the network
 loss = loss_of(task, trained, dataset, rows, batch_size)
-take_over(trained, Path("runs/pretrained"))      # the weights of that run, but for the last layer
+take_over(trained, Path("runs/pretrained"), dataset, rows)      # the weights of that run, but for the last layer
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 
 import batches
 import bundle
+import checks
 import models
 import processes
 import runs
@@ -23,7 +24,7 @@ import script
 from batches import Batches
 from bundle import Bundle
 from config import Settings, Training
-from data import Dataset
+from data import SUMMARY, Dataset
 from folds import Rows
 from networks.pretext import MaskedPieces
 from recipe import differences
@@ -32,13 +33,13 @@ from script import Stop
 N_DRAWN = 4  # rows
 
 
-def take_over(trained: Bundle, pretrained: Path) -> None:
+def take_over(trained: Bundle, pretrained: Path, dataset: Dataset, rows: dict[str, Rows]) -> None:
     """Begin with the weights of another run, of its last layer too where it has learnt the labels of the same classes.
 
     Raises
     ------
     Stop
-        It is of another recipe or another network.
+        It is of another recipe or another network, or has learnt the labels of patients that are held out here.
     """
     path = runs.checkpoint_of(pretrained)
     source = bundle.load(path, needs_labels=False)
@@ -46,10 +47,26 @@ def take_over(trained: Bundle, pretrained: Path) -> None:
         raise Stop(f"{path}: has learnt from rows of another recipe than this dataset's ({'; '.join(changes)})")
     if changes := differences(_identity_of(source), _identity_of(trained)):
         raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
+    if source.objective == "labels":
+        _check_held_out(path, dataset, rows)
     whole = source.objective == "labels" and source.classes == trained.classes
     weights = source.network.state_dict()
     weights = {key: value for key, value in weights.items() if whole or not models.is_of_last_layer(key)}
     trained.network.load_state_dict(weights, strict=False)
+
+
+def _check_held_out(path: Path, dataset: Dataset, rows: dict[str, Rows]) -> None:
+    """Stop where a checkpoint has learnt from what is held out; nobody knows of one whose run or dataset is not there.
+
+    Of datasets of other names nothing is compared: a patient of the same name is another one.
+    """
+    if not (path.parent / runs.CONFIG).exists():
+        return
+    own = runs.settings_of(path.parent)
+    if all((folder / SUMMARY).exists() for folder in own.data_dirs):
+        of_source = Dataset(*own.data_dirs)
+        if of_source.summary.name == dataset.summary.name:
+            checks.check_leak(f"model.pretrained: {path}", of_source, own, dataset, rows)
 
 
 def _identity_of(of: Bundle) -> dict[str, Any]:

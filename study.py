@@ -136,7 +136,7 @@ def check(plan: Sequence[Run]) -> None:
             checks.check_rows(dataset, rows, settings)
             trained = train.new_bundle(settings, dataset, torch.device("cpu"))
             if settings.model.pretrained:
-                pretraining.take_over(trained, settings.model.pretrained)
+                pretraining.take_over(trained, settings.model.pretrained, dataset, rows)
             train.new_state(pretraining.learner_of(trained, settings.training), trained.name, settings.training, None)
             for teacher in settings.training.teachers:
                 distill.open_teacher(Path(teacher), dataset, rows, settings)

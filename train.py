@@ -192,7 +192,7 @@ def train(settings: Settings, resume: bool = False, overwrite: bool = False) -> 
     trained = new_bundle(settings, dataset, device)
     goes_on = resume and not overwrite and last.exists()
     if settings.model.pretrained and not goes_on:
-        pretraining.take_over(trained, settings.model.pretrained)
+        pretraining.take_over(trained, settings.model.pretrained, dataset, rows)
     network, learner = trained.network, pretraining.learner_of(trained, training)
     state = new_state(learner, trained.name, training, dtype)
     learnt = dataset  # what the steps learn; all else has the true labels

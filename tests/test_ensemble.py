@@ -276,7 +276,7 @@ def test_teachers_that_do_not_fit_stop_before_any_of_them_scores(
         (tmp_path / "none", "none: no run there"),
         (tmp_path / "run", f"training.teachers: {tmp_path}/run is the run itself"),
         (beat_run, r"knows classes N, S, V, F, Q \(multiclass\), .* has 1dAVb, .* \(multilabel\)"),
-        (leaks, r"leaks was trained with \d+ patients of this run's validation rows, such as \w+; choose teachers"),
+        (leaks, r"leaks was trained with \d+ patients of this run's validation rows, such as \w+; choose a run"),
         (tested, r"tested was trained with \d+ patients of this run's test rows"),
     ]
     for teacher, message in cases:

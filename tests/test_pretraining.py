@@ -212,6 +212,23 @@ def test_weights_of_another_recipe_or_network_are_refused_before_any_work(
     assert not run.exists()
 
 
+def test_weights_that_have_learnt_what_is_held_out_are_refused_before_any_work(
+    prepared_demo, pretrained, demo_run, tmp_path
+):
+    words = [*prepared_demo, "--training.batch_size", "16", "--run_dir", str(tmp_path / "run")]
+    held_out = ["--data.train", "2,3,4,5,6,7,8", "--data.validation", "9", "--data.test"]
+    message = r"model.pretrained: \S+best.pt was trained with \d+ patients of this run's test rows, such as \w+; choose"
+    refused([*words, *held_out, "0", "--model.pretrained", str(demo_run)], message)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(Stop, match="fold-0-1: model.pretrained: .* was trained with"):
+        study.main([*words, "--folds", "5", "--model.pretrained", str(demo_run)])
+    without_labels = [*prepared_demo, *HEARTBEIT, "--training.epochs", "1", "--model.pretrained", str(pretrained)]
+    train.main([*without_labels, *held_out, "0", "--run_dir", str(tmp_path / "tuned")])
+    alone = tmp_path / "alone.pt"  # without its run nobody knows what it has learnt from
+    shutil.copy(demo_run / runs.BEST, alone)
+    train.main([*words, *held_out, "0", "--training.epochs", "1", "--model.pretrained", str(alone)])
+
+
 @pytest.mark.parametrize("named", [".", "last.pt"])
 def test_a_run_that_replaces_itself_cannot_begin_with_its_own_weights(prepared_demo, pretrained, tmp_path, named):
     run = tmp_path / "run"
