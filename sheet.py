@@ -31,8 +31,10 @@ Array = npt.NDArray[Any]
 
 SPEED, GAIN = 25.0, 10.0  # mm/s, mm/mV
 LINE_S = 10.0  # of signal in a line
-MARGIN, PULSE_ROOM, TITLE_ROOM, FOOT_ROOM = 5.0, 10.0, 17.0, 12.0  # mm
+MARGIN, TITLE_ROOM, FOOT_ROOM = 5.0, 17.0, 12.0  # mm
+LEAST_WIDTH = 270.0  # mm, as at the usual speed: a slower sheet has the same texts
 PULSE_S, PULSE_MV = 0.2, 1.0
+PULSE_GAP = 2.5  # mm on either side of the pulse
 LEAST_LINE, MOST_LINE = 20.0, 70.0  # mm of a line's height; a signal beyond the second is cut off
 MM = 1 / 25.4  # inches
 FINE, COARSE, PEN = "#f7d5d5", "#e9a6a6", "black"
@@ -172,7 +174,8 @@ def save_sheet(
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    width = 2 * MARGIN + PULSE_ROOM + LINE_S * speed
+    begin = MARGIN + PULSE_S * speed + 2 * PULSE_GAP  # of the signal, mm
+    width = max(LEAST_WIDTH, begin + LINE_S * speed + MARGIN)
     bands = [_band(record, row, gain) for row in rows]  # (low, high) of each line, mm about its baseline
     above = [(5.0 if row.caption else 0.0) + (4.0 if beats else 0.0) for row in rows]  # mm
     marked = [[_beats_of(record.fs, piece, beats) for piece in row.pieces] for row in rows]
@@ -187,9 +190,9 @@ def save_sheet(
     top = height - TITLE_ROOM
     for row, (low, high), room, of_pieces in zip(rows, bands, above, marked, strict=True):
         if row.caption:
-            axes.text(MARGIN + PULSE_ROOM, top - 2.5, plain(row.caption, 100), fontsize=7, va="center")
+            axes.text(begin, top - 2.5, plain(row.caption, 100), fontsize=7, va="center")
         top -= room
-        left, baseline = MARGIN + PULSE_ROOM, top - high
+        left, baseline = begin, top - high
         _draw_pulse(axes, baseline, speed, gain)
         for piece, here in zip(row.pieces, of_pieces, strict=True):
             _draw_shades(axes, shades, piece, Corner(left, baseline), (low, high), speed)
@@ -237,8 +240,9 @@ def _band(record: pqrst.Record, row: Row, gain: float) -> tuple[float, float]:
     signals = np.concatenate([_stretch(record, piece)[1] for piece in row.pieces])
     signals = signals[np.isfinite(signals)] if np.isfinite(signals).any() else np.zeros(1)
     low = min(-LEAST_LINE / 4, gain * np.quantile(signals, 0.0005) - 2)
-    high = max(LEAST_LINE / 2 + 2, gain * np.quantile(signals, 0.9995) + 4)  # the lead's name stands above it
-    return 5 * np.floor(max(low, -MOST_LINE / 2) / 5), 5 * np.ceil(min(high, MOST_LINE / 2) / 5)
+    high = min(MOST_LINE / 2, gain * np.quantile(signals, 0.9995) + 4)  # the lead's name stands above it
+    high = max(LEAST_LINE / 2 + 2, gain * PULSE_MV + 2, high)
+    return 5 * np.floor(max(low, -MOST_LINE / 2) / 5), 5 * np.ceil(high / 5)
 
 
 def _draw_paper(axes: Any, width: float, height: float) -> None:
@@ -251,7 +255,7 @@ def _draw_paper(axes: Any, width: float, height: float) -> None:
 def _draw_pulse(axes: Any, baseline: float, speed: float, gain: float) -> None:
     """Draw the calibration pulse: 1 mV for 0.2 s."""
     width, height = PULSE_S * speed, PULSE_MV * gain
-    left = MARGIN + (PULSE_ROOM - width) / 2
+    left = MARGIN + PULSE_GAP
     x = [left - 1.5, left, left, left + width, left + width, left + width + 1.5]
     y = [baseline, baseline, baseline + height, baseline + height, baseline, baseline]
     axes.plot(x, y, color=PEN, linewidth=0.8, gid="calibration")

@@ -720,7 +720,7 @@ def test_a_sheet_is_laid_out_and_scaled_as_asked(tmp_path, demo_run, demo_folder
         infer.main([str(record), "--run", str(demo_run), "--plot", str(tmp_path / f"{name}.svg"), *words])
         text = (tmp_path / f"{name}.svg").read_text()
         sizes[name] = float(re.search(r'width="([\d.]+)pt"', text)[1]) * 25.4 / 72, text.count('id="calibration"')
-    assert sizes["a"] == (pytest.approx(270, abs=0.01), 4) and sizes["b"] == (pytest.approx(520, abs=0.01), 12)
+    assert sizes["a"] == (pytest.approx(270, abs=0.01), 4) and sizes["b"] == (pytest.approx(525, abs=0.01), 12)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,33 @@ def test_the_calibration_pulse_is_1_mv_for_200_ms_to_a_hundredth_of_a_millimetre
     for pulse in pulses:
         assert np.ptp(pulse[:, 1]) == pytest.approx(gain, abs=0.01)
         assert pulse[3, 0] - pulse[2, 0] == pytest.approx(0.2 * speed, abs=0.01)
-    assert size_of(tmp_path / "s.svg")[0] == pytest.approx(20 + 10 * speed, abs=0.01)
+
+
+@pytest.mark.parametrize(("speed", "gain"), [(5.0, 10.0), (12.5, 40.0), (25.0, 10.0), (50.0, 20.0), (200.0, 200.0)])
+def test_a_pulse_stands_before_its_lead_and_within_its_line_at_any_scale(tmp_path, speed, gain):
+    record = twelve()
+    record.signal[:] *= 0.1  # lower than the pulse
+    sheet.save_sheet(tmp_path / "s.svg", record, "title", sheet.rows_of(record, "12x1"), speed=speed, gain=gain)
+    groups = paths_of(tmp_path / "s.svg")
+    width, height = size_of(tmp_path / "s.svg")
+    above = sheet.TITLE_ROOM
+    for pulse, lead in zip(groups["calibration"], (groups[f"lead {name}"][0] for name in TWELVE_LEADS), strict=True):
+        assert pulse[:, 0].min() > 0 and pulse[:, 0].max() < lead[:, 0].min()
+        assert above < pulse[:, 1].min(), "the line above ends there"
+        above = lead[:, 1].max()
+        assert above < height and lead[:, 0].max() < width
+
+
+@pytest.mark.parametrize("speed", [5.0, 12.5])
+def test_no_text_of_a_slow_sheet_leaves_it(tmp_path, monkeypatch, speed):
+    record = recording(12, 60, TWELVE_LEADS)
+    title = ", ".join(f"{LONG} {k} 0.99" for k in range(10))
+    beats = [sheet.Mark(2000 * k, k, f"{k} {LONG}") for k in range(5)]
+
+    def draw(path):
+        sheet.save_sheet(path, record, title, sheet.rows_of(record, "12x1"), beats, speed=speed)
+
+    assert_apart(*drawn(monkeypatch, draw, tmp_path / "s.png"))
 
 
 def test_a_wave_measures_what_it_is(tmp_path):
