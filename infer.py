@@ -367,8 +367,8 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
     extension, picture, out = arguments.annotate, arguments.plot, arguments.out
     annotations: dict[Path, Path] = {}
     pictures: dict[Path, Path] = {}
-    if out and not (extension or picture):
-        raise Stop("--out FOLDER: is for the files of --annotate and --plot; give one of these")
+    if out and not extension and (not picture or picture.suffix):
+        raise Stop("--out FOLDER: is for the files of --annotate and --plot png, svg or pdf; give one of these")
     if extension:
         if not extension.isascii() or not extension.isalpha():
             raise Stop(f"--annotate {extension}: an annotator's name is made of letters")
@@ -392,16 +392,23 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
         for target, n in times.most_common(1):
             if n > 1:
                 raise Stop(f"{target}: would be written for {n} records; predict their folders one by one")
-        for folder in {target.parent for target in times}:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
+    if both := set(annotations.values()) & set(pictures.values()):
+        raise Stop(f"{min(both)}: would be written by --annotate and by --plot; choose another name with --annotate")
     layout, speed, gain = arguments.layout, arguments.speed, arguments.gain
     if not picture and not layout is speed is gain is None:
         raise Stop("--layout, --speed and --gain: are for the pictures of --plot; give it too")
+    if layout is not None:
+        from sheet import LAYOUTS
+
+        if layout not in LAYOUTS:
+            raise Stop(f"--layout {layout}: must be one of {', '.join(LAYOUTS)}")
     for flag, value in (("--speed", speed), ("--gain", gain)):
         if value is not None and not 1 <= value <= 200:
             raise Stop(f"{flag} {value:g}: must be 1 to 200 mm")
+    for folder in {target.parent for target in (*annotations.values(), *pictures.values())}:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
     return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures, layout, speed, gain)
 
 
@@ -508,11 +515,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             record = read(path)
             prediction = predict_record(record, trained, run, inference.leads, inference.batch_size)
+            if path in output.pictures:  # first: an annotation would stand in the way of another try
+                draw(output.pictures[path], record, prediction, output)
             if path in output.annotations:
                 annotate(output.annotations[path], prediction, readers.native_rate(path) or prediction.fs)
                 print(f"wrote {output.annotations[path]}", file=sys.stderr)
-            if path in output.pictures:
-                draw(output.pictures[path], record, prediction, output)
         except (Stop, ValueError, OSError) as error:
             if output.one:
                 raise

@@ -475,12 +475,25 @@ def test_annotations_and_pictures_go_into_a_folder(beat_run, tree, mitdb_like, t
         (["--annotate", "q1"], "made of letters"),
         (["--annotate", "atr"], r"101.atr: already exists; choose another name with --annotate, or --out FOLDER"),
         (["--out", "somewhere"], "--out FOLDER: is for the files of --annotate and --plot"),
+        (["--out", "somewhere", "--plot", "x.png"], "--out FOLDER: is for the files of --annotate and --plot png"),
+        (["--annotate", "png", "--plot", "png"], r"101.png: would be written by --annotate and by --plot"),
+        (["--plot", "png", "--layout", "2x6"], "--layout 2x6: must be one of 3x4, 6x2, 12x1"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_any_work(beat_run, mitdb_like, monkeypatch, capsys, words, message):
     monkeypatch.setattr(infer, "predict_record", lambda *_: pytest.fail("a record was predicted"))
     with pytest.raises(Stop, match=message):
         main(capsys, mitdb_like, "--run", beat_run, *words)
+    assert not Path("somewhere").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_no_annotation_in_the_way(beat_run, mitdb_like, tmp_path, capsys):
+    words = [mitdb_like / "106.hea", "--run", beat_run, "--annotate", "qrs", "--plot", "png", "--out", tmp_path]
+    with pytest.raises(ValueError, match="layout 6x2: the record has no lead"):
+        main(capsys, *words, "--layout", "6x2")
+    assert not list(tmp_path.iterdir())
+    main(capsys, *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["106.png", "106.qrs"]
 
 
 def test_files_that_would_take_one_name_are_refused(beat_run, demo_run, tree, mitdb_like, tmp_path, capsys):
@@ -727,7 +740,6 @@ def test_a_sheet_is_laid_out_and_scaled_as_asked(tmp_path, demo_run, demo_folder
     ("words", "message"),
     [
         (["--layout", "6x2"], "are for the pictures of --plot; give it too"),
-        (["--plot", "out.png", "--layout", "2x6"], "layout '2x6': must be one of 3x4, 6x2, 12x1"),
         (["--plot", "out.png", "--speed", "0"], "--speed 0: must be 1 to 200 mm"),
         (["--plot", "out.png", "--gain", "nan"], "--gain nan: must be 1 to 200 mm"),
     ],
