@@ -73,8 +73,8 @@ def parsed(form: FormData) -> Upload:
 
 def _recording_of(files: dict[str, UploadFile]) -> str:
     """Choose the file that is the recording."""
-    headers = [name for name in files if name.endswith(".hea")]
-    tables = [name for name in files if name.endswith(".csv")]
+    headers = [name for name in files if name.lower().endswith(".hea")]
+    tables = [name for name in files if name.lower().endswith(".csv")]
     if len(headers) > 1:  # those of segments, and the one that lists them
         headers = [name for name in headers if _lists_segments(files[name])]
     if len(headers) == 1:
@@ -145,7 +145,7 @@ def without(folder: str, text: str) -> str:
 def _check(path: Path, names: Sequence[str]) -> None:
     """Stop where a recording is too large, or asks for what was not uploaded, before its signal is read."""
     n_bytes = path.stat().st_size
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         if n_bytes > MAX_CSV_BYTES:
             raise Stop(f"{path.name}: has {n_bytes:,} bytes; a CSV may have {MAX_CSV_BYTES:,}, WFDB files more")
         return

@@ -121,6 +121,15 @@ def test_no_run_named_is_the_newest_that_fits(client, demo_folder, mitdb_like):
     assert told["model"]["run"] == "beats"
 
 
+def test_suffixes_may_be_in_capitals(client, demo_folder, rng):
+    table = "II,V1\n" + "\n".join(f"{a:.3f},{b:.3f}" for a, b in rng.normal(0, 0.3, (5000, 2)))
+    told = client.post("/predict", files=[("files", ("ECG.CSV", table.encode()))], data={"fs": "250", "run": "bundled"})
+    assert told.status_code == 200, told.text
+    (_, header), data = files_of(next(demo_folder.glob("*.hea")))
+    told = client.post("/predict", files=[("files", (header[0].replace(".hea", ".HEA"), header[1])), data])
+    assert told.status_code == 200, told.text
+
+
 def test_a_csv_needs_its_rate(client, rng):
     table = "II,V1\n" + "\n".join(f"{a:.3f},{b:.3f}" for a, b in rng.normal(0, 0.3, (5000, 2)))
     file = [("files", ("ecg.csv", table.encode()))]
