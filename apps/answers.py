@@ -305,4 +305,8 @@ def _reported(folder: Path) -> dict[str, float]:
         tree = json.loads((folder / runs.REPORT / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {key: value for key, value in tree.items() if key in ("accuracy", "macro_f1", "macro_auroc") and value}
+    return {
+        key: value
+        for key, value in tree.items()
+        if key in ("accuracy", "macro_f1", "macro_auroc") and value is not None
+    }

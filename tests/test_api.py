@@ -353,6 +353,15 @@ def test_datasets_and_models_are_listed(client, roots):
     assert "cnn1d" in [network["name"] for network in told["networks"]]
 
 
+def test_a_score_of_zero_is_a_score(roots, tmp_path):
+    shutil.copytree(roots / "runs" / "demo", tmp_path / "demo")
+    (tmp_path / "demo" / "report" / "metrics.json").write_text(
+        '{"accuracy": 0.0, "macro_f1": 0.5, "macro_auroc": null}'
+    )
+    listed = answers.models_of({"demo": tmp_path / "demo"}).runs[0]
+    assert listed.test == {"accuracy": 0.0, "macro_f1": 0.5}
+
+
 def test_damaged_datasets_and_runs_are_named_apart(tmp_path):
     (tmp_path / "prepared" / "bad").mkdir(parents=True)
     (tmp_path / "prepared" / "bad" / "dataset.json").write_text("{")
