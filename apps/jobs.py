@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class Job:
     born: str = ""  # when that process began, as the system counts: another one may get its number
     cancelled: float = 0.0  # when it was asked to stop
     error: str = ""  # why it failed
+    line: dict[str, float] = field(default_factory=dict)  # its last epoch; its run may be replaced when it has ended
 
 
 class Queue:
@@ -152,7 +153,7 @@ class Queue:
         with self.lock:
             job = self._named(job_id)
         folder = self.root / job.run
-        line = last_epoch(folder, job.started) if job.started else {}
+        line = last_epoch(folder, job.started) if job.state == "running" else job.line
         epoch = int(line.get("epoch", 0))
         left = None
         if job.state == "running" and epoch:
@@ -228,7 +229,8 @@ class Queue:
         lines = self._log(job.id)
         state = "finished" if status == 0 else "cancelled" if job.cancelled else "failed"
         error = (lines[-1] if lines else "ended without a word") if state == "failed" else ""
-        self._keep(replace(job, state=state, ended=time.time(), error=error))
+        line = last_epoch(self.root / job.run, job.started)
+        self._keep(replace(job, state=state, ended=time.time(), error=error, line=line))
 
 
 def _read(path: Path) -> Job | None:

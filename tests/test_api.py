@@ -624,6 +624,19 @@ def test_a_run_is_replaced_only_if_asked(trainings):
     assert "queued or running" in begin(trainings, "one", 2, 409, overwrite=True)
 
 
+def test_a_training_that_has_ended_does_not_tell_of_the_run_that_replaced_its_own(trainings):
+    first = begin(trainings, "one", 2)
+    told = reaches(trainings, first, "finished")
+    assert (told["epoch"], told["metrics"]) == (1, {"train_loss": 0.5})
+    second = begin(trainings, "one", 500, overwrite=True)
+    until(lambda: status_of(trainings, second)["epoch"] == 1)
+    (trainings.root / "one" / "metrics.csv").write_text("epoch,train_loss\n1,0.7\n2,0.6\n")
+    assert status_of(trainings, second)["metrics"] == {"train_loss": 0.6}
+    assert status_of(trainings, first) == told
+    again = jobs.Queue(trainings.state, trainings.root)
+    assert again.status(first) == told
+
+
 def test_the_queue_has_an_end(trainings, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_QUEUED", 2)
     job = begin(trainings, "one", 500)
