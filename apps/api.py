@@ -167,6 +167,8 @@ def models(service: Served) -> answers.Listed:
 @router.post("/training/start", status_code=202, responses=problems(400, 404, 409, 422, 429))
 def start(asked: answers.Start, service: Served) -> answers.Queued:
     """Queue a training on a prepared dataset; one runs at a time. Not a medical device."""
+    if asked.run == BUNDLED:
+        raise jobs.Taken(f"run {BUNDLED}: is the model that comes with the scripts; choose another name")
     folder = answers.dataset_folder(service.prepared, asked.dataset)
     summary = Summary.load(folder)
     kept = {key: value for key, value in summary.data.items() if key in ("target", "arguments", "split", "folds")}

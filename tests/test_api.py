@@ -637,6 +637,10 @@ def test_a_training_that_has_ended_does_not_tell_of_the_run_that_replaced_its_ow
     assert again.status(first) == told
 
 
+def test_no_run_takes_the_name_of_the_bundled_model(trainings):
+    assert "run bundled: is the model that comes with the scripts" in begin(trainings, "bundled", 2, 409)
+
+
 def test_the_queue_has_an_end(trainings, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_QUEUED", 2)
     job = begin(trainings, "one", 500)
