@@ -245,6 +245,13 @@ def feed(record: pqrst.Record, trained: Bundle, leads: str = "") -> Fed:
     prepared, of_rows = rows_of(record, recipe, r_peaks, context)
     warnings += [text for _, _, text in prepared.warnings if text not in warnings]
     warnings += [text for _, _, text in prepared.errors]
+    n_filled, n_rows = prepared.lead_mask.sum(axis=0), len(prepared.rows)  # (L,)
+    for place, n in zip(places, n_filled, strict=True):
+        if place >= 0 and n < n_rows:
+            lead = record.leads[place]
+            warnings.append(
+                f"lead {lead} has too few valid samples in {n_rows - n:,} of {n_rows:,} rows, which have zeros for it"
+            )
     warnings += [f"{record.name}: {text}" for _, text in paddings(prepared, recipe)]
     if r_peaks is None and not len(prepared.rows):
         raise Stop(warnings[-1])

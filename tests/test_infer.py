@@ -643,6 +643,22 @@ def test_leads_that_are_missing_and_filled_with_zeros_are_named(tmp_path, rng):
     assert "leads I, V1 are missing: 2 of 3 are zeros" in infer.predict_record(record, trained, "run").warnings
 
 
+@pytest.mark.parametrize(("n_invalid", "n_rows"), [(8_000, 1), (20_000, 4)])
+def test_a_lead_without_a_valid_signal_is_named_as_one_that_is_missing_is(rng, n_invalid, n_rows):
+    recipe = Recipe(fs=100, leads=[["I"], ["II"]], missing="zeros")
+    origin = bundle.Origin(commit="unknown", leak=None)
+    trained = bundle.Bundle(models.build("cnn1d", 2, 1), "cnn1d", {}, recipe, ("a",), "multilabel", (0.5,), origin)
+    signal = rng.normal(size=(2, 20_000))  # four windows of 10 s
+    signal[1, :n_invalid] = np.nan
+    fed = infer.feed(pqrst.Record(signal, 500.0, ["I", "II"]), trained)
+    n_empty = int((fed.prepared.rows[:, 1] == 0).all(axis=1).sum())
+    assert n_empty >= n_rows
+    assert f"lead II has too few valid samples in {n_empty} of 4 rows, which have zeros for it" in fed.warnings
+    signal[1] = 0.25
+    flat = infer.feed(pqrst.Record(signal, 500.0, ["I", "II"]), trained)
+    assert [warning for warning in flat.warnings if "II" in warning] == [": lead II is flat"]
+
+
 # ------------------------------------------------------------------------------------------------ the bundled model
 
 
