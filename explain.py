@@ -204,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for picture in (arguments.plot, arguments.bars):
         if picture and picture.suffix[1:] not in infer.PICTURES:
             raise Stop(f"{picture}: a picture is one of {', '.join(infer.PICTURES)}")
+    if arguments.plot and arguments.plot == arguments.bars:
+        raise Stop(f"--plot {arguments.plot} and --bars {arguments.bars}: give each a file of its own")
     record = readers.read(readers.complete(arguments.record), units_per_mv=inference.units_per_mv, fs=inference.fs)
     run, trained = infer.find_bundle(settings.run_dir, record)
     print(f"model {run} ({trained.name}); not a medical device", file=sys.stderr)

@@ -182,6 +182,10 @@ def test_no_text_of_the_bars_overlaps(tmp_path, monkeypatch, rng, n_classes, n_n
         (["--class", "RBB"], "class RBB: the model has .*; did you mean RBBB"),
         (["--at", "99"], "--at 99: .* lasts 10.0 s"),
         (["--plot", "out.jpg"], "out.jpg: a picture is one of png, svg, pdf"),
+        (
+            ["--plot", "out.png", "--bars", "./out.png"],
+            "--plot out.png and --bars out.png: give each a file of its own",
+        ),
     ],
 )
 def test_what_is_asked_wrongly_ends_in_one_line(demo_run, demo_folder, words, message):
