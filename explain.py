@@ -37,6 +37,7 @@ from batches import Batch
 from bundle import Bundle
 from data import Dataset
 from infer import Fed
+from recipe import Recipe
 from script import Stop
 from sheet import Shade
 
@@ -114,10 +115,18 @@ def row_at(fed: Fed, time_s: float) -> int:
     return int(np.flatnonzero(starts <= time_s)[-1])
 
 
-def references_of(run: Path) -> NDArray[Any]:
-    """Draw training rows of a run, (R, L, T), that expected gradients compare with; Stop where they are not there."""
+def references_of(run: Path, recipe: Recipe) -> NDArray[Any]:
+    """Draw training rows of a run, (R, L, T), that expected gradients compare with.
+
+    Raises
+    ------
+    Stop
+        The rows are not there, or have been prepared anew with another recipe than the network's.
+    """
     settings = runs.settings_of(run)
     dataset = Dataset(*settings.data_dirs)
+    if changes := recipe.differences(dataset.recipe):
+        raise Stop(f"--method expected: {dataset.folder} was prepared with another recipe ({'; '.join(changes)})")
     data = settings.data
     rows = dataset.splits(data.train, data.validation, data.test, needed=["train"])["train"]
     chosen = np.random.default_rng(0).choice(rows, min(N_REFERENCES, len(rows)), replace=False)
@@ -209,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = readers.read(readers.complete(arguments.record), units_per_mv=inference.units_per_mv, fs=inference.fs)
     run, trained = infer.find_bundle(settings.run_dir, record)
     print(f"model {run} ({trained.name}); not a medical device", file=sys.stderr)
-    references = references_of(Path(run)) if arguments.method == "expected" else None
+    references = references_of(Path(run), trained.recipe) if arguments.method == "expected" else None
     fed = infer.feed(record, trained, inference.leads)
     for warning in fed.warnings:
         print(f"warning: {warning}", file=sys.stderr)

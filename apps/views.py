@@ -136,7 +136,9 @@ def _folder(run: str | Path) -> Path:
 
 def explained(fed: infer.Fed, shown: Shown, name: str, method: str, row: int | None) -> attributions.Attribution:
     """Tell what speaks for a class in a row of the record."""
-    references = explain.references_of(_folder(shown.prediction.run)) if method == "expected" else None
+    references = None
+    if method == "expected":
+        references = explain.references_of(_folder(shown.prediction.run), shown.trained.recipe)
     return explain.explain(fed, shown.trained, name, method, row, references)
 
 

@@ -203,6 +203,14 @@ def test_expected_gradients_of_the_bundled_network_say_what_they_lack():
         explain.main([str(HOLTER), "--run", str(infer.PRETRAINED), "--method", "expected"])
 
 
+def test_rows_of_another_recipe_are_compared_with_nothing(demo_run, tmp_path):
+    trained = bundle.load(runs.checkpoint_of(demo_run))
+    assert explain.references_of(demo_run, trained.recipe).shape[1:] == (12, 1000)
+    with pytest.raises(Stop, match="--method expected: .* was prepared with another recipe .*high_hz"):
+        band = trained.recipe.bandpass.model_copy(update={"high_hz": 35.0})
+        explain.references_of(demo_run, trained.recipe.model_copy(update={"bandpass": band}))
+
+
 def test_rows_are_explained_of_one_run_alone(demo_run):
     for words, message in (
         (["--robustness"], "--robustness and --explain: give one of them at a time"),
