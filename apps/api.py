@@ -365,6 +365,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     token = os.environ.get("ECG_API_TOKEN", "")
     if not token and not is_loopback(arguments.host):
         raise Stop(f"--host {arguments.host}: others reach it; set ECG_API_TOKEN to a secret that they must send")
+    if token != token.strip() or not token.isprintable():
+        raise Stop("ECG_API_TOKEN: holds blanks at its ends, or characters that no header can hold; choose another")
     root = arguments.runs.absolute()
     state = (arguments.state or root / ".jobs").absolute()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -111,8 +111,9 @@ class Guard:
         path = exchange.scope["path"]
         if path == "/health":
             return None
-        given = exchange.headers.get(b"authorization", b"")
-        if self.token and not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
+        scheme, _, given = exchange.headers.get(b"authorization", b"").partition(b" ")
+        fits = scheme.lower() == b"bearer" and hmac.compare_digest(given, self.token.encode())
+        if self.token and not fits:
             detail = "a bearer token is needed: Authorization: Bearer ..., as in the service's ECG_API_TOKEN"
             return problem(401, detail, path, {"www-authenticate": "Bearer"})
         if exchange.announced > exchange.most:

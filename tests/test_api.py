@@ -426,7 +426,8 @@ def test_a_token_is_asked_for_everywhere_but_at_health(roots):
                 answer = client.get(path, headers=given)
                 assert "a bearer token is needed" in problem_of(answer, 401)
                 assert answer.headers["www-authenticate"] == "Bearer"
-        assert client.get("/models", headers={"authorization": "Bearer a secret"}).status_code == 200
+        for scheme in ("Bearer", "bearer"):  # RFC 9110: in any case
+            assert client.get("/models", headers={"authorization": f"{scheme} a secret"}).status_code == 200
 
 
 def test_it_does_not_listen_beyond_this_machine_without_a_token(monkeypatch, tmp_path):
@@ -435,6 +436,13 @@ def test_it_does_not_listen_beyond_this_machine_without_a_token(monkeypatch, tmp
         with pytest.raises(Stop, match="set ECG_API_TOKEN"):
             api.main(["--host", host, "--runs", str(tmp_path)])
     assert all(guard.is_loopback(host) for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
+
+
+@pytest.mark.parametrize("token", [" ", "secret ", "a\tb", "\udcff"])
+def test_a_token_that_no_request_can_hold_is_refused(monkeypatch, tmp_path, token):
+    monkeypatch.setenv("ECG_API_TOKEN", token)
+    with pytest.raises(Stop, match="ECG_API_TOKEN: holds blanks at its ends, or characters that no header can hold"):
+        api.main(["--host", "0.0.0.0", "--port", "-1", "--runs", str(tmp_path)])
 
 
 def test_a_port_that_is_taken_is_told():
