@@ -133,11 +133,12 @@ def _try(lines: list[str], separator: str, decimal: str) -> Layout | tuple[float
     above = [(number, cells_of(line.lstrip("# "), separator)) for number, line in enumerate(lines[:first])]
     above = [(number, cells) for number, cells in above if any(cells)]
     share = kinds.count("number") / n
-    trailing = kinds[-1] == "empty" and n > 1
     units: list[str] = []
     if above and len(above[-1][1]) > 1 and _are_units(above[-1][1]):
         units = above.pop()[1]
     heading = above[-1] if above else None
+    named = bool(heading and len(heading[1]) == n and heading[1][-1])
+    trailing = n > 1 and kinds[-1] == "empty" and not named and not cells_of(lines[first], separator)[-1]
     width = n - trailing
     if heading and _is_heading(heading[1], width):
         names = heading[1][:width]

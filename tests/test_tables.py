@@ -103,6 +103,20 @@ def test_columns_beside_the_leads_shift_none(tmp_path, heading, rows, leads):
     np.testing.assert_array_equal(record.signal, X.astype(np.float32))
 
 
+@pytest.mark.parametrize("empty", ["", "nan", "NA"])
+@pytest.mark.parametrize("first", [0, 300])
+@pytest.mark.parametrize("name", ["", "index,"])
+def test_a_last_lead_that_ends_without_a_value_is_no_separator_at_the_end(tmp_path, empty, first, name):
+    rows = [f"{i},{a!r},{empty if i >= first else repr(b)}" for i, (a, b) in enumerate(X.T.tolist())]
+    if not name and not (empty or first):
+        return  # row names, or a separator at the end: nobody can tell
+    record = readers.read(written(tmp_path, f"{name}I,II\n" + "\n".join(rows)), fs=FS)
+    assert record.leads == ("I", "II")
+    np.testing.assert_array_equal(record.signal[0], X[0].astype(np.float32))
+    np.testing.assert_array_equal(record.signal[1, :first], X[1, :first].astype(np.float32))
+    assert np.isnan(record.signal[1, first:]).all()
+
+
 @pytest.mark.parametrize("heading", ["I (uV),II [µV]\n", "I_uv,II_uv\n", "I,II\nuV,µV\n", "Unit: uV\nI,II\n"])
 def test_units_of_the_table_are_converted(tmp_path, heading):
     record = readers.read(written(tmp_path, heading + rows_of(1000 * X)), fs=FS)
