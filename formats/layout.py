@@ -151,6 +151,8 @@ def _try(lines: list[str], separator: str, decimal: str) -> Layout | tuple[float
         return Layout(separator, decimal, first, ["ECG"], units or [""], preamble, False, trailing)
     if heading:
         line, cells = heading
+        if len(cells) == width:
+            return share, f"line {line + 1} is neither a row of names nor one of numbers"
         return (
             share,
             f"line {line + 1} has {_n(cells, 'name')}, line {first + 1} has {width} values{_hint(lines, first)}",

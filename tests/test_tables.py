@@ -253,6 +253,7 @@ def test_cells_without_a_value_are_nan(tmp_path):
         ("time,I,II\n0,1,2\n.01,1\n.02,1,2\n.03,1,2\n", "line 3 has 2 values, expected 3 as in line 2"),
         ("time,I,II\n0,1,2\n.01,1,2\n.02,1,2,7\n.03,1,2\n", "line 4 has 4 values, expected 3 as in line 2"),
         ('time,I,II\n0,"1",2\n.01,1\n.02,1,2\n.03,1,2\n', "line 3 has 2 values, expected 3 as in line 2"),
+        ("time,I,II\n0,bad,2\n.01,1,2\n.02,1,2\n", "line 2 is neither a row of names nor one of numbers"),
         ("time,I\n0,004,0,5\n0,008,0,6\n0,012,0,7\n", "has 2 names, line 2 has 4 values: decimal commas"),
         ("time,I\ns,adu\n" + "".join(f"{k / 100},{k}\n" for k in range(30)), "voltage: I in adu; tell it with"),
         ("time,I\n0,1\n.01,1\n.02,1\n.03,1\ntime,I\n.04,1\n.05,1\n", "line 6: column time: 'time' is no number"),
