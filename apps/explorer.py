@@ -233,7 +233,7 @@ def show_importance(shown: Shown, drawing: Drawing, settings: Settings) -> None:
     end_s = found.start_s + found.values.shape[1] / found.fs
     rows = sheet.rows_of(record, drawing.layout)
     if row is not None or end_s > sheet.LINE_S + 0.1:
-        rows = views.strip_of(record, record.leads, (found.start_s + end_s - sheet.LINE_S) / 2)
+        rows = views.strip_of(record, range(len(record.leads)), (found.start_s + end_s - sheet.LINE_S) / 2)
     right.image(views.picture(shown, rows, drawing, shades=explain.shades_of(found, fed)), width="stretch")
     seen = (
         "Green speaks for {}, purple against it" if found.values.any() else "For {} no sample counts, only numbers do"
@@ -262,8 +262,9 @@ def show_beats(shown: Shown, drawing: Drawing, _: Settings) -> None:
         "Jump to", list(moments), None, key=f"moment {shown.key}", on_change=jump, placeholder="a moment worth a look"
     )
     used = views.leads_used(record, shown.trained)
+    places, named = range(len(record.leads)), views.names_of(record).__getitem__
     leads = columns[1].multiselect(
-        "Leads", record.leads, used, max_selections=views.MAX_LEADS, key=f"leads {shown.key}"
+        "Leads", places, used, named, max_selections=views.MAX_LEADS, key=f"leads {shown.key}"
     )
     start_s = 0
     if latest:

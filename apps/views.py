@@ -2,7 +2,7 @@
 
 shown = Shown(record, trained, predict(record, trained, "runs/demo", settings), key)
 table = findings_of(shown.prediction)
-png = picture(shown, strip_of(record, ["II", "V1"], 60), Drawing(None, 25, 10))
+png = picture(shown, strip_of(record, [1, 6], 60), Drawing(None, 25, 10))
 """
 
 from __future__ import annotations
@@ -89,16 +89,21 @@ def layouts_of(record: pqrst.Record) -> list[str | None]:
     return list(sheet.LAYOUTS)
 
 
-def leads_used(record: pqrst.Record, trained: Bundle) -> list[str]:
-    """Return the leads that the network reads, for a strip; the first ones where it reads none by its name."""
+def leads_used(record: pqrst.Record, trained: Bundle) -> list[int]:
+    """Return the places of the leads that the network reads, for a strip; of the first ones where it knows no name."""
     places = pqrst.match_leads(trained.recipe.leads, list(record.leads))
-    return ([record.leads[place] for place in places if place >= 0] or list(record.leads))[:MAX_LEADS]
+    return ([place for place in places if place >= 0] or list(range(len(record.leads))))[:MAX_LEADS]
 
 
-def strip_of(record: pqrst.Record, leads: Sequence[str], start_s: float) -> list[sheet.Row]:
-    """Lay out ten seconds of some leads, with the time above the first."""
+def names_of(record: pqrst.Record) -> list[str]:
+    """Return the names of the leads, with their places where several have one name."""
+    return [f"{name} ({k + 1})" if record.leads.count(name) > 1 else name for k, name in enumerate(record.leads)]
+
+
+def strip_of(record: pqrst.Record, leads: Sequence[int], start_s: float) -> list[sheet.Row]:
+    """Lay out ten seconds of the leads at these places, with the time above the first."""
     lines = sheet.rows_at(record, start_s + sheet.LINE_S / 2)
-    rows = [lines[list(record.leads).index(lead)] for lead in leads]
+    rows = [lines[lead] for lead in leads]
     piece = rows[0].pieces[0]
     return [rows[0]._replace(caption=f"{clock(piece.start_s)} to {clock(piece.start_s + piece.seconds)}"), *rows[1:]]
 

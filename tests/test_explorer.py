@@ -208,21 +208,21 @@ def test_only_layouts_that_the_leads_allow_are_offered():
 def test_a_strip_is_ten_seconds_of_the_chosen_leads_and_never_beyond_the_end():
     record = readers.read(HOLTER)
     assert views.latest_start_s(record) == 110
-    first, second = views.strip_of(record, ["V1", "MLII"], 65)
+    first, second = views.strip_of(record, [1, 0], 65)
     assert (first.pieces, first.caption) == ([sheet.Piece(1, 65, 10)], "1:05 to 1:15")
     assert (second.pieces, second.caption) == ([sheet.Piece(0, 65, 10)], "")
     short = pqrst.Record(record.signal[:, :1001], 250.0, list(record.leads))
     assert views.latest_start_s(short) == 0
-    assert views.strip_of(short, ["V1"], 0)[0].pieces == [sheet.Piece(1, 0, 10)]
+    assert views.strip_of(short, [1], 0)[0].pieces == [sheet.Piece(1, 0, 10)]
     longer = pqrst.Record(record.signal[:, :2626], 250.0, list(record.leads))  # 10.504 s
     assert views.latest_start_s(longer) == 1
 
 
 def test_a_strip_begins_with_the_leads_that_the_network_reads(of_beats):
     twelve = pqrst.Record(np.zeros((12, 100), np.float32), 100.0, list(TWELVE_LEADS))
-    assert views.leads_used(twelve, of_beats.trained) == ["II", "V1"]
+    assert views.leads_used(twelve, of_beats.trained) == [1, 6]
     strange = pqrst.Record(np.zeros((4, 100), np.float32), 100.0, ["A", "B", "C", "D"])
-    assert views.leads_used(strange, of_beats.trained) == ["A", "B", "C"]
+    assert views.leads_used(strange, of_beats.trained) == [0, 1, 2]
 
 
 def test_a_moment_tells_its_time_once():
@@ -266,7 +266,7 @@ def test_bars_add_up_to_what_is_explained_and_name_the_numbers_that_count_most()
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_a_picture_is_a_file_of_its_kind_at_the_speed_that_was_chosen(of_beats, kind, start):
-    rows = views.strip_of(of_beats.record, ["V1"], 0)
+    rows = views.strip_of(of_beats.record, [1], 0)
     slow, fast = (views.picture(of_beats, rows, views.Drawing(None, mm, 10), kind) for mm in (25, 50))
     assert slow.startswith(start) and fast.startswith(start) and slow != fast
 
@@ -423,6 +423,27 @@ def test_a_record_without_beats_is_shown_on_every_page(app):
     for page in ("Beats", "Importance"):
         shown(app.radio(key="page").set_value(page).run())
     assert "no beats" in app.info[0].value
+
+
+def test_two_leads_of_one_name_are_both_shown(app, monkeypatch):
+    """As in the Paroxysmal AF Prediction Challenge Database, where both leads are called ECG."""
+    header, data = files_of(HOLTER)
+    for name in (b"MLII", b"V1"):
+        header = (header[0], header[1].replace(name, b"ECG"))
+    shown(upload(app, header, data))
+    drawn, draw = [], sheet.save_sheet
+
+    def save_sheet(path, record, title, rows, *more, **scale):
+        drawn.append([row.pieces[0].lead for row in rows])
+        draw(path, record, title, rows, *more, **scale)
+
+    monkeypatch.setattr(sheet, "save_sheet", save_sheet)
+    shown(app.radio(key="page").set_value("Beats").run())
+    assert drawn[-1] == [0, 1]
+    (leads,) = app.multiselect
+    assert leads.options == ["ECG (1)", "ECG (2)"]
+    shown(leads.set_value([1]).run())
+    assert drawn[-1] == [1]
 
 
 def test_a_long_record_is_scrolled_and_its_moments_are_reached(app):
