@@ -600,8 +600,17 @@ def _write_sample(folder: Path, record: str, labels: Sequence[str]) -> None:
     np.savetxt(folder / f"{record}.csv", columns, "%.3f", ",", header=heading, comments="")
 
 
-def write_holter(header: Path, seed: int) -> list[str]:
-    """Write a record of two leads for two minutes, with its beats annotated; return their symbols."""
+def write_holter(header: Path, seed: int, overwrite: bool = False) -> list[str]:
+    """Write a record of two leads for two minutes, with its beats annotated; return their symbols.
+
+    Raises
+    ------
+    Stop
+        One of its files exists and `overwrite` is False.
+    """
+    for path in (header.with_suffix(suffix) for suffix in (".hea", ".dat", ".atr")):
+        if path.exists() and not overwrite:
+            raise Stop(f"{path}: already exists; choose another name, or replace it with --overwrite")
     rng = np.random.default_rng(seed)
     signal, r_peaks, symbols = simulate_record(rng, simulate_patient(rng), (), HOLTER_S, HOLTER_FS)
     two = signal[[TWELVE_LEADS.index("II"), TWELVE_LEADS.index("V1")]]
@@ -692,20 +701,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the demo dataset as the command line asks."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
     parser.add_argument("--patients", type=int, default=600, help="how many, 1 to 3 records each (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing set")
-    parser.add_argument("--holter", type=Path, metavar="FILE", help="instead, one record of two leads for two minutes")
-    parser.add_argument("--samples", type=Path, metavar="FOLDER", help="instead, a record of each class, always equal")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+    kinds.add_argument("--holter", type=Path, metavar="FILE", help="instead, one record of two leads for two minutes")
+    kinds.add_argument("--samples", type=Path, metavar="FOLDER", help="instead, a record of each class, always equal")
     options = parser.parse_args(argv)
     if options.samples:
         records = write_samples(options.samples, options.overwrite)
         print(f"wrote {len(records)} samples to {options.samples}: {', '.join(records)}, each as .hea and .csv")
         return
     if options.holter:
-        symbols = write_holter(options.holter, options.seed)
+        symbols = write_holter(options.holter, options.seed, options.overwrite)
         print(f"wrote {options.holter}: {len(symbols)} beats, {symbols.count('V')} of them ventricular")
         return
     print(f"writing {options.patients} simulated patients (seed {options.seed}) to {options.out}", flush=True)

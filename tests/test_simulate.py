@@ -569,6 +569,27 @@ def test_a_holter_strip_is_the_same_for_a_seed_and_holds_its_beats(tmp_path, cap
         assert (tmp_path / "a" / name).read_bytes() == stored, "examples/ holds what the script writes"
 
 
+@pytest.mark.parametrize("suffix", [".hea", ".dat", ".atr"])
+def test_a_holter_strip_replaces_nothing_unasked(tmp_path, suffix):
+    kept = tmp_path / f"119{suffix}"
+    kept.write_text("mine")
+    with pytest.raises(
+        Stop, match=rf"119{suffix}: already exists; choose another name, or replace it with --overwrite"
+    ):
+        simulate.main(["--holter", str(tmp_path / "119.hea")])
+    assert files(tmp_path) == {kept.name: b"mine"}
+    simulate.main(["--holter", str(tmp_path / "119.hea"), "--overwrite"])
+    assert sorted(files(tmp_path)) == ["119.atr", "119.dat", "119.hea"] and kept.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("one", ["--samples", "--holter"])
+def test_one_kind_of_recordings_is_made_at_a_time(tmp_path, capsys, one):
+    with pytest.raises(SystemExit, match="2"):
+        simulate.main([one, str(tmp_path / "x"), "--out", str(tmp_path / "y")])
+    assert f"argument --out: not allowed with argument {one}" in capsys.readouterr().err
+    assert not files(tmp_path)
+
+
 # --- samples ---
 
 
