@@ -369,7 +369,7 @@ class Output(NamedTuple):
     gain: float | None
 
 
-def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -> Output:
+def plan(paths: Sequence[Path], arguments: argparse.Namespace, trained: Bundle) -> Output:
     """Name the files to write; Stop where one cannot be written, before any work."""
     extension, picture, out = arguments.annotate, arguments.plot, arguments.out
     annotations: dict[Path, Path] = {}
@@ -379,8 +379,12 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
     if extension:
         if not extension.isascii() or not extension.isalpha():
             raise Stop(f"--annotate {extension}: an annotator's name is made of letters")
-        if not of_beats:
+        if not trained.recipe.of_beats:
             raise Stop(f"--annotate {extension}: the model finds no beats; it is one of whole records")
+        if strange := symbols_missing(trained.classes):
+            raise Stop(
+                f"--annotate {extension}: WFDB has no symbol for {', '.join(strange)}; --format csv has all classes"
+            )
         annotations = {path: _beside(path, extension, out) for path in paths}
         for path, target in annotations.items():
             if "#" in path.name and not out:
@@ -417,6 +421,13 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, of_beats: bool) -
         if not os.access(folder, os.W_OK):
             raise Stop(f"{folder}: cannot be written to; give --out FOLDER")
     return Output(arguments.format, arguments.beats, len(paths) == 1, annotations, pictures, layout, speed, gain)
+
+
+def symbols_missing(classes: Sequence[str]) -> list[str]:
+    """Return the classes that are no symbol of a WFDB annotation: it would hold a comment in place of such a beat."""
+    from wfdb.io.annotation import ann_label_table  # slow to import, and only annotations need it
+
+    return [name for name in classes if name not in set(ann_label_table["symbol"])]
 
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:
@@ -512,7 +523,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # the first that can be read is asked for twice where its leads choose the run
     read = lru_cache(maxsize=1)(partial(readers.read, units_per_mv=inference.units_per_mv, fs=inference.fs))
     run, trained = find_bundle(settings.run_dir, None if settings.run_dir else first_readable(paths, read))
-    output = plan(paths, arguments, trained.recipe.of_beats)
+    output = plan(paths, arguments, trained)
     made = f", trained on {trained.origin.data} on {trained.origin.date}" if trained.origin.data else ""
     print(f"model {run} ({trained.name}){made}; not a medical device", file=sys.stderr)
     if output.format == "csv":

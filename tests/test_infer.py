@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -494,6 +495,16 @@ def test_a_picture_that_cannot_be_drawn_leaves_no_annotation_in_the_way(beat_run
     assert not list(tmp_path.iterdir())
     main(capsys, *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["106.png", "106.qrs"]
+
+
+def test_classes_that_wfdb_has_no_symbol_for_are_not_annotated(beat_run, mitdb_like, tmp_path, monkeypatch, capsys):
+    """WFDB would write a comment in place of the beat, or nothing."""
+    trained = replace(bundle.load(beat_run / "best.pt"), classes=("N", "PVC", "V", "F", "other"))
+    monkeypatch.setattr(infer, "find_bundle", lambda *_: ("run", trained))
+    words = [mitdb_like / "106.hea", "--run", beat_run, "--annotate", "qrs", "--out", tmp_path / "out"]
+    with pytest.raises(Stop, match="--annotate qrs: WFDB has no symbol for PVC, other; --format csv has all classes"):
+        main(capsys, *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_that_would_take_one_name_are_refused(beat_run, demo_run, tree, mitdb_like, tmp_path, capsys):
