@@ -178,6 +178,13 @@ def predict(
         What the command line prints in one line: unreadable records, leads that do not fit, no checkpoint.
     """
     mapping = leads if isinstance(leads, str) else ""
+    if isinstance(record, str | Path | pqrst.Record):
+        if units != "mV":
+            raise Stop("units: are told of an array; readers.read(..., units_per_mv=1000) tells them of a recording")
+        if not isinstance(leads, str):
+            raise Stop("leads: are named of an array; of a recording say which to use, such as MLII=ECG1,V1=zeros")
+    if fs is not None and isinstance(record, pqrst.Record):
+        raise Stop(f"fs: {record.name} has its own, {record.fs:g} Hz")
     if isinstance(record, str | Path):
         opened = readers.read(record, fs=fs)
     elif isinstance(record, pqrst.Record):

@@ -399,6 +399,23 @@ def test_an_array_is_predicted_as_its_record(beat_run, mitdb_like):
         infer.predict(record.signal, run=beat_run, fs=360, leads=["MLII"])
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"units": "uV"}, "^units: are told of an array; "),
+        ({"leads": ["MLII", "V1"]}, "^leads: are named of an array; "),
+        ({"fs": 500}, "^fs: array has its own, 360 Hz"),
+    ],
+)
+def test_what_a_recording_knows_itself_is_not_told_to_no_effect(beat_run, mitdb_like, more, message):
+    record = pqrst.Record(pqrst.read(mitdb_like / "106").signal, 360.0, ["MLII", "V1"], ["mV"] * 2, "array")
+    with pytest.raises(Stop, match=message):
+        infer.predict(record, run=beat_run, **more)
+    if "fs" not in more:  # which a file may tell wrongly
+        with pytest.raises(Stop, match=message):
+            infer.predict(mitdb_like / "106.hea", run=beat_run, **more)
+
+
 def test_predictions_work_from_any_folder(beat_run, mitdb_like, tmp_path):
     text = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import infer; "
     text += f"print(infer.predict({str(mitdb_like / '106')!r}, run={str(beat_run)!r}).to_text())"
