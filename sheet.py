@@ -97,7 +97,8 @@ def rows_of(record: pqrst.Record, layout: str | None = None) -> list[Row]:
     ----------
     record : whose first ten seconds are drawn
     layout : `3x4`, four columns of 2.5 s with lead II below; `6x2`, two columns of 5 s; `12x1`; each column goes on in
-        time where the one before it ends. None: `3x4` of a record with the twelve leads, a line per lead of others
+        time where the one before it ends, or ends with the record where that is shorter. None: `3x4` of a record with
+        the twelve leads, a line per lead of others
 
     Raises
     ------
@@ -115,8 +116,10 @@ def rows_of(record: pqrst.Record, layout: str | None = None) -> list[Row]:
         raise ValueError(f"layout {layout}: the record has no lead {', '.join(absent)}")
     n_rows, n_columns = LAYOUTS[layout]
     seconds = LINE_S / n_columns
+    latest = max(0.0, record.signal.shape[1] / record.fs - seconds)
+    starts = [min(column * seconds, latest) for column in range(n_columns)]
     rows = [
-        Row([Piece(int(places[column * n_rows + row]), column * seconds, seconds) for column in range(n_columns)])
+        Row([Piece(int(places[column * n_rows + row]), start, seconds) for column, start in enumerate(starts)])
         for row in range(n_rows)
     ]
     if layout == "3x4":

@@ -140,6 +140,15 @@ def test_each_lead_is_drawn_once_and_time_goes_on_from_column_to_column(layout, 
     assert [rows[-1].pieces[0].lead, len(rows[-1].pieces)] == [1, 1] or not strips  # lead II
 
 
+@pytest.mark.parametrize("seconds", [1, 3, 5, 7.3])
+@pytest.mark.parametrize("layout", sheet.LAYOUTS)
+def test_of_a_short_record_no_lead_is_left_blank(layout, seconds):
+    record = twelve(seconds)
+    for piece in (piece for row in sheet.rows_of(record, layout) for piece in row.pieces):
+        shown_s = min(piece.start_s + piece.seconds, seconds) - piece.start_s
+        assert shown_s == pytest.approx(min(piece.seconds, seconds), abs=1 / FS)
+
+
 def test_leads_are_found_by_name_and_other_records_have_a_line_per_lead():
     mixed = recording(12, 10, [name.upper() for name in reversed(TWELVE_LEADS)])
     assert sheet.rows_of(mixed)[0].pieces[0].lead == 11
