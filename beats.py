@@ -107,7 +107,7 @@ def doubts(recipe: Recipe, context: NDArray[np.float32]) -> list[str]:
         return []
     n = len(context)
     if n < FEW_BEATS:
-        return [f"{n} beats are too few to tell which of them are normal: their classes are a guess"]
+        return [f"too few beats ({n}) to tell which of them are normal: their classes are a guess"]
     share = np.exp(context[:, recipe.context_columns.index("log_share")].astype(np.float64))  # of each beat's cluster
     alone = float((share < max(LEAST_SHARE, 2.5 / n)).mean())
     if alone > MOST_ALONE:

@@ -47,8 +47,14 @@ def class_colours(n_classes: int) -> list[str]:
     return [class_style(place)["color"] for place in range(n_classes)]
 
 
+def printable(name: str) -> str:
+    """Replace what cannot be printed: an SVG that held it could not be read."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+
+
 def plain(name: str, longest: int = 36) -> str:
     """Return a name for a figure: a dollar sign is no mathematics, a long name loses its middle."""
+    name = printable(name)
     if len(name) > longest:
         name = name[: longest // 2] + "…" + name[len(name) - (longest - longest // 2 - 1) :]
     return name.replace("$", r"\$")

@@ -126,6 +126,8 @@ def map_leads(record: pqrst.Record, recipe: Recipe, mapping: str) -> tuple[Recip
         if not equals:
             raise Stop(f"inference.leads {mapping!r}: expected slot=lead pairs such as MLII=ECG1,V1=zeros")
         places = [place for place, names in enumerate(recipe.leads) if slot in names and place not in asked]
+        if not places and any(slot in names for names in recipe.leads):
+            raise Stop(f"inference.leads {mapping!r}: gives the slot of {slot} two leads")
         if not places:
             accepted = ", ".join("|".join(names) for names in recipe.leads)
             raise Stop(f"inference.leads: {slot} is in none of the model's slots {accepted}")
@@ -394,7 +396,7 @@ def plan(paths: Sequence[Path], arguments: argparse.Namespace, trained: Bundle) 
             )
         annotations = {path: _beside(path, extension, out) for path in paths}
         for path, target in annotations.items():
-            if "#" in path.name and not out:
+            if readers.file_and_row(path)[1] is not None and not out:
                 raise Stop(f"{path}: is one of many recordings in a file, none can stand beside it; give --out FOLDER")
             if target.exists():
                 raise Stop(f"{target}: already exists; choose another name with --annotate, or --out FOLDER")
@@ -439,8 +441,8 @@ def symbols_missing(classes: Sequence[str]) -> list[str]:
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:
     """Return the file of a recording with this suffix, beside it or in a folder of its own."""
-    stem, _, row = path.name.partition("#")
-    name = f"{Path(stem).stem}-{row}.{suffix}" if row else f"{Path(stem).stem}.{suffix}"
+    file, row = readers.file_and_row(path)
+    name = f"{file.stem}.{suffix}" if row is None else f"{file.stem}-{row}.{suffix}"
     return (out or path.parent) / name
 
 

@@ -67,7 +67,7 @@ def info(path: str | Path, units_per_mv: float | None = None, fs: float | None =
     """Return the `Info` of a recording; arguments and errors as in `read`."""
     if str(path).endswith(".hea"):  # first, and without a Path: of most datasets all recordings are such
         return _wfdb_info(str(path), units_per_mv, fs)
-    file, row = _split(path)
+    file, row = file_and_row(path)
     if row is not None:
         from formats import code
 
@@ -136,7 +136,7 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
         The file is damaged or of an unknown format, or tells no rate (then often pqrst.FormatError); the message names
         the file.
     """
-    file, row = _split(path)
+    file, row = file_and_row(path)
     if row is not None:
         from formats import code
 
@@ -152,7 +152,7 @@ def read(path: str | Path, units_per_mv: float | None = None, fs: float | None =
 
 def native_rate(path: Path) -> float | None:
     """Return the rate of a WFDB record by its header, Hz; None of other formats."""
-    header = None if "#" in path.name else _header_of(path)
+    header = None if file_and_row(path)[1] is not None else _header_of(path)
     return _rate_of(pqrst.header(header)) if header else None
 
 
@@ -188,16 +188,18 @@ def rows_of(path: Path) -> list[Path]:
 
 def complete(path: Path) -> Path:
     """Return the path of a recording that is named without `.hea`."""
-    known = path.suffix.lower() in SUFFIXES or "#" in path.name or path.is_file()
+    known = path.suffix.lower() in SUFFIXES or file_and_row(path)[1] is not None or path.is_file()
     return path if known else path.with_name(path.name + ".hea")
 
 
 # ------------------------------------------------------------------------------------------------ the choice
 
 
-def _split(path: str | Path) -> tuple[Path, int | None]:
+def file_and_row(path: str | Path) -> tuple[Path, int | None]:
+    """Split `exams.hdf5#7` into the file and the number of the recording in it; of any other path that is None."""
     name, mark, row = str(path).rpartition("#")
-    return (Path(name), int(row)) if mark and row.isdigit() else (Path(path), None)
+    is_row = mark and row.isdigit() and name.lower().endswith(HDF5)  # other files may be called a#1.csv or a.csv#1
+    return (Path(name), int(row)) if is_row else (Path(path), None)
 
 
 def _header_of(path: Path) -> Path | None:

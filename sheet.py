@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 import pqrst
-from figures import class_style, plain, save
+from figures import class_style, plain, printable, save
 from recipe import TWELVE_LEADS
 
 Array = npt.NDArray[Any]
@@ -277,7 +277,7 @@ def _draw_piece(
     seconds, signal = _stretch(record, piece)
     name = record.leads[piece.lead]
     x, y = corner.x + speed * seconds, corner.y + gain * signal
-    (line,) = axes.plot(x, y, color=PEN, linewidth=0.8, gid=f"lead {name}")
+    (line,) = axes.plot(x, y, color=PEN, linewidth=0.8, gid=f"lead {printable(name)}")
     low, high = band
     edge = Rectangle((corner.x, corner.y + low), piece.seconds * speed, high - low, transform=axes.transData)
     line.set_clip_path(edge)

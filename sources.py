@@ -644,8 +644,9 @@ def _folder_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _stem(path: str) -> str:
     """Return a path without its suffix; of a recording in a file of many, with its row."""
-    name, mark, row = path.partition("#")
-    return name[: -len(Path(name).suffix) or None] + mark + row
+    file, row = readers.file_and_row(path)
+    stem = file.with_suffix("").as_posix()
+    return stem if row is None else f"{stem}#{row}"
 
 
 def _tails(paths: list[str]) -> dict[str, list[str]]:

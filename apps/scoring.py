@@ -49,8 +49,8 @@ class Models:
         self._lock = threading.Lock()
 
     def names(self) -> dict[str, Path]:
-        """Return the runs with a best checkpoint by name, the newest first."""
-        return {folder.name: folder for folder in runs.newest(self.root)}
+        """Return the runs with a best checkpoint by name, the newest first; `bundled` is the bundled model's alone."""
+        return {folder.name: folder for folder in runs.newest(self.root) if folder.name != BUNDLED}
 
     def folder(self, run: str) -> Path:
         """Look up a run by its name; Missing where there is none, with the nearest name."""

@@ -17,6 +17,8 @@ from beats import context_of, context_of_record, detect
 from decide import decide
 from recipe import Recipe
 
+if len(sys.argv) != 3:
+    sys.exit("usage: onnx_predict.py MODEL.onnx RECORD.hea")
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
 if said["crops"]:

@@ -649,6 +649,12 @@ def test_no_run_takes_the_name_of_the_bundled_model(trainings):
     assert "run bundled: is the model that comes with the scripts" in begin(trainings, "bundled", 2, 409)
 
 
+def test_a_folder_called_bundled_does_not_hide_the_bundled_model(trainings, demo_run):
+    shutil.copytree(demo_run, trainings.root / "bundled")
+    named = [run["name"] for run in trainings.get("/models").json()["runs"]]
+    assert named.count("bundled") == 1
+
+
 def test_the_queue_has_an_end(trainings, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_QUEUED", 2)
     job = begin(trainings, "one", 500)

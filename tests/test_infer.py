@@ -161,6 +161,7 @@ def test_leads_can_be_mapped_and_filled_with_zeros(beat_run, mitdb_like, tmp_pat
     ("leads", "message"),
     [
         ("MLII=ECG1", r"none fills the slot V1\|V5\|V2\|V4"),
+        ("MLII=ECG1,II=ECG1", "gives the slot of II two leads"),
         ("MLII=ECG9,V1=zeros", "has no lead ECG9, its leads are ECG1"),
         ("aVR=ECG1", "aVR is in none"),
         ("MLII", "expected slot=lead pairs"),

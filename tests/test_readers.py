@@ -1,5 +1,7 @@
 """Formats other than WFDB, and the corrections made while reading."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -27,6 +29,20 @@ def test_a_file_of_many_recordings_is_read_by_the_row(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(pqrst.FormatError, match=rf"{name}: may hold many recordings; name one by its row, {name}#0$"):
         readers.read(tmp_path / name)
+
+
+def test_a_number_sign_in_a_name_is_a_row_of_hdf5_alone(tmp_path, rng):
+    write_record(tmp_path, "ward_7", rng.normal(size=(1, 500)), 250, ["II"])
+    for suffix in (".hea", ".dat"):
+        (tmp_path / f"ward_7{suffix}").rename(tmp_path / f"ward#7{suffix}")
+    header = tmp_path / "ward#7.hea"
+    header.write_text(header.read_text().replace("ward_7", "ward#7"))
+    assert readers.complete(tmp_path / "ward#7") == header
+    assert readers.read(tmp_path / "ward#7").n_samples == readers.read(header).n_samples == 500
+    assert readers.native_rate(header) == 250
+    assert readers.file_and_row("a/exams.H5#12") == (Path("a/exams.H5"), 12)
+    for name in ("a#1.csv", "a.csv#1", "ward#2/a.hea", "a.hdf5#x"):
+        assert readers.file_and_row(name) == (Path(name), None)
 
 
 def test_a_gain_that_is_set_right_leaves_all_else_of_a_record(tmp_path, rng):

@@ -44,6 +44,12 @@ def size_of(svg):
     return [float(root.get(side).removesuffix("pt")) * 25.4 / 72 for side in ("width", "height")]
 
 
+def test_a_name_of_control_characters_leaves_the_svg_readable(tmp_path):
+    record = pqrst.Record(np.zeros((1, 2500)), 250, ["I\x08\x1b"], ["mV"], "a\x00b")
+    sheet.save_sheet(tmp_path / "s.svg", record, "title\x07", sheet.rows_of(record))
+    ElementTree.parse(tmp_path / "s.svg")
+
+
 # ------------------------------------------------------------------------------------------------------- millimetres
 
 
