@@ -142,9 +142,10 @@ def compare(first: Path, second: Path, settings: Settings) -> str:
             of_classes.append([name, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", f"{p_of_class:.3g}"])
     header = ["", str(first), str(second), "difference (95 % interval over patients)"]
     header_of_classes = ["class", "AUROC of the first", "of the second", "difference", "p (DeLong)"]
+    leaks = "".join(dict.fromkeys(side.dataset.summary.warning for side in sides))
     return (
-        f"# {second} against {first}: {len(targets):,} {settings.evaluation.split} rows of "
-        f"{len(np.unique(patients)):,} patients\n\n{markdown_table(header, of_all)}\n\n"
+        f"# {second} against {first}: {len(targets):,} {settings.evaluation.split} rows, "
+        f"{sides[0].dataset.patients(sides[0].first)}\n\n{leaks}{markdown_table(header, of_all)}\n\n"
         f"Rows that only the first has right: {only_one:,}; only the second: {only_other:,}. "
         f"McNemar's exact test: p = {p:.3g}.\n\n{markdown_table(header_of_classes, of_classes)}\n"
     )

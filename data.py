@@ -93,6 +93,11 @@ class Summary(Section):
         """Rows, patients and classes of all folds together."""
         return Counts(rows=self.rows, patients=self.patients, classes=self.classes_after)
 
+    @property
+    def warning(self) -> str:
+        """Say what leaks as a paragraph of a report; nothing where nothing does."""
+        return f"**LEAK: {self.leak}.**\n\n" if self.leak else ""
+
     @classmethod
     def load(cls, folder: Path) -> Summary:
         """Read the summary of a prepared dataset; Stop where there is none, or not such a one."""

@@ -149,13 +149,12 @@ class Judged:
 
     def text(self) -> str:
         """Return all scores as report.md holds them, under the warning of what leaks."""
-        leak = self.dataset.summary.leak
         sections = [
             challenge.as_text(self.ranked) + metrics.report_markdown(self.report, self.between),
             risk.as_text(risk.tree(*self.curves)),
             *([groups.as_text(self.by_group)] if len(self.by_group) else []),
         ]
-        return (f"**LEAK: {leak}.**\n\n" if leak else "") + "\n".join(sections)
+        return self.dataset.summary.warning + "\n".join(sections)
 
 
 def judge(

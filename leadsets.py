@@ -114,12 +114,11 @@ def evaluate(run: Path, settings: Settings) -> None:
         found[name] = answer_of(trained, dataset, rows, units, kept, size)
     scored = [dataset.classes.index(name) for name in settings.data.scored_classes or dataset.classes]
     table = answers.table_of("leads", found, dataset.labels[first], dataset.patient[first], scored)
-    leak = f"**LEAK: {dataset.summary.leak}.**\n\n" if dataset.summary.leak else ""
     text = (
         f"# {run}: {split} rows with some of their leads\n\n"
         f"{trained.name}, {settings.evaluation.checkpoint} checkpoint of epoch {trained.origin.epoch}, on "
         f"{len(rows):,} rows, {dataset.patients(rows)}. The slots of the other leads are zeros; the thresholds are the "
-        f"same for all.\n\n{leak}"
+        f"same for all.\n\n{dataset.summary.warning}"
         + answers.as_markdown(table)
         + "".join(f"\n{note}\n" for note in notes_of(trained.recipe))
     )

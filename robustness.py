@@ -337,6 +337,7 @@ def evaluate(run: Path, settings: Settings) -> None:
         f"{trained.name}, {settings.evaluation.checkpoint} checkpoint of epoch {trained.origin.epoch}, on "
         f"{len(rows):,} rows of {len(places):,} of the {len(names):,} recordings of the split, "
         f"{dataset.patients(rows)}. Each recording is changed before it is filtered, scaled and cut.\n\n"
+        + dataset.summary.warning
         + answers.as_markdown(table)
         + "".join(f"\n{note}\n" for note in notes)
     )

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -143,3 +144,17 @@ def test_the_card_of_a_run_says_what_it_is_learnt_from_and_scored_on(beat_run, d
     assert (
         "patients unknown" not in text and "It takes 10 s at 100 Hz" in (demo_run / "report/model_card.md").read_text()
     )
+
+
+@pytest.mark.parametrize("words", [[], ["--leads"], ["--robustness"], ["--ensemble"], ["two"]])
+def test_what_leaks_is_said_in_each_report(demo_run, prepared_demo, tmp_path, capsys, words):
+    prepared, run = tmp_path / "prepared", tmp_path / "run"
+    shutil.copytree(prepared_demo[prepared_demo.index("--data.dir") + 1], prepared)
+    shutil.copytree(demo_run, run)
+    for path, key, value in ((prepared / "dataset.json", "leak", "rows of one"), (run / "config.yaml", "data", None)):
+        tree = yaml.safe_load(path.read_text())
+        tree[key] = value or {**tree[key], "dir": str(prepared)}
+        path.write_text(json.dumps(tree))
+    again = [str(run)] if words in (["--ensemble"], ["two"]) else []
+    evaluate.main([str(run), *again, *(word for word in words if word != "two")])
+    assert capsys.readouterr().out.count("**LEAK: rows of one.**\n\n") == 1
