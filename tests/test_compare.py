@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
+import data
 import evaluate
 import intervals
 import train
@@ -82,3 +83,12 @@ def test_two_runs_are_compared_and_runs_on_other_rows_refused(demo_run, beat_run
     train.main([*words[:-1], "2", "--training.batch_size", "16", "--data.test", "8", "--overwrite"])
     with pytest.raises(Stop, match="are scored on different rows"):
         evaluate.main([str(demo_run), str(tmp_path / "other")])
+
+
+def test_a_comparison_counts_no_patients_where_nobody_knows_them(demo_run, monkeypatch, capsys):
+    load = data.Summary.load
+    unknown = {"patients_known": False}
+    monkeypatch.setattr(data.Summary, "load", lambda folder: load(folder).model_copy(update=unknown))
+    evaluate.main([str(demo_run), str(demo_run)])
+    heading, *_ = capsys.readouterr().out.splitlines()
+    assert heading.endswith(" test rows, patients unknown")
