@@ -18,7 +18,7 @@ install:  ## a virtual environment with everything that development needs
 	PQRST_WERROR=1 $(PYTHON) -m pip install -e ".[test,dev]"
 
 test:
-	$(PYTHON) -m pytest -n logical --dist loadfile
+	$(PYTHON) -m pytest -n logical --dist worksteal
 
 test-all:  ## with what takes minutes and hardly ever changes, too
 	$(PYTHON) -m pytest -m ""
