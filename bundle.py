@@ -41,6 +41,7 @@ class Origin:
     data: str = ""  # name of the dataset; "" and no date in checkpoints of before 2026-11-27
     date: str = ""  # of the training
     epoch: int = 0  # after which these are its weights, counted from 1
+    folds: str = ""  # `Dataset.digest_of_folds` of that time; "" in checkpoints of before 2026-11-29
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,10 @@ class State:
         )
         if changes := differences(have, want):
             raise Stop(f"{path}: is of another network or other classes ({'; '.join(changes)})")
+        if (folds := checkpoint["origin"].get("folds")) and folds != bundle.origin.folds:
+            raise Stop(
+                f"{path}: has learnt from other folds than the dataset has now; prepare it as before, or train anew"
+            )
         try:
             training = checkpoint["training"]
             if isinstance(self.network, Task):

@@ -5,6 +5,7 @@ Knows nothing of networks and imports no torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -283,6 +284,11 @@ class Dataset:
             return choose_rows(self.fold, self.patient, splits, needed, self.summary.data["split"] in LEAKS)
         except Stop as error:
             raise Stop(f"{self.folder}: {error}") from error
+
+    def digest_of_folds(self) -> str:
+        """Return the SHA-256 of which patient is in which fold."""
+        pairs = np.unique(np.char.add(np.char.add(self.fold, b"\t"), self.patient))
+        return hashlib.sha256(b"\n".join(pairs.tolist())).hexdigest()
 
     def names(self, rows: Rows) -> NDArray[np.bytes_]:
         """Name the rows by record and start, the same in another dataset of the same recordings: (B,) -> (B,)."""

@@ -70,6 +70,11 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
         raise Stop(
             f"{run} knows classes {', '.join(trained.classes)}, {dataset.folder} has {', '.join(dataset.classes)}"
         )
+    if trained.origin.folds not in ("", dataset.digest_of_folds()):
+        raise Stop(
+            f"{dataset.folder} has other patients in its folds than when {run} was trained, which may know those that "
+            "are scored; prepare it as before, or train again"
+        )
     return trained, dataset, rows_of(dataset, settings)
 
 

@@ -48,14 +48,14 @@ def take_over(trained: Bundle, pretrained: Path, dataset: Dataset, rows: dict[st
     if changes := differences(_identity_of(source), _identity_of(trained)):
         raise Stop(f"{path}: is of another network ({'; '.join(changes)})")
     if source.objective == "labels":
-        _check_held_out(path, dataset, rows)
+        _check_held_out(path, source, dataset, rows)
     whole = source.objective == "labels" and source.classes == trained.classes
     weights = source.network.state_dict()
     weights = {key: value for key, value in weights.items() if whole or not models.is_of_last_layer(key)}
     trained.network.load_state_dict(weights, strict=False)
 
 
-def _check_held_out(path: Path, dataset: Dataset, rows: dict[str, Rows]) -> None:
+def _check_held_out(path: Path, source: Bundle, dataset: Dataset, rows: dict[str, Rows]) -> None:
     """Stop where a checkpoint has learnt from what is held out; nobody knows of one whose run or dataset is not there.
 
     Of datasets of other names nothing is compared: a patient of the same name is another one.
@@ -66,6 +66,10 @@ def _check_held_out(path: Path, dataset: Dataset, rows: dict[str, Rows]) -> None
     if all((folder / SUMMARY).exists() for folder in own.data_dirs):
         of_source = Dataset(*own.data_dirs)
         if of_source.summary.name == dataset.summary.name:
+            if source.origin.folds not in ("", of_source.digest_of_folds()):
+                raise Stop(
+                    f"{path}: has learnt from other folds than {of_source.folder} has now, perhaps those held out here"
+                )
             checks.check_leak(f"model.pretrained: {path}", of_source, own, dataset, rows)
 
 

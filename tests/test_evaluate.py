@@ -47,6 +47,34 @@ def test_another_split_and_checkpoint_can_be_chosen(beat_run, capsys):
     shutil.rmtree(beat_run / "report-validation")
 
 
+def test_folds_drawn_anew_since_a_training_stop_all_that_counts_on_them(mitdb_like, tmp_path):
+    """The run may have learnt from those who are test patients now."""
+    words = ["--dataset", "mitdb", "--data.raw", str(mitdb_like), "--data.dir", str(tmp_path / "prepared")]
+    words += ["--data.folds", "3", "--data.train", "0", "--data.validation", "1", "--data.test", "2"]
+    learn = [*words, "--training.batch_size", "16", "--training.epochs", "1", "--training.threads", "1"]
+    preprocess.main(words)
+    train.main([*learn, "--run_dir", str(tmp_path / "run")])
+    drawn = data.Dataset(tmp_path / "prepared").digest_of_folds()
+    preprocess.main([*words, "--recipe.dtype", "float16", "--overwrite"])
+    preprocess.main([*words, "--overwrite"])
+    assert data.Dataset(tmp_path / "prepared").digest_of_folds() == drawn
+    evaluate.main([str(tmp_path / "run")])
+    preprocess.main([*words, "--data.seed", "5", "--overwrite"])
+    assert data.Dataset(tmp_path / "prepared").digest_of_folds() != drawn
+    with pytest.raises(Stop, match="prepared has other patients in its folds than when .*run was trained"):
+        evaluate.main([str(tmp_path / "run")])
+    with pytest.raises(Stop, match="other patients in its folds"):
+        train.main([*learn, "--run_dir", str(tmp_path / "b"), "--training.teachers", str(tmp_path / "run")])
+    with pytest.raises(Stop, match=r"best.pt: has learnt from other folds than \S+prepared has now"):
+        train.main([*learn, "--run_dir", str(tmp_path / "c"), "--model.pretrained", str(tmp_path / "run")])
+    (tmp_path / "run/last.pt").replace(tmp_path / "last.pt")
+    checkpoint = torch.load(tmp_path / "last.pt", weights_only=True)
+    checkpoint["training"]["finished"] = False
+    torch.save(checkpoint, tmp_path / "run/last.pt")
+    with pytest.raises(Stop, match=r"last.pt: has learnt from other folds than the dataset has now"):
+        train.main(["--resume", str(tmp_path / "run")])
+
+
 def test_a_report_that_cannot_be_finished_leaves_the_old_one(beat_run, monkeypatch):
     before = {path.name: path.read_bytes() for path in (beat_run / "report").iterdir()}
 
