@@ -109,9 +109,10 @@ class Augmentation(Section):
     polarity: float = Field(0.0, ge=0, le=1)
     """chance that a row is turned upside down"""
     lead_dropout: float = Field(0.0, ge=0, lt=1)
-    """chance of each lead to become zero; never all of them"""
+    """chance of each lead to become zero; never all that have a signal"""
     lead_subset: float = Field(0.0, ge=0, le=1)
-    """chance that a row keeps a random number of its leads, 1 to all; the others become zero, as missing ones are"""
+    """chance that a row keeps a random number of its leads with a signal, 1 to all; the others become zero, as missing
+    ones are"""
     time_mask_s: float = Field(0.0, ge=0)
     """longest stretch that becomes zero in all leads, s"""
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace pqrst {
 namespace {
@@ -41,28 +42,39 @@ void shift_by(std::ptrdiff_t shift, float* x, std::ptrdiff_t n) {
   }
 }
 
-// Sets each lead to zero by chance, but not all of them.
-void drop_leads(const RandomKey& key, double chance, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
-                std::ptrdiff_t n) {
+// The leads with a signal among those of n samples at x. One that is missing or flat is zeros in a row, here as in use:
+// it gets no noise, and is not what a row is left with.
+std::vector<std::ptrdiff_t> leads_with_signal(const float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
+                                              std::ptrdiff_t n) {
+  std::vector<std::ptrdiff_t> leads;
+  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead)
+    if (std::any_of(x + lead * length, x + lead * length + n, [](float value) { return value != 0; }))
+      leads.push_back(lead);
+  return leads;
+}
+
+// Sets each of these leads to zero by chance, but not all of them.
+void drop_leads(const RandomKey& key, double chance, float* x, const std::vector<std::ptrdiff_t>& leads,
+                std::ptrdiff_t length, std::ptrdiff_t n) {
   const auto dropped = [&](std::ptrdiff_t lead) {
     return Words(key, of_lead, static_cast<std::uint32_t>(lead)).unit(2) < chance;
   };
-  std::ptrdiff_t kept = 0;
-  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) kept += !dropped(lead);
-  for (std::ptrdiff_t lead = 0; kept > 0 && lead < n_leads; ++lead)
+  if (std::all_of(leads.begin(), leads.end(), dropped)) return;
+  for (const std::ptrdiff_t lead : leads)
     if (dropped(lead)) std::fill_n(x + lead * length, n, 0.0f);
 }
 
-// By chance sets all but 1 to n_leads of the leads to zero, each number and each choice of so many equally likely: the
+// By chance sets all but 1 or more of these leads to zero, each number and each choice of so many equally likely: the
 // selection sampling of Fan, Muller and Rezucha (1962). Tells whether it has chosen.
-bool keep_subset(const RandomKey& key, double chance, float* x, std::ptrdiff_t n_leads, std::ptrdiff_t length,
-                 std::ptrdiff_t n) {
+bool keep_subset(const RandomKey& key, double chance, float* x, const std::vector<std::ptrdiff_t>& leads,
+                 std::ptrdiff_t length, std::ptrdiff_t n) {
   const Words of_all(key, of_subset, 0);
   if (!(of_all.unit(0) < chance)) return false;
-  auto wanted = 1 + static_cast<std::ptrdiff_t>(static_cast<double>(n_leads) * of_all.unit(1));
-  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
+  auto left = static_cast<double>(leads.size());
+  auto wanted = 1 + static_cast<std::ptrdiff_t>(left * of_all.unit(1));
+  for (const std::ptrdiff_t lead : leads) {
     const Words of_this(key, of_subset, 1 + static_cast<std::uint32_t>(lead));
-    if (static_cast<double>(n_leads - lead) * of_this.unit(0) < static_cast<double>(wanted))
+    if (left-- * of_this.unit(0) < static_cast<double>(wanted))
       --wanted;
     else
       std::fill_n(x + lead * length, n, 0.0f);
@@ -81,7 +93,8 @@ void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n
   const auto factor = static_cast<float>(sign * of_all.between(1, 1 - a.gain, 1 + a.gain));
   const auto turns_per_sample = static_cast<float>(of_all.between(2, slowest_hz, fastest_hz) / a.fs);
   const std::ptrdiff_t n = last - first;
-  for (std::ptrdiff_t lead = 0; lead < n_leads; ++lead) {
+  const std::vector<std::ptrdiff_t> leads = leads_with_signal(x + first, n_leads, length, n);
+  for (const std::ptrdiff_t lead : leads) {
     float* const here = x + lead * length + first;
     if (shift != 0) shift_by(shift, here, n);
     if (factor != 1) std::transform(here, here + n, here, [&](float value) { return value * factor; });
@@ -92,8 +105,8 @@ void change(const Augmentation& a, std::uint64_t row, float* x, std::ptrdiff_t n
     }
     if (a.noise > 0) kernels().add_noise(&key, static_cast<std::uint32_t>(lead), static_cast<float>(a.noise), here, n);
   }
-  const bool chosen = a.lead_subset > 0 && keep_subset(key, a.lead_subset, x + first, n_leads, length, n);
-  if (a.lead_dropout > 0 && !chosen) drop_leads(key, a.lead_dropout, x + first, n_leads, length, n);
+  const bool chosen = a.lead_subset > 0 && keep_subset(key, a.lead_subset, x + first, leads, length, n);
+  if (a.lead_dropout > 0 && !chosen) drop_leads(key, a.lead_dropout, x + first, leads, length, n);
   if (a.time_mask_s > 0) {
     const Words of_mask(key, of_row, 1);
     const auto longest = std::min(std::round(a.time_mask_s * a.fs), static_cast<double>(n));

@@ -325,6 +325,7 @@ TypeError
 
 Each row's numbers depend on seed, epoch and its own number alone, not on what else is in the batch, the process or the
 SIMD level: Threefry 4x32-20 (Salmon et al. 2011) with these as its key, normal numbers after Box and Muller (1958).
+A lead that is zeros throughout is missing or flat, and stays zeros.
 
 Parameters
 ----------
@@ -338,9 +339,9 @@ gain : float, below 1; a row is multiplied by a factor between 1 - gain and 1 + 
 wander : float, largest amplitude of a sine between 0.05 and 0.5 Hz, one for each lead, in units of the row
 shift_s : float, largest shift in time either way, s, in whole samples; the ends repeat
 polarity : float, 0 to 1, chance that a row is turned upside down
-lead_dropout : float, below 1, chance of each lead to become zero; where it hits all leads of a row, all stay
-lead_subset : float, 0 to 1, chance that a row keeps a random number of its leads, 1 to L, and which ones at random; the
-    others become zero, and lead_dropout leaves the row alone
+lead_dropout : float, below 1, chance of each lead to become zero; where it hits all that have a signal, all stay
+lead_subset : float, 0 to 1, chance that a row keeps a random number of its leads with a signal, 1 to all, and which ones
+    at random; the others become zero, and lead_dropout leaves the row alone
 time_mask_s : float, longest stretch that becomes zero in all leads of a row, s
 
 Returns

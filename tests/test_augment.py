@@ -9,7 +9,7 @@ import pqrst
 FS = 100.0
 
 
-def rows(n, n_leads=3, length=1000, value=0.0):
+def rows(n, n_leads=3, length=1000, value=1e-30):  # next to nothing, but a signal
     return np.full((n, n_leads, length), value, np.float32)
 
 
@@ -195,6 +195,25 @@ def test_padding_stays_and_numbers_follow_the_valid_range(rng):
     assert (changed[:, :, :10] == 0).all() and (changed[:, :, 40:] == 0).all()
     cut = np.ascontiguousarray(x[:, :, 10:40])
     np.testing.assert_array_equal(pqrst.augment(cut, [7, 8], [[0, 30]] * 2, FS, **AMOUNTS), changed[:, :, 10:40])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_missing_lead_stays_zeros_and_is_never_all_that_a_row_keeps(rng, dtype):
+    """In use it is zeros as well; and what has a signal changes as it does in a row of these leads alone, but for noise."""
+    n, there = 4000, [1, 4]
+    x = np.zeros((n, 6, 20), dtype)
+    x[:, there] = rng.normal(size=(n, 2, 20))
+    changed = augmented(x, noise=0.1, wander=0.5, shift_s=0.02, gain=0.2, polarity=0.5)
+    missing = np.delete(changed, there, axis=1)
+    assert (missing == 0).all() and not np.signbit(missing).any()
+    assert (changed[:, there] != x[:, there]).any(axis=2).all()
+    for amounts in ({"lead_subset": 1.0}, {"lead_dropout": 0.7}):
+        kept = (augmented(x, **amounts) != 0).any(axis=2)  # (n, 6)
+        assert not np.delete(kept, there, axis=1).any()
+        assert kept[:, there].any(axis=1).all()
+    of_subset = (augmented(x, lead_subset=1.0) != 0).any(axis=2)[:, there]
+    shares = [of_subset.all(axis=1).mean(), *(of_subset & ~of_subset[:, ::-1]).mean(axis=0)]
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.03)
 
 
 def test_without_amounts_nothing_changes_and_the_input_never_does(rng):
