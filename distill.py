@@ -65,6 +65,7 @@ def taught(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> Datas
         the student's validation or test rows. All teachers are looked at before the first one scores.
     """
     training, learnt = settings.training, rows["train"]
+    script.check_each_once(training.teachers, "training.teachers")
     teachers = [open_teacher(Path(run), dataset, rows, settings) for run in training.teachers]
     if script.rank()[0] == 0:
         print(

@@ -45,8 +45,9 @@ def evaluate_ensemble(folders: Sequence[Path], settings: Settings) -> Judged:
     Raises
     ------
     Stop
-        The runs know different classes, or are scored on different rows.
+        A run is given twice, the runs know different classes, or are scored on different rows.
     """
+    script.check_each_once(folders, "--ensemble")
     sides = compare.open_sides(folders, settings)
     scores = [compare.scores_of(side) for side in sides]
     limits, how = thresholds_of(sides, scores)

@@ -179,6 +179,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def check_each_once(paths: Sequence[str | Path], named: str) -> None:
+    """Stop where two of these paths lead to the same place."""
+    places = [Path(path).resolve() for path in paths]
+    if twice := next((str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1), ""):
+        raise Stop(f"{named}: {twice} is given twice")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `; did you mean X?` with the nearest valid name, or nothing where none is near.
 

@@ -199,7 +199,7 @@ def test_padding_stays_and_numbers_follow_the_valid_range(rng):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_missing_lead_stays_zeros_and_is_never_all_that_a_row_keeps(rng, dtype):
-    """In use it is zeros as well; and what has a signal changes as it does in a row of these leads alone, but for noise."""
+    """In use it is zeros as well."""
     n, there = 4000, [1, 4]
     x = np.zeros((n, 6, 20), dtype)
     x[:, there] = rng.normal(size=(n, 2, 20))

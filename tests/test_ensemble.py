@@ -130,7 +130,8 @@ def test_runs_that_are_no_ensemble_stop_before_any_of_them_scores(demo_run, beat
     other = with_folds(demo_run, tmp_path / "other", test=["8"])
     cases = [
         ([demo_run, beat_run], r"knows classes 1dAVb, .* \(multilabel\), .* N, S, V, F, Q \(multiclass\)"),
-        ([demo_run, demo_run, other], rf"{demo_run} and {other} are scored on different rows, \d+ and \d+"),
+        ([demo_run, other], rf"{demo_run} and {other} are scored on different rows, \d+ and \d+"),
+        ([demo_run, other, f"{demo_run}/../{demo_run.name}"], f"--ensemble: {demo_run} is given twice"),
         ([demo_run, tmp_path / "none"], f"{tmp_path}/none: no run there"),
         ([demo_run], "--ensemble: is of two or more runs"),
         ([demo_run, demo_run, "--robustness"], "--ensemble and --robustness: give one of them at a time"),
@@ -272,8 +273,12 @@ def test_teachers_that_do_not_fit_stop_before_any_of_them_scores(
     few = ["--data.raw", str(demo_folder), "--data.dir", str(tmp_path / "few"), "--data.folds", "2", "--data.limit"]
     preprocess.main([*few, "20"])
     fewer = with_folds(demo_run, tmp_path / "fewer", dir=str(tmp_path / "few"), train=["0"], validation=[], test=[])
+    checkpoint = torch.load(fewer / "best.pt", weights_only=True)
+    checkpoint["origin"]["folds"] = ""  # as if it had learnt from these
+    torch.save(checkpoint, fewer / "best.pt")
     cases = [
         (tmp_path / "none", "none: no run there"),
+        (demo_run, f"training.teachers: {demo_run} is given twice"),
         (tmp_path / "run", f"training.teachers: {tmp_path}/run is the run itself"),
         (beat_run, r"knows classes N, S, V, F, Q \(multiclass\), .* has 1dAVb, .* \(multilabel\)"),
         (leaks, r"leaks was trained with \d+ patients of this run's validation rows, such as \w+; choose a run"),
