@@ -183,6 +183,6 @@ def test_what_leaks_is_said_in_each_report(demo_run, prepared_demo, tmp_path, ca
         tree = yaml.safe_load(path.read_text())
         tree[key] = value or {**tree[key], "dir": str(prepared)}
         path.write_text(json.dumps(tree))
-    again = [str(run)] if words in (["--ensemble"], ["two"]) else []
+    again = [str(shutil.copytree(run, tmp_path / "copy"))] if words in (["--ensemble"], ["two"]) else []
     evaluate.main([str(run), *again, *(word for word in words if word != "two")])
     assert capsys.readouterr().out.count("**LEAK: rows of one.**\n\n") == 1
