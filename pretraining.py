@@ -31,6 +31,7 @@ from recipe import differences
 from script import Stop
 
 N_DRAWN = 4  # rows
+IN_TRAINING_ALONE = ("dropout", "shape_dropout", "number_dropout", "blur")  # arguments of networks
 
 
 def take_over(trained: Bundle, pretrained: Path, dataset: Dataset, rows: dict[str, Rows]) -> None:
@@ -74,9 +75,10 @@ def _check_held_out(path: Path, source: Bundle, dataset: Dataset, rows: dict[str
 
 
 def _identity_of(of: Bundle) -> dict[str, Any]:
-    """Return what makes a network what it is, as JSON holds it: not the dropout, which has no weights."""
-    tree = {"model": of.name, **models.arguments_of(of.name), **of.arguments, "dropout": None}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in tree.items()}
+    """Return what makes a network what it is, as JSON holds it: not what happens while it is trained alone."""
+    tree = {"model": of.name, **models.arguments_of(of.name), **of.arguments}
+    kept = {key: value for key, value in tree.items() if key not in IN_TRAINING_ALONE}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
 def learner_of(trained: Bundle, training: Training) -> nn.Module:

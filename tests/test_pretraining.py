@@ -166,6 +166,13 @@ def test_frozen_layers_stay_as_they_were_and_the_last_learns(prepared_demo, pret
     assert float(lines[1]["train_loss"]) < float(lines[0]["train_loss"])
 
 
+def test_what_happens_in_training_alone_may_be_another(prepared_beats, beat_run, tmp_path):
+    words = [*prepared_beats, "--training.batch_size", "16", "--training.epochs", "1", "--training.threads", "1"]
+    words += ["--model.pretrained", str(beat_run), "--run_dir", str(tmp_path / "run")]
+    train.main([*words, "--model.arguments", '{"dropout": 0.1, "shape_dropout": 0.0}'])
+    assert bundle.load(tmp_path / "run/best.pt").network.shape_dropout.p == 0
+
+
 def test_a_frozen_network_is_fed_as_in_use_without_dropout(prepared_demo, pretrained, tmp_path):
     words = [*prepared_demo, *HEARTBEIT, "--training.freeze", "true", "--model.pretrained", str(pretrained)]
     for dropout in ("0.0", "0.9"):
