@@ -24,6 +24,14 @@ def pytest_report_header():
     return f"pqrst from {pqrst.__file__}, torch {torch.__version__}, {torch.cuda.device_count()} GPUs"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items):
+    """Let `-m "not slow"` leave out what is long, too."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240607)

@@ -165,6 +165,7 @@ def write_infarctions(folder, rng, folds):
     (folder / "ptbxl_database.csv").write_text("\n".join(lines))
 
 
+@pytest.mark.slow
 def test_networks_are_compared_on_ptbxl(tmp_path, rng):
     write_infarctions(tmp_path, rng, [1 + n // 4 if n < 32 else 9 + n // 44 for n in range(56)])
     command = [sys.executable, "benchmarks/ptbxl.py", "--raw", str(tmp_path), "--work", str(tmp_path / "work")]
@@ -178,6 +179,7 @@ def test_networks_are_compared_on_ptbxl(tmp_path, rng):
         assert len(table) == 2
 
 
+@pytest.mark.slow
 def test_pretraining_is_compared_with_training_from_scratch(tmp_path, rng):
     write_infarctions(tmp_path, rng, [1 + n // 5 if n < 35 else 8 + n % 4 // 2 for n in range(47)])
     command = [sys.executable, "benchmarks/pretraining.py", "--raw", str(tmp_path), "--work", str(tmp_path / "work")]

@@ -419,7 +419,7 @@ def test_a_bad_upload_is_one_line_and_another_record_may_follow(app, files, mess
 
 
 def test_a_record_without_beats_is_shown_on_every_page(app):
-    assert "0 beats are too few" in shown(upload(app, ("a.csv", numbered_csv(30)[0])))
+    assert "too few beats (0)" in shown(upload(app, ("a.csv", numbered_csv(30)[0])))
     for page in ("Beats", "Importance"):
         shown(app.radio(key="page").set_value(page).run())
     assert "no beats" in app.info[0].value

@@ -72,6 +72,7 @@ def beats_onnx(tmp_path_factory):
 # ---------------------------------------------------------------------------------------------------------- networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_onnxruntime_gives_the_logits_of_pytorch_for_any_batch_and_length(name, tmp_path):
     trained = made(name)
@@ -89,6 +90,7 @@ def test_onnxruntime_gives_the_logits_of_pytorch_for_any_batch_and_length(name, 
             np.testing.assert_allclose(session.run(None, feed)[0], expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_torch_export_loads_gives_the_logits_of_pytorch(name, tmp_path):
     trained = made(name, 40 if "lstm" in name else 80)  # each step of an LSTM takes a fifth of a second to lay out

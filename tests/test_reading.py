@@ -87,6 +87,7 @@ def read_with_wfdb(path, tmp_path):
     return wfdb.rdrecord(str(tmp_path / path.stem))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_real_record_equals_wfdb_value_for_value(real_data, tmp_path, folder):
     paths = sorted((real_data / folder).rglob("*.hea"))

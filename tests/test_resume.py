@@ -86,6 +86,7 @@ def test_a_training_that_is_killed_ten_times_ends_in_the_same_bits(prepared_beat
     assert not list((tmp_path / "cut").glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_training_again_where_a_process_died(prepared_beats, tmp_path):
     words = [*prepared_beats, *BEATS]
     (tmp_path / "dies.py").write_text(

@@ -42,6 +42,7 @@ def metrics_of(folder):
         return [{k: v for k, v in row.items() if k != "rows_per_s"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_the_loss_does_not_depend_on_processes_or_accumulation(prepared_beats, tmp_path):
     words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "2"]
     # AdamW divides by the gradient's size: large steps amplify rounding
@@ -83,6 +84,7 @@ def train_and_cut(words, monkeypatch, epoch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(prepared_beats, tmp_path, monkeypatch):
     words = [*prepared_beats, *ALL_ON, "--training.batch_size", "16", "--training.epochs", "4"]
     train.main([*words, "--run", str(tmp_path / "whole")])
