@@ -144,9 +144,9 @@ def test_runs_that_are_no_ensemble_stop_before_any_of_them_scores(demo_run, beat
 
 
 @pytest.mark.parametrize("words", [[], ["--ensemble"]])
-def test_settings_that_several_runs_would_not_heed_are_refused(demo_run, monkeypatch, words):
+def test_settings_that_several_runs_would_not_heed_are_refused(demo_run, other_run, monkeypatch, words):
     monkeypatch.setattr(compare, "scores_of", None)
-    both = [str(demo_run), str(demo_run), *words]
+    both = [str(demo_run), str(other_run), *words]
     with pytest.raises(Stop, match=r"data.test: \['8', '9'\] -> \['0'\]: each of several runs is scored by its own"):
         evaluate.main([*both, "--data.test", "0"])
     monkeypatch.setenv("ECG_DATA__SCORED_CLASSES", '["AF"]')
