@@ -65,12 +65,12 @@ cross:  ## compiles all of csrc/ for other systems, warnings as errors
 		done; echo "$$target: compiled"; \
 	done
 
-TORCH = $$($(PYTHON) -c "import torch; print(torch.__path__[0])")
 native:  ## examples/predict.cpp with the signal chain and libtorch, which comes with PyTorch
 	mkdir -p build/native
+	torch=$$($(PYTHON) -c "import torch; print(torch.__path__[0])") && \
 	$(CXX) -std=c++17 -O2 -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Werror -Icsrc \
-		-isystem $(TORCH)/include examples/predict.cpp $(filter-out csrc/bind%,$(wildcard csrc/*.cpp)) \
-		-L$(TORCH)/lib -Wl,-rpath,$(TORCH)/lib -ltorch_cpu -ltorch -lc10 -o build/native/predict
+		-isystem $$torch/include examples/predict.cpp $(filter-out csrc/bind%,$(wildcard csrc/*.cpp)) \
+		-L$$torch/lib -Wl,-rpath,$$torch/lib -ltorch_cpu -ltorch -lc10 -o build/native/predict
 
 lint:
 	$(PYTHON) -m ruff check .

@@ -43,6 +43,10 @@ class Origin:
     epoch: int = 0  # after which these are its weights, counted from 1
     folds: str = ""  # `Dataset.digest_of_folds` of that time; "" in checkpoints of before 2026-11-29
 
+    def had_folds(self, digest: str) -> bool:
+        """Tell whether it has learnt from these folds; an older checkpoint, of which nobody knows, is taken to have."""
+        return self.folds in ("", digest)
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -275,7 +279,7 @@ class State:
         )
         if changes := differences(have, want):
             raise Stop(f"{path}: is of another network or other classes ({'; '.join(changes)})")
-        if (folds := checkpoint["origin"].get("folds")) and folds != bundle.origin.folds:
+        if not Origin(**checkpoint["origin"]).had_folds(bundle.origin.folds):
             raise Stop(
                 f"{path}: has learnt from other folds than the dataset has now; prepare it as before, or train anew"
             )

@@ -356,15 +356,16 @@ def _holds(tree: Any, place: Sequence[str]) -> bool:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file of settings."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if twice := _named_twice(root):
+            raise Stop(f"{path}: {twice} stands there twice")
+        tree = None if root is None else loader.construct_document(root)
     except FileNotFoundError as error:
         valid = [p.stem for p in CONFIGS.glob("*.yaml")]
         raise Stop(f"{path}: no such file; configs/ has {', '.join(sorted(valid))}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Stop(f"{path}: not YAML: {error}") from error
-    if twice := _named_twice(yaml.compose(text, yaml.SafeLoader)):
-        raise Stop(f"{path}: {twice} stands there twice")
     if tree is None:
         return {}
     if not isinstance(tree, dict):

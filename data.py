@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,8 +286,9 @@ class Dataset:
         except Stop as error:
             raise Stop(f"{self.folder}: {error}") from error
 
+    @cached_property
     def digest_of_folds(self) -> str:
-        """Return the SHA-256 of which patient is in which fold."""
+        """SHA-256 of which patient is in which fold."""
         pairs = np.unique(np.char.add(np.char.add(self.fold, b"\t"), self.patient))
         return hashlib.sha256(b"\n".join(pairs.tolist())).hexdigest()
 

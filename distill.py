@@ -65,8 +65,7 @@ def taught(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> Datas
         the student's validation or test rows. All teachers are looked at before the first one scores.
     """
     training, learnt = settings.training, rows["train"]
-    script.check_each_once(training.teachers, "training.teachers")
-    teachers = [open_teacher(Path(run), dataset, rows, settings) for run in training.teachers]
+    teachers = open_teachers(dataset, rows, settings)
     if script.rank()[0] == 0:
         print(
             f"teachers {', '.join(training.teachers)} score {len(learnt):,} rows before the first step; "
@@ -79,6 +78,12 @@ def taught(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> Datas
     soft = copy.copy(dataset)  # the signals stay mapped once
     soft.labels = labels  # type: ignore[assignment]  # uint8 elsewhere
     return soft
+
+
+def open_teachers(dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> list[Teacher]:
+    """Open all teachers of a student, none of which scores yet; `taught` says what stops."""
+    script.check_each_once(settings.training.teachers, "training.teachers")
+    return [open_teacher(Path(run), dataset, rows, settings) for run in settings.training.teachers]
 
 
 def open_teacher(run: Path, dataset: Dataset, rows: dict[str, Rows], settings: Settings) -> Teacher:

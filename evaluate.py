@@ -70,8 +70,8 @@ def open_run(run: Path, settings: Settings) -> tuple[Bundle, Dataset, Rows]:
         raise Stop(
             f"{run} knows classes {', '.join(trained.classes)}, {dataset.folder} has {', '.join(dataset.classes)}"
         )
-    its_own = runs.settings_of(run).data_dirs == settings.data_dirs
-    if its_own and trained.origin.folds not in ("", dataset.digest_of_folds()):
+    has_changed = not trained.origin.had_folds(dataset.digest_of_folds)
+    if has_changed and runs.settings_of(run).data_dirs == settings.data_dirs:  # it may be scored on another dataset
         raise Stop(
             f"{dataset.folder} has other patients in its folds than when {run} was trained, which may know those that "
             "are scored; prepare it as before, or train again"

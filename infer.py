@@ -179,20 +179,18 @@ def predict(
     script.Stop, ValueError, FileNotFoundError
         What the command line prints in one line: unreadable records, leads that do not fit, no checkpoint.
     """
-    mapping = leads if isinstance(leads, str) else ""
-    if isinstance(record, str | Path | pqrst.Record):
-        if units != "mV":
-            raise Stop("units: are told of an array; readers.read(..., units_per_mv=1000) tells them of a recording")
-        if not isinstance(leads, str):
-            raise Stop("leads: are named of an array; of a recording say which to use, such as MLII=ECG1,V1=zeros")
-    if fs is not None and isinstance(record, pqrst.Record):
-        raise Stop(f"fs: {record.name} has its own, {record.fs:g} Hz")
-    if isinstance(record, str | Path):
-        opened = readers.read(record, fs=fs)
-    elif isinstance(record, pqrst.Record):
-        opened = record
-    else:
+    if not isinstance(record, str | Path | pqrst.Record):
         opened, mapping = _from_array(record, leads, fs, units), ""
+    elif units != "mV":
+        raise Stop("units: are told of an array; readers.read(..., units_per_mv=1000) tells them of a recording")
+    elif not isinstance(leads, str):
+        raise Stop("leads: are named of an array; of a recording say which to use, such as MLII=ECG1,V1=zeros")
+    elif isinstance(record, str | Path):
+        opened, mapping = readers.read(record, fs=fs), leads
+    elif fs is not None:
+        raise Stop(f"fs: {record.name} has its own, {record.fs:g} Hz")
+    else:
+        opened, mapping = record, leads
     name, trained = find_bundle(run, opened)
     return predict_record(opened, trained, name, mapping)
 
@@ -436,7 +434,8 @@ def symbols_missing(classes: Sequence[str]) -> list[str]:
     """Return the classes that are no symbol of a WFDB annotation: it would hold a comment in place of such a beat."""
     from wfdb.io.annotation import ann_label_table  # slow to import, and only annotations need it
 
-    return [name for name in classes if name not in set(ann_label_table["symbol"])]
+    known = set(ann_label_table["symbol"])
+    return [name for name in classes if name not in known]
 
 
 def _beside(path: Path, suffix: str, out: Path | None) -> Path:

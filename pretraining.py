@@ -67,7 +67,7 @@ def _check_held_out(path: Path, source: Bundle, dataset: Dataset, rows: dict[str
     if all((folder / SUMMARY).exists() for folder in own.data_dirs):
         of_source = Dataset(*own.data_dirs)
         if of_source.summary.name == dataset.summary.name:
-            if source.origin.folds not in ("", of_source.digest_of_folds()):
+            if not source.origin.had_folds(of_source.digest_of_folds):
                 raise Stop(
                     f"{path}: has learnt from other folds than {of_source.folder} has now, perhaps those held out here"
                 )

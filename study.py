@@ -138,8 +138,7 @@ def check(plan: Sequence[Run]) -> None:
             if settings.model.pretrained:
                 pretraining.take_over(trained, settings.model.pretrained, dataset, rows)
             train.new_state(pretraining.learner_of(trained, settings.training), trained.name, settings.training, None)
-            for teacher in settings.training.teachers:
-                distill.open_teacher(Path(teacher), dataset, rows, settings)
+            distill.open_teachers(dataset, rows, settings)
             check_target(run, dataset)
             nothing = np.zeros((1, len(dataset.classes)), np.uint8)
             challenge.challenge_scores(nothing, nothing, dataset.classes, settings.evaluation.challenge)

@@ -116,7 +116,7 @@ def new_bundle(settings: Settings, dataset: Dataset, device: torch.device) -> Bu
     n_outputs = bundle.n_outputs(dataset.classes)
     network = models.build(name, len(dataset.recipe.leads), n_outputs, **arguments).to(device)
     limits = thresholds_of(dataset.task, len(dataset.classes))
-    date, folds = time.strftime("%Y-%m-%d"), dataset.digest_of_folds()
+    date, folds = time.strftime("%Y-%m-%d"), dataset.digest_of_folds
     origin = Origin(runs.commit(), dataset.summary.leak, dataset.summary.name, date, folds=folds)
     crops = crops_of(settings.training, dataset)
     return Bundle(

@@ -12,15 +12,14 @@ signal, which are made in Python, and those that are asked about pieces of a row
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._inductor import aoti_compile_and_package
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from decide import thresholds_of
-
-METADATA = "metadata.json"  # of extra_files, as export.py writes it
+from export import METADATA
+from recipe import flatten
 
 
 def plain(value: object) -> str:
@@ -30,14 +29,6 @@ def plain(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return the leaves of a tree by their dotted names."""
-    found = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: plain(value)}
-    return found
-
-
 def main(exported: Path, compiled: Path) -> None:
     files = {METADATA: ""}
     program = torch.export.load(exported, extra_files=files)
@@ -45,7 +36,7 @@ def main(exported: Path, compiled: Path) -> None:
     if said["crops"] or "context" in said["inputs"]:
         sys.exit(f"error: {exported}: its network wants numbers beside the signal, or is asked about pieces of a row")
     said["thresholds"] = thresholds_of(said["task"], len(said["classes"]), said["thresholds"])
-    inductor = {"aot_inductor.metadata": flat(said)}
+    inductor = {"aot_inductor.metadata": {key: plain(value) for key, value in flatten(said).items()}}
     aoti_compile_and_package(program, package_path=str(compiled), inductor_configs=inductor)
 
 

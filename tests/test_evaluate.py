@@ -54,13 +54,13 @@ def test_folds_drawn_anew_since_a_training_stop_all_that_counts_on_them(mitdb_li
     learn = [*words, "--training.batch_size", "16", "--training.epochs", "1", "--training.threads", "1"]
     preprocess.main(words)
     train.main([*learn, "--run_dir", str(tmp_path / "run")])
-    drawn = data.Dataset(tmp_path / "prepared").digest_of_folds()
+    drawn = data.Dataset(tmp_path / "prepared").digest_of_folds
     preprocess.main([*words, "--recipe.dtype", "float16", "--overwrite"])
     preprocess.main([*words, "--overwrite"])
-    assert data.Dataset(tmp_path / "prepared").digest_of_folds() == drawn
+    assert data.Dataset(tmp_path / "prepared").digest_of_folds == drawn
     evaluate.main([str(tmp_path / "run")])
     preprocess.main([*words, "--data.seed", "5", "--overwrite"])
-    assert data.Dataset(tmp_path / "prepared").digest_of_folds() != drawn
+    assert data.Dataset(tmp_path / "prepared").digest_of_folds != drawn
     with pytest.raises(Stop, match="prepared has other patients in its folds than when .*run was trained"):
         evaluate.main([str(tmp_path / "run")])
     with pytest.raises(Stop, match="other patients in its folds"):
